@@ -1,0 +1,54 @@
+# The commands of this project. `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Debian packages the tests use; hive itself needs git and bubblewrap.
+DEBIAN_PACKAGES := git bubblewrap
+
+.PHONY: demo up test check bench venv system-packages lock clean
+.DEFAULT_GOAL := demo
+
+demo: venv system-packages ## The main job, in a throw-away hive.
+	$(BIN)/hive demo
+
+up: venv ## The daemon, in the foreground.
+	$(BIN)/hive up
+
+test: venv system-packages check ## Every check there is.
+	$(BIN)/pytest
+
+check: venv ## Formatting, lint, types and import layers.
+	$(BIN)/ruff format --check hive tests benchmarks
+	$(BIN)/ruff check hive tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: venv ## Ratios measured in one run; see benchmarks/README.md.
+	$(BIN)/python -m benchmarks
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hive needs Python 3.11 or newer; say which with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+system-packages: ## As root on a Debian host, what is missing; otherwise say so.
+	@missing=""; for package in $(DEBIAN_PACKAGES); do \
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else echo "Not installed:$$missing. Tests that need them are skipped; install them to run everything."; fi
+
+lock: venv ## Pin every dependency anew, with hashes.
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
+	  --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Where agents run: one protocol, one module for each kind of wall."""

@@ -42,7 +42,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     """The program and its arguments, as seen inside."""
     environment: dict[str, str]
-    """The whole environment of the program; nothing is inherited. Never put on a command line: it may hold a key."""
+    """The environment of the program; nothing is inherited. Never put on a command line: it may hold a key.
+
+    The runtime adds `HIVE_AGENT_SOCKET` (path of `hive.sock`), `HIVE_AGENT_STATE` and `HIVE_AGENT_CONFIG` (folders) as the
+    program sees them: `/run/hive/hive.sock`, `/state`, `/config` behind walls, host paths without, and a PATH with /usr/bin.
+    """
     state: Path
     """Seen as `/state`, read-write, the agent's own."""
     config: Path

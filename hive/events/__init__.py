@@ -1,0 +1,64 @@
+"""The vocabulary: a closed union of facts, and the append-only log that holds them."""
+
+from typing import Final, get_args
+
+from hive.events import agents, approvals, daemon, messages, operators, questions, reminders, transient, turns
+from hive.events.base import Event
+
+AnyEvent = (
+    messages.MessageSent
+    | messages.MessageDelivered
+    | messages.MessageAcked
+    | messages.MessageRequeued
+    | messages.MessageDead
+    | messages.SendRefused
+    | questions.QuestionAdded
+    | questions.QuestionResolved
+    | approvals.ApprovalRequested
+    | approvals.ProposalPinned
+    | approvals.ApprovalResolved
+    | approvals.ApprovalFailed
+    | agents.AgentAdded
+    | agents.ActDecided
+    | agents.ActFailed
+    | agents.Spawned
+    | agents.Started
+    | agents.Stopped
+    | agents.Killed
+    | agents.Crashed
+    | agents.Rebuilt
+    | agents.Destroyed
+    | agents.Purged
+    | agents.Revived
+    | agents.Paused
+    | agents.Resumed
+    | agents.NeedsLogin
+    | agents.LoggedIn
+    | agents.NeedsUpdate
+    | agents.Unresponsive
+    | agents.Responsive
+    | agents.AxesSeeded
+    | agents.IncarnationSeen
+    | agents.StatusSet
+    | agents.RateLimited
+    | agents.ModelSet
+    | agents.RecipientsAllowed
+    | agents.Mounted
+    | agents.Unmounted
+    | reminders.ReminderSet
+    | reminders.ReminderFired
+    | reminders.ReminderDropped
+    | turns.TurnStarted
+    | turns.TurnEnded
+    | transient.TransientSet
+    | transient.TransientCleared
+    | operators.OperatorAdded
+    | operators.OperatorRevoked
+    | daemon.Booted
+    | daemon.ShutDown
+    | daemon.CommandKeyed
+    | daemon.Warned
+)
+
+EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in get_args(AnyEvent)}
+"""Every event by its name in the log."""

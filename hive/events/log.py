@@ -1,0 +1,243 @@
+"""The ground state: an append-only, hash-chained table of events. One writer, any number of readers."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import apsw
+
+from hive.clock import rfc3339
+from hive.errors import CorruptState, Unavailable
+from hive.events.base import Seq
+from hive.events.sqlite import connect
+
+FILE_NAME: Final = "events.db"
+APPLICATION_ID: Final = 0x68697665
+"""`hive` in ASCII; tells the file from any other database."""
+SCHEMA_VERSION: Final = 1
+WAL_PAGES: Final = 4_000
+"""About 16 MiB: checkpointed from here on, then overwritten; a WAL that grows syncs half as fast."""
+PAGE_ROWS: Final = 2_000
+"""Rows read by one statement, so that no reader holds back a checkpoint for long."""
+GENESIS: Final = b"\0" * 32
+"""What the first event is chained to."""
+
+_SCHEMA = f"""
+CREATE TABLE events(
+    seq INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    type TEXT NOT NULL,
+    data TEXT NOT NULL,
+    by TEXT NOT NULL,
+    hash BLOB NOT NULL
+);
+CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+_COLUMNS = "seq, at, type, data, by, hash"
+
+
+class Row(NamedTuple):
+    """One line of the log, undecoded."""
+
+    seq: Seq
+    at: str
+    """RFC 3339 UTC."""
+    type: str
+    data: str
+    """JSON."""
+    by: str
+    hash: bytes
+    """SHA-256 over the hash before and this row."""
+
+
+class Head(NamedTuple):
+    """The end of the chain."""
+
+    seq: Seq
+    hash: bytes
+
+
+def chained(before: bytes, seq: Seq, at: str, type_: str, data: str, by: str) -> bytes:
+    """The hash of a row. `data` stands last: the fields before it hold no newline, so none can pass for another."""
+    return hashlib.sha256(before + f"{seq}\n{at}\n{type_}\n{by}\n{data}".encode()).digest()
+
+
+class EventLog:
+    """The writer's side. Owned by one thread; the caller holds the daemon's lock."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / FILE_NAME
+        is_new = not self.path.exists()
+        self._db = connect(self.path, write=True)
+        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
+        if is_new:
+            self.path.chmod(0o600)
+            self._db.execute("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT")
+        _refuse_foreign(self._db, self.path)
+        self.head = _head(self._db)
+
+    def append(self, rows: Iterable[tuple[str, str, str, str]]) -> list[Row]:
+        """Chain and commit (at, type, data, by) rows; durable when it returns.
+
+        Raises:
+            Unavailable: the disk refused; nothing was appended.
+        """
+        seq, last = self.head
+        chain = []
+        for at, type_, data, by in rows:
+            seq += 1
+            last = chained(last, seq, at, type_, data, by)
+            chain.append(Row(seq, at, type_, data, by, last))
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT INTO events VALUES(?,?,?,?,?,?)", chain)
+            self._db.execute("COMMIT")
+        except apsw.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise Unavailable(f"The log cannot be written: {error}. Free disk space or check the disk.") from error
+        self.head = Head(seq, last)
+        return chain
+
+    def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
+        """Rows first..last, oldest first."""
+        return _pages(self._db, first, self.head.seq if last is None else last)
+
+    def hash_at(self, seq: Seq) -> bytes | None:
+        """The chain's hash at a position; None beyond the head."""
+        return _hash_at(self._db, seq)
+
+    def close(self) -> None:
+        """Checkpoint and leave no `-wal` behind."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+
+class LogReader:
+    """A reader's side: of a running daemon's log, a stopped one's, or a copy. Owned by one thread; writes nothing."""
+
+    def __init__(self, folder: Path, *, daemon_runs: bool):
+        """Raises Unavailable when there is no log, CorruptState when it is not one of hive's."""
+        path = folder / FILE_NAME
+        self._db = connect(path, write=False, daemon_runs=daemon_runs)
+        _refuse_foreign(self._db, path)
+
+    def head(self) -> Head:
+        """The newest committed event."""
+        return _head(self._db)
+
+    def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
+        """Rows first..last (default: the head when called), oldest first."""
+        return _pages(self._db, first, self.head().seq if last is None else last)
+
+    def newest(self, limit: int, types: tuple[str, ...] = (), agent: str | None = None, first: Seq = 1) -> list[Row]:
+        """The newest `limit` rows that match, oldest first. `agent` matches by who caused it or whom it is about."""
+        where, values = _filter(types, agent)
+        query = f"SELECT {_COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq DESC LIMIT ?"
+        return [Row(*row) for row in self._db.execute(query, (first, *values, limit))][::-1]
+
+    def matching(self, first: Seq, limit: int, types: tuple[str, ...] = (), agent: str | None = None) -> list[Row]:
+        """The oldest `limit` rows from `first` on that match."""
+        where, values = _filter(types, agent)
+        query = f"SELECT {_COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
+        return [Row(*row) for row in self._db.execute(query, (first, *values, limit))]
+
+    def hash_at(self, seq: Seq) -> bytes | None:
+        """The chain's hash at a position; None beyond the head."""
+        return _hash_at(self._db, seq)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class Broken(NamedTuple):
+    """Where the chain does not hold."""
+
+    seq: Seq
+    why: str
+
+
+def verify(rows: Iterable[Row]) -> tuple[int, Broken | None]:
+    """Walk the chain from the first event: how many hold, and the first that does not."""
+    last, expected = GENESIS, 1
+    for seq, at, type_, data, by, stored in rows:
+        if seq != expected:
+            return expected - 1, Broken(expected, f"is missing: the next event in the log is {seq}")
+        if "\n" in at or "\n" in type_ or "\n" in by:
+            return expected - 1, Broken(seq, "has a line break where none can be")
+        last = chained(last, seq, at, type_, data, by)
+        if last != stored:
+            return expected - 1, Broken(seq, "does not match its hash: it or the chain before it was changed")
+        expected += 1
+    return expected - 1, None
+
+
+def checkpoint(folder: Path) -> apsw.Connection:
+    """A second connection for PASSIVE checkpoints, so that the writer never waits for one."""
+    return connect(folder / FILE_NAME, write=True)
+
+
+def row_json(row: Row) -> dict[str, object]:
+    """The keys of `hive log --json`, but `data` still as text."""
+    return {"seq": row.seq, "at": row.at, "type": row.type, "data": row.data, "by": row.by, "hash": row.hash.hex()}
+
+
+def stamp(now_ms: int) -> str:
+    """The `at` column."""
+    return rfc3339(now_ms)
+
+
+def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object]]:
+    where, values = "", list[object]()
+    if types:
+        where += f"AND type IN ({','.join('?' * len(types))}) "
+        values += types
+    if agent is not None:
+        keys = ("agent", "from", "to", "asker", "target")
+        about = " OR ".join(f"data ->> '{key}' = ?" for key in keys)
+        where += f"AND (by = ? OR {about}) "
+        values += [f"agent:{agent}", *[agent] * len(keys)]
+    return where, values
+
+
+def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
+    query = f"SELECT {_COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
+    while first <= last:
+        try:
+            page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
+        except apsw.CorruptError as error:
+            raise CorruptState(
+                f"The log is damaged after event {first - 1} ({error}). Restore it from a backup."
+            ) from error
+        if not page:
+            return
+        yield from map(Row._make, page)
+        first = int(page[-1][0]) + 1  # type: ignore[arg-type]  # The column is an INTEGER PRIMARY KEY.
+
+
+def _head(db: apsw.Connection) -> Head:
+    row = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    return Head(*row) if row else Head(0, GENESIS)
+
+
+def _hash_at(db: apsw.Connection, seq: Seq) -> bytes | None:
+    if seq == 0:
+        return GENESIS
+    row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
+    return row[0] if row else None
+
+
+def _refuse_foreign(db: apsw.Connection, path: Path) -> None:
+    application, version = db.pragma("application_id"), db.pragma("user_version")
+    if application != APPLICATION_ID:
+        raise CorruptState(f"{path} is not a hive's log.")
+    if version != SCHEMA_VERSION:
+        raise CorruptState(
+            f"{path} has schema {version}; this hive reads {SCHEMA_VERSION}. Use the hive that wrote it."
+        )

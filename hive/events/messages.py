@@ -1,0 +1,61 @@
+"""Facts about messages. Written by the message deciders; read by the messages projection and the parked recvs."""
+
+import msgspec
+
+from hive.events.base import Event, MessageId
+from hive.names import AgentName
+
+
+class MessageSent(Event, frozen=True, kw_only=True):
+    """A message waits in `to`'s inbox."""
+
+    id: MessageId
+    sender: str = msgspec.field(name="from")
+    """An agent, `operator` or `system`."""
+    to: str
+    """An agent or `operator`."""
+    body: str
+    in_reply_to: MessageId | None = None
+
+
+class MessageDelivered(Event, frozen=True, kw_only=True):
+    """A recv returned it."""
+
+    id: MessageId
+    to: AgentName
+    incarnation: str | None = None
+    """The run of the harness that took it; None when the connection said no hello."""
+
+
+class MessageAcked(Event, frozen=True, kw_only=True):
+    """Its turn ended well; it is done."""
+
+    id: MessageId
+    to: AgentName
+
+
+class MessageRequeued(Event, frozen=True, kw_only=True):
+    """It waits again, in its old place, marked redelivered."""
+
+    id: MessageId
+    to: AgentName
+    reason: str
+    """What ended the turn: `failed`, `rate_limited`, `crashed`, …"""
+    counts: bool = False
+    """Whether this delivery counts towards the limit after which a message is dead."""
+
+
+class MessageDead(Event, frozen=True, kw_only=True):
+    """It will not be delivered again; the operator was told in the same commit."""
+
+    id: MessageId
+    to: AgentName
+    reason: str
+
+
+class SendRefused(Event, frozen=True, kw_only=True):
+    """An agent tried to reach someone its configuration does not allow."""
+
+    sender: AgentName = msgspec.field(name="from")
+    to: str
+    reason: str

@@ -1,0 +1,53 @@
+"""Opens SQLite through apsw, never the standard library's older build. Used by the log and the projection store."""
+
+from pathlib import Path
+
+import apsw
+
+from hive.errors import CorruptState, Unavailable
+
+SQLITE_OLDEST_SAFE = (3, 51, 3)
+"""Before it, two connections and a checkpoint could corrupt a WAL database (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
+SQLITE_PATCHED = ((3, 50, 7), (3, 44, 6))
+BUSY_TIMEOUT_MS = 5_000
+
+
+def refuse_unsafe(version: str) -> None:
+    """Raises Unavailable for an SQLite that can lose data under hive's use of it."""
+    numbers = tuple(int(part) for part in version.split("."))
+    patched = any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in SQLITE_PATCHED)
+    if numbers < SQLITE_OLDEST_SAFE and not patched:
+        wanted = ".".join(map(str, SQLITE_OLDEST_SAFE))
+        raise Unavailable(f"SQLite {version} can corrupt the log; install apsw with SQLite {wanted} or newer.")
+
+
+def connect(path: Path, *, write: bool, daemon_runs: bool = True) -> apsw.Connection:
+    """One connection, owned by the thread that opened it.
+
+    Without `write` nothing is created or changed, not even a `-wal` beside a database that no daemon has open.
+
+    Raises:
+        Unavailable: unsafe SQLite, or no such file.
+        CorruptState: not a database.
+    """
+    refuse_unsafe(apsw.sqlite_lib_version())
+    if not write and not path.exists():
+        raise Unavailable(f"There is no {path.name} in {path.parent}; give the hive's state folder with --state.")
+    untouched = not write and not daemon_runs and not path.with_name(path.name + "-wal").exists()
+    name = f"{path.absolute().as_uri()}?immutable=1" if untouched else str(path)
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if write else apsw.SQLITE_OPEN_READONLY
+    try:
+        db = apsw.Connection(name, flags=flags | apsw.SQLITE_OPEN_URI)
+        db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except apsw.NotADBError as error:
+        raise CorruptState(
+            f"{path} is not an SQLite database. Restore it from a backup; hive does not repair it."
+        ) from error
+    except apsw.CorruptError as error:
+        raise CorruptState(
+            f"{path} is damaged ({error}). Restore it from a backup; hive does not repair it."
+        ) from error
+    except apsw.CantOpenError as error:
+        raise Unavailable(f"{path} cannot be opened: {error}.") from error
+    return db

@@ -1,0 +1,39 @@
+"""Facts about turns, as the harness reports them: an audit calls them self-reported. Read by the turns projection."""
+
+from hive.events.base import Event, MessageId
+from hive.names import AgentName
+
+
+class TurnStarted(Event, frozen=True, kw_only=True):
+    """The model was woken with these messages."""
+
+    agent: AgentName
+    model: str | None = None
+    wake_from: str | None = None
+    """Sender of the first message of the batch."""
+    message_ids: tuple[MessageId, ...] = ()
+
+
+class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
+    """One turn's row. Unknown is null, never 0; every key is present."""
+
+    agent: AgentName
+    model: str | None = None
+    wake_from: str | None = None
+    result_kind: str | None = None
+    """`ok`, `failed`, `prompt_too_long`."""
+    started_at: str | None = None
+    """RFC 3339."""
+    ended_at: str | None = None
+    duration_ms: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    tool_call_count: int | None = None
+    tool_calls_json: str | None = None
+    """`{"Read": 2, "Bash": 1}` as JSON text."""
+    open_threads_count: int | None = None
+    open_reminders_count: int | None = None
+    note: str | None = None
+    """The error of a turn that failed."""

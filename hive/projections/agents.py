@@ -1,0 +1,218 @@
+"""The roster: each agent, what is wanted of it, what it is, and the project folders it was given."""
+
+import msgspec
+
+from hive.clock import DurationMs, TimeMs
+from hive.events import agents as facts
+from hive.events.turns import TurnStarted
+from hive.names import AgentName
+from hive.projections.table import Projection, Recorded, Table
+
+STABLE_RUN_MS: DurationMs = 600_000
+"""A run that lasted so long was no crash loop: the count of crashes in a row starts again."""
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent or tombstone."""
+
+    name: AgentName
+    slot: int
+    added_ms: TimeMs
+    destroyed_ms: TimeMs | None = None
+    """Set: a tombstone."""
+    spawned: bool = False
+    act: facts.Act | None = None
+    """The lifecycle act that was decided and has no outcome yet."""
+    act_purges: bool = False
+    wanted_running: bool = True
+    running: bool = False
+    incarnation: str | None = None
+    """Of the container, while it runs."""
+    hello: str | None = None
+    """The incarnation the harness last said hello as."""
+    started_ms: TimeMs | None = None
+    failure: str | None = None
+    """Why it does not run although it was wanted, for people."""
+    crashes: int = 0
+    """Crashes in a row."""
+    restart_ms: TimeMs | None = None
+    """When it will be started again after a crash."""
+    needs_login: bool = False
+    needs_update: bool = False
+    unresponsive: bool = False
+    paused: bool = False
+    revision: str | None = None
+    """The commit of `applied` it last ran."""
+    harness_version: str | None = None
+    model: str | None = None
+    """The operator's choice; None is the configuration's."""
+    active_model: str | None = None
+    """Of the newest turn."""
+    status_text: str | None = None
+    status_set_ms: TimeMs | None = None
+    rate_limited_until_ms: TimeMs | None = None
+    recipients: tuple[str, ...] | None = None
+
+
+class Mount(msgspec.Struct, frozen=True):
+    agent: AgentName
+    folder: str
+    host_path: str
+    read_only: bool
+
+
+class Agents(Projection):
+    NAME = "agents"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.all: Table[AgentName, Agent] = Table("agents", Agent)
+        self.mounts: Table[tuple[AgentName, str], Mount] = Table("mounts", Mount, key_parts=2)
+
+    def handlers(self) -> dict[type, object]:
+        return {
+            facts.AgentAdded: self._on_added,
+            facts.ActDecided: self._on_act_decided,
+            facts.ActFailed: self._on_act_failed,
+            facts.Spawned: lambda event, _: self._set(event.agent, spawned=True, act=None),
+            facts.Started: self._on_started,
+            facts.Stopped: lambda event, _: self._on_down(event.agent),
+            facts.Killed: lambda event, _: self._on_down(event.agent),
+            facts.Crashed: self._on_crashed,
+            facts.Rebuilt: self._on_rebuilt,
+            facts.Destroyed: self._on_destroyed,
+            facts.Purged: lambda event, _: self.all.drop(event.agent),
+            facts.Revived: self._on_revived,
+            facts.Paused: lambda event, _: self._set(event.agent, paused=True),
+            facts.Resumed: lambda event, _: self._set(event.agent, paused=False),
+            facts.NeedsLogin: lambda event, _: self._set(event.agent, needs_login=True),
+            facts.LoggedIn: lambda event, _: self._set(event.agent, needs_login=False),
+            facts.NeedsUpdate: lambda event, _: self._set(event.agent, needs_update=True),
+            facts.Unresponsive: lambda event, _: self._set(event.agent, unresponsive=True),
+            facts.Responsive: lambda event, _: self._set(event.agent, unresponsive=False),
+            facts.AxesSeeded: lambda event, _: self._set(
+                event.agent, needs_login=event.needs_login, needs_update=event.needs_update
+            ),
+            facts.IncarnationSeen: lambda event, _: self._set(event.agent, hello=event.incarnation),
+            facts.StatusSet: lambda event, at: self._set(event.agent, status_text=event.text, status_set_ms=at.at_ms),
+            facts.RateLimited: lambda event, _: self._set(event.agent, rate_limited_until_ms=event.until_ms),
+            facts.ModelSet: lambda event, _: self._set(event.agent, model=event.model),
+            facts.RecipientsAllowed: lambda event, _: self._set(event.agent, recipients=event.recipients),
+            facts.Mounted: self._on_mounted,
+            facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
+            TurnStarted: lambda event, _: self._set(event.agent, active_model=event.model),
+        }
+
+    def living(self) -> list[Agent]:
+        """Every agent but the tombstones, by name."""
+        return sorted((row for row in self.all if row.destroyed_ms is None), key=lambda row: row.name)
+
+    def tombstones(self) -> list[Agent]:
+        """Destroyed agents whose state was kept, by name."""
+        return sorted((row for row in self.all if row.destroyed_ms is not None), key=lambda row: row.name)
+
+    def living_one(self, name: AgentName) -> Agent | None:
+        """The agent of this name, unless it is unknown or a tombstone."""
+        row = self.all.get(name)
+        return row if row is not None and row.destroyed_ms is None else None
+
+    def mounts_of(self, name: AgentName) -> list[Mount]:
+        """An agent's project folders, by folder."""
+        return [row for key, row in sorted(self.mounts.rows.items()) if key[0] == name]
+
+    def _set(self, name: AgentName, **changes: object) -> None:
+        row = self.all.get(name)
+        if row is not None:
+            self.all.put(name, msgspec.structs.replace(row, **changes))
+
+    def _on_added(self, event: facts.AgentAdded, recorded: Recorded) -> None:
+        self.all.put(event.agent, Agent(name=event.agent, slot=event.slot, added_ms=recorded.at_ms, act="spawn"))
+
+    def _on_act_decided(self, event: facts.ActDecided, _: Recorded) -> None:
+        changes: dict[str, object] = {"act": event.act, "act_purges": event.purge, "restart_ms": None}
+        if event.act in ("start", "restart"):
+            changes["wanted_running"] = True
+        elif event.act in ("stop", "kill", "destroy"):
+            changes["wanted_running"] = False
+        self._set(event.agent, **changes)
+
+    def _on_act_failed(self, event: facts.ActFailed, _: Recorded) -> None:
+        self._set(event.agent, act=None, failure=event.error)
+
+    def _on_started(self, event: facts.Started, recorded: Recorded) -> None:
+        row = self.all[event.agent]
+        self._set(
+            event.agent,
+            act="spawn" if row.act == "spawn" else None,
+            running=True,
+            incarnation=event.incarnation,
+            started_ms=recorded.at_ms,
+            failure=None,
+            restart_ms=None,
+            crashes=row.crashes if event.reason == "crash" else 0,
+            unresponsive=False,
+            rate_limited_until_ms=None,
+            status_text=None,
+            status_set_ms=None,
+            revision=event.revision,
+            harness_version=event.harness_version,
+        )
+
+    def _on_down(self, name: AgentName) -> None:
+        row = self.all.get(name)
+        if row is not None:
+            act = None if row.act in ("stop", "kill") else row.act
+            self._set(name, act=act, running=False, incarnation=None, failure=None, unresponsive=False, **_QUIET)
+
+    def _on_crashed(self, event: facts.Crashed, recorded: Recorded) -> None:
+        row = self.all[event.agent]
+        self._set(
+            event.agent,
+            running=False,
+            incarnation=None,
+            failure=event.reason,
+            crashes=crashes_in_a_row(row, recorded.at_ms),
+            restart_ms=event.restart_ms,
+            unresponsive=False,
+            **_QUIET,
+        )
+
+    def _on_rebuilt(self, event: facts.Rebuilt, _: Recorded) -> None:
+        row = self.all.get(event.agent)
+        if row is None:
+            return
+        act = None if row.act == "rebuild" else row.act
+        if event.ok:
+            self._set(event.agent, act=act, needs_update=False, revision=event.revision)
+        else:
+            self._set(event.agent, act=act)
+
+    def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:
+        self._on_down(event.agent)
+        self._set(
+            event.agent, act=None, destroyed_ms=recorded.at_ms, wanted_running=False, restart_ms=None, paused=False
+        )
+        if event.purge:
+            self.all.drop(event.agent)
+        for mount in self.mounts_of(event.agent):
+            self.mounts.drop((event.agent, mount.folder))
+
+    def _on_revived(self, event: facts.Revived, recorded: Recorded) -> None:
+        row = self.all[event.agent]
+        self.all.put(
+            event.agent, Agent(name=row.name, slot=row.slot, added_ms=recorded.at_ms, act="spawn", model=row.model)
+        )
+
+    def _on_mounted(self, event: facts.Mounted, _: Recorded) -> None:
+        mount = Mount(event.agent, event.folder, event.host_path, event.read_only)
+        self.mounts.put((event.agent, event.folder), mount)
+
+
+_QUIET = {"status_text": None, "status_set_ms": None, "rate_limited_until_ms": None}
+"""What a container takes with it when it goes."""
+
+
+def crashes_in_a_row(row: Agent, now: TimeMs) -> int:
+    """The count after a crash now."""
+    stable = row.started_ms is not None and now - row.started_ms >= STABLE_RUN_MS
+    return 1 if stable else row.crashes + 1

@@ -1,0 +1,116 @@
+"""Approvals: every pending one, every one being carried out, and the newest that are over."""
+
+from collections import deque
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.events.agents import Rebuilt, Spawned
+from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned, Status
+from hive.events.base import ApprovalId
+from hive.names import AgentName
+from hive.projections.table import Projection, Recorded, Table
+
+OVER_KEPT = 500
+"""Approvals shown as history; older ones stay in the log."""
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """One request and what became of it."""
+
+    id: ApprovalId
+    agent: AgentName
+    kind: Kind
+    requester: AgentName
+    commit_ref: str
+    requested_ms: TimeMs
+    status: Status = "pending"
+    fetched_sha: str | None = None
+    resolved_ms: TimeMs | None = None
+    resolved_by: str | None = None
+    note: str | None = None
+    description: str | None = None
+    carried_out: bool = False
+    """Approved, and what it asked for was done or has failed."""
+
+
+class Approvals(Projection):
+    NAME = "approvals"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.all: Table[ApprovalId, Approval] = Table("approvals", Approval)
+        self._over: deque[ApprovalId] = deque()
+
+    def handlers(self) -> dict[type, object]:
+        return {
+            ApprovalRequested: self._on_requested,
+            ProposalPinned: self._on_pinned,
+            ApprovalResolved: self._on_resolved,
+            ApprovalFailed: self._on_failed,
+            Spawned: lambda event, _: self._carried_out(event.agent, "spawn"),
+            Rebuilt: lambda event, _: self._carried_out(event.agent, "apply_commit"),
+        }
+
+    def restored(self) -> None:
+        over = [row for row in self.all if _is_over(row)]
+        self._over = deque(row.id for row in sorted(over, key=lambda row: (row.resolved_ms, row.id)))
+
+    def pending(self) -> list[Approval]:
+        """What waits for the operator, by ascending id."""
+        return sorted((row for row in self.all if row.status == "pending"), key=lambda row: row.id)
+
+    def under_way(self) -> list[Approval]:
+        """Approved and not yet carried out, by ascending id."""
+        rows = (row for row in self.all if row.status == "approved" and not row.carried_out)
+        return sorted(rows, key=lambda row: row.id)
+
+    def over(self) -> list[Approval]:
+        """The newest that are over, oldest of them first."""
+        return [self.all[id] for id in self._over]
+
+    def _on_requested(self, event: ApprovalRequested, recorded: Recorded) -> None:
+        row = Approval(
+            event.id,
+            event.agent,
+            event.kind,
+            event.requester,
+            event.commit_ref,
+            recorded.at_ms,
+            description=event.description,
+        )
+        self.all.put(event.id, row)
+
+    def _on_pinned(self, event: ProposalPinned, _: Recorded) -> None:
+        self.all.put(event.id, msgspec.structs.replace(self.all[event.id], fetched_sha=event.fetched_sha))
+
+    def _on_resolved(self, event: ApprovalResolved, recorded: Recorded) -> None:
+        row = msgspec.structs.replace(
+            self.all[event.id],
+            status=event.status,
+            note=event.note,
+            resolved_ms=recorded.at_ms,
+            resolved_by=recorded.by,
+        )
+        self._put(row)
+
+    def _on_failed(self, event: ApprovalFailed, _: Recorded) -> None:
+        row = self.all.get(event.id)
+        if row is not None:
+            self._put(msgspec.structs.replace(row, status="failed", note=event.error, carried_out=True))
+
+    def _carried_out(self, agent: AgentName, kind: Kind) -> None:
+        for row in self.under_way():
+            if row.agent == agent and row.kind == kind:
+                self._put(msgspec.structs.replace(row, carried_out=True))
+
+    def _put(self, row: Approval) -> None:
+        self.all.put(row.id, row)
+        if _is_over(row) and row.id not in self._over:
+            self._over.append(row.id)
+            if len(self._over) > OVER_KEPT:
+                self.all.drop(self._over.popleft())
+
+
+def _is_over(row: Approval) -> bool:
+    return row.status in ("denied", "failed", "cancelled") or row.carried_out

@@ -1,0 +1,86 @@
+"""The whole state: every projection, folded together. What deciders decide on and screens show."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from hive.clock import parse_rfc3339
+from hive.events.base import Seq
+from hive.events.codec import Codec
+from hive.events.log import GENESIS, Row
+from hive.projections.agents import Agents
+from hive.projections.approvals import Approvals
+from hive.projections.ids import Ids
+from hive.projections.messages import Messages
+from hive.projections.operators import Operators
+from hive.projections.questions import Questions
+from hive.projections.reminders import Reminders
+from hive.projections.table import Projection, Recorded
+from hive.projections.transient import Transient
+from hive.projections.turns import Turns
+
+Handler = Callable[[Any, Recorded], None]
+
+
+class Hive:
+    """All projections at one position of the log. Not thread-safe: one thread folds, and hands out frozen rows."""
+
+    def __init__(self) -> None:
+        self.ids = Ids()
+        self.agents = Agents()
+        self.messages = Messages()
+        self.questions = Questions()
+        self.approvals = Approvals()
+        self.reminders = Reminders()
+        self.transient = Transient()
+        self.turns = Turns()
+        self.operators = Operators()
+        self.seq: Seq = 0
+        """The newest event folded in."""
+        self._handlers = dispatch(self.projections())
+
+    def projections(self) -> list[Projection]:
+        """Every projection, in a fixed order."""
+        return [value for value in vars(self).values() if isinstance(value, Projection)]
+
+    def evolve(self, recorded: Recorded) -> None:
+        """Fold one event in. Never refuses."""
+        for handler in self._handlers.get(type(recorded.event), ()):
+            handler(recorded.event, recorded)
+        self.seq = recorded.seq
+
+
+def dispatch(projections: Iterable[Projection]) -> dict[type, tuple[Handler, ...]]:
+    """By event class, the handlers of all projections that read it; a dict lookup is what the hot fold can afford."""
+    table: dict[type, list[Handler]] = {}
+    for projection in projections:
+        for event_type, handler in projection.handlers().items():
+            table.setdefault(event_type, []).append(handler)
+    return {event_type: tuple(handlers) for event_type, handlers in table.items()}
+
+
+def recorded(row: Row, codec: Codec) -> Recorded:
+    """A row of the log, decoded."""
+    return Recorded(row.seq, parse_rfc3339(row.at), codec.decode(row.type, row.data), row.by)
+
+
+def fold(rows: Iterable[Row], codec: Codec) -> tuple[Hive, bytes]:
+    """The state after these rows, from an empty one, and the chain's hash there."""
+    hive, last = Hive(), GENESIS
+    for row in rows:
+        hive.evolve(recorded(row, codec))
+        last = row.hash
+    return hive, last
+
+
+def digest(projection: Projection) -> str:
+    """SHA-256 over a projection's rows in the order of their keys: equal states have equal digests."""
+    sha = hashlib.sha256(f"{projection.NAME} {projection.VERSION}\n".encode())
+    encode = msgspec.json.Encoder(order="sorted").encode
+    for table in projection.tables():
+        sha.update(f"{table.name}\n".encode())
+        for key in sorted(table.rows):
+            sha.update(encode(table.rows[key]) + b"\n")
+    return sha.hexdigest()

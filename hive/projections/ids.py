@@ -1,0 +1,83 @@
+"""The newest id of each kind, and the answers to commands that came with a key. Read by deciders that make something."""
+
+import msgspec
+
+from hive.events.agents import AgentAdded
+from hive.events.approvals import ApprovalRequested
+from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId, Seq
+from hive.events.daemon import CommandKeyed
+from hive.events.messages import MessageSent
+from hive.events.questions import QuestionAdded
+from hive.events.reminders import ReminderSet
+from hive.projections.table import Projection, Recorded, Table
+
+KEYS_KEPT = 10_000
+"""Commands whose key is remembered; an older key is a new command."""
+
+
+class LastId(msgspec.Struct, frozen=True, gc=False):
+    """The newest id given to something of this kind."""
+
+    kind: str
+    last: int
+
+
+class KeyedAnswer(msgspec.Struct, frozen=True, gc=False):
+    """Which events answered a key."""
+
+    key: str
+    first_seq: Seq
+    count: int
+
+
+class Ids(Projection):
+    NAME = "ids"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.last: Table[str, LastId] = Table("last_ids", LastId)
+        self.keys: Table[str, KeyedAnswer] = Table("command_keys", KeyedAnswer)
+
+    def handlers(self) -> dict[type, object]:
+        return {
+            MessageSent: lambda event, _: self._seen("message", event.id),
+            QuestionAdded: lambda event, _: self._seen("question", event.id),
+            ApprovalRequested: lambda event, _: self._seen("approval", event.id),
+            ReminderSet: lambda event, _: self._seen("reminder", event.id),
+            AgentAdded: lambda event, _: self._seen("slot", event.slot),
+            CommandKeyed: self._on_keyed,
+        }
+
+    def restored(self) -> None:
+        self.keys.rows = dict(sorted(self.keys.rows.items(), key=lambda item: item[1].first_seq))
+
+    def next_message(self) -> MessageId:
+        return MessageId(self._next("message"))
+
+    def next_question(self) -> QuestionId:
+        return QuestionId(self._next("question"))
+
+    def next_approval(self) -> ApprovalId:
+        return ApprovalId(self._next("approval"))
+
+    def next_reminder(self) -> ReminderId:
+        return ReminderId(self._next("reminder"))
+
+    def next_slot(self) -> int:
+        return self._next("slot")
+
+    def given(self, kind: str, id: int) -> bool:
+        """Whether this id was ever given out."""
+        return 0 < id < self._next(kind)
+
+    def _next(self, kind: str) -> int:
+        row = self.last.rows.get(kind)
+        return row.last + 1 if row else 1
+
+    def _seen(self, kind: str, id: int) -> None:
+        self.last.put(kind, LastId(kind, id))
+
+    def _on_keyed(self, event: CommandKeyed, _: Recorded) -> None:
+        self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count))
+        while len(self.keys) > KEYS_KEPT:
+            self.keys.drop(next(iter(self.keys.rows)))

@@ -1,0 +1,96 @@
+"""Questions: every pending one, and the newest that were resolved."""
+
+from collections import deque
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.events.base import QuestionId
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.names import AgentName
+from hive.projections.table import Projection, Recorded, Table
+
+RESOLVED_KEPT = 500
+"""Resolved questions shown as history; older ones stay in the log."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One question; `answer` is None while it is pending."""
+
+    id: QuestionId
+    asker: AgentName
+    target: AgentName | None
+    question: str
+    options: tuple[str, ...]
+    multi: bool
+    asked_ms: TimeMs
+    deadline_ms: TimeMs | None
+    answer: str | None = None
+    answerer: str | None = None
+    resolved_ms: TimeMs | None = None
+
+
+class Questions(Projection):
+    NAME = "questions"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.all: Table[QuestionId, Question] = Table("questions", Question)
+        self._pending: dict[QuestionId, None] = {}
+        self._asked: dict[AgentName, int] = {}
+        self._resolved: deque[QuestionId] = deque()
+
+    def handlers(self) -> dict[type, object]:
+        return {QuestionAdded: self._on_added, QuestionResolved: self._on_resolved}
+
+    def restored(self) -> None:
+        self._pending, self._asked, self._resolved = {}, {}, deque()
+        for question in sorted(self.all, key=lambda row: row.id):
+            if question.answer is None:
+                self._pending[question.id] = None
+                self._asked[question.asker] = self._asked.get(question.asker, 0) + 1
+        done = [row for row in self.all if row.answer is not None]
+        self._resolved.extend(row.id for row in sorted(done, key=lambda row: (row.resolved_ms, row.id)))
+
+    def pending(self) -> list[Question]:
+        """Every question without an answer, by ascending id."""
+        return [self.all[id] for id in self._pending]
+
+    def resolved(self) -> list[Question]:
+        """The newest resolved ones, oldest of them first."""
+        return [self.all[id] for id in self._resolved]
+
+    def pending_of(self, asker: AgentName) -> int:
+        """How many an agent has open."""
+        return self._asked.get(asker, 0)
+
+    def threads_of(self, agent: AgentName) -> list[Question]:
+        """Pending questions in which an agent is asker or target."""
+        return [row for row in self.pending() if agent in (row.asker, row.target)]
+
+    def _on_added(self, event: QuestionAdded, recorded: Recorded) -> None:
+        row = Question(
+            event.id,
+            event.asker,
+            event.target,
+            event.question,
+            event.options,
+            event.multi,
+            recorded.at_ms,
+            event.deadline_ms,
+        )
+        self.all.put(event.id, row)
+        self._pending[event.id] = None
+        self._asked[event.asker] = self._asked.get(event.asker, 0) + 1
+
+    def _on_resolved(self, event: QuestionResolved, recorded: Recorded) -> None:
+        row = self.all[event.id]
+        answered = msgspec.structs.replace(
+            row, answer=event.answer, answerer=event.answerer, resolved_ms=recorded.at_ms
+        )
+        self.all.put(event.id, answered)
+        del self._pending[event.id]
+        self._asked[row.asker] -= 1
+        self._resolved.append(event.id)
+        if len(self._resolved) > RESOLVED_KEPT:
+            self.all.drop(self._resolved.popleft())

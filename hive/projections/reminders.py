@@ -1,0 +1,39 @@
+"""Reminders that have not fallen due."""
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.events.base import ReminderId
+from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
+from hive.names import AgentName
+from hive.projections.table import Projection, Recorded, Table
+
+
+class Reminder(msgspec.Struct, frozen=True):
+    id: ReminderId
+    agent: AgentName
+    message: str
+    due_ms: TimeMs
+    set_ms: TimeMs
+
+
+class Reminders(Projection):
+    NAME = "reminders"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.pending: Table[ReminderId, Reminder] = Table("reminders", Reminder)
+
+    def handlers(self) -> dict[type, object]:
+        return {
+            ReminderSet: self._on_set,
+            ReminderFired: lambda event, _: self.pending.drop(event.id),
+            ReminderDropped: lambda event, _: self.pending.drop(event.id),
+        }
+
+    def of(self, agent: AgentName) -> list[Reminder]:
+        """An agent's pending reminders, by ascending id."""
+        return [row for _, row in sorted(self.pending.rows.items()) if row.agent == agent]
+
+    def _on_set(self, event: ReminderSet, recorded: Recorded) -> None:
+        self.pending.put(event.id, Reminder(event.id, event.agent, event.message, event.due_ms, recorded.at_ms))

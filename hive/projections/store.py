@@ -1,0 +1,221 @@
+"""`projections.db`: the tables of every projection, written behind the log. Disposable: what is stale is refolded."""
+
+import functools
+import gc
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import apsw
+import msgspec
+
+from hive.errors import CorruptState
+from hive.events.base import Seq
+from hive.events.codec import Codec
+from hive.events.log import EventLog, LogReader
+from hive.events.sqlite import connect
+from hive.projections.hive import Hive, dispatch, recorded
+from hive.projections.table import Projection, Table
+
+FILE_NAME: Final = "projections.db"
+_POSITIONS = (
+    "CREATE TABLE IF NOT EXISTS positions"
+    "(projection TEXT PRIMARY KEY, version INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID"
+)
+
+
+class Store:
+    """The writer's side, owned by the journal's thread."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / FILE_NAME
+        self._db = self._open()
+
+    def load(self, hive: Hive, log: EventLog, codec: Codec) -> list[str]:
+        """Bring an empty Hive to the log's head: stored rows where they are current, folded events for the rest.
+
+        Returns the names of the projections that had to be folded from the first event.
+        """
+        projections = hive.projections()
+        positions = {projection.NAME: self._restore(projection, log) for projection in projections}
+        first = min(positions.values()) + 1
+        by_position = {seq: [p for p in projections if positions[p.NAME] <= seq] for seq in set(positions.values())}
+        handlers = {seq: dispatch(behind) for seq, behind in by_position.items()}
+        gc_was_on = gc.isenabled()
+        gc.disable()  # A fold makes many rows and no garbage; the collector would walk them all again and again.
+        try:
+            marks, table = sorted(handlers), handlers[first - 1]
+            for row in log.rows(first):
+                while len(marks) > 1 and row.seq > marks[1]:
+                    marks.pop(0)
+                    table = handlers[marks[0]]
+                event = recorded(row, codec)
+                for handler in table.get(type(event.event), ()):
+                    handler(event.event, event)
+        finally:
+            if gc_was_on:
+                gc.enable()
+        hive.seq = log.head.seq
+        return [name for name, seq in positions.items() if seq == 0 and log.head.seq > 0]
+
+    def write(self, hive: Hive, head_hash: bytes) -> None:
+        """Write every changed row and the position in one transaction; no fsync, the log is what must last."""
+        self._db.execute("BEGIN IMMEDIATE")
+        for projection in hive.projections():
+            for table in projection.tables():
+                _write_changes(self._db, table)
+            self._mark(projection, hive.seq, head_hash)
+        self._db.execute("COMMIT")
+        for projection in hive.projections():
+            for table in projection.tables():
+                table.changed.clear()
+
+    def close(self) -> None:
+        """Leave one file behind."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.close()
+
+    def _open(self) -> apsw.Connection:
+        try:
+            return self._prepared()
+        except (CorruptState, apsw.CorruptError, apsw.NotADBError):
+            discard(self.path)  # Disposable by design: the log has everything.
+            return self._prepared()
+
+    def _prepared(self) -> apsw.Connection:
+        is_new = not self.path.exists()
+        db = connect(self.path, write=True)
+        db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _POSITIONS)
+        if is_new:
+            self.path.chmod(0o600)
+        return db
+
+    def _restore(self, projection: Projection, log: EventLog) -> Seq:
+        stored = self._db.execute(
+            "SELECT version, seq, hash FROM positions WHERE projection = ?", (projection.NAME,)
+        ).fetchone()
+        if stored is not None and stored[0] == projection.VERSION and log.hash_at(stored[1]) == stored[2]:
+            try:
+                read_rows(self._db, projection)
+            except (apsw.SQLError, apsw.CorruptError, msgspec.ValidationError, msgspec.DecodeError):
+                pass  # Rows of another shape or damaged ones: fold them again below.
+            else:
+                return int(stored[1])
+        for table in projection.tables():
+            table.rows.clear()
+            self._db.execute(f"DROP TABLE IF EXISTS {table.name};" + create_statement(table))
+        projection.restored()
+        return 0
+
+    def _mark(self, projection: Projection, seq: Seq, head_hash: bytes) -> None:
+        row = (projection.NAME, projection.VERSION, seq, head_hash)
+        self._db.execute("INSERT OR REPLACE INTO positions VALUES(?,?,?,?)", row)
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What `projections.db` holds of one projection."""
+
+    name: str
+    version: int
+    seq: Seq
+    hash: bytes
+
+
+def stored_positions(db: apsw.Connection) -> list[Stored]:
+    """Position of every stored projection."""
+    return [
+        Stored(*row) for row in db.execute("SELECT projection, version, seq, hash FROM positions ORDER BY projection")
+    ]
+
+
+def read_rows(db: apsw.Connection, projection: Projection) -> None:
+    """Fill a projection's empty tables from the file.
+
+    Raises:
+        apsw.SQLError, msgspec.ValidationError: the file has another shape.
+    """
+    for table in projection.tables():
+        names = table.row_type.__struct_fields__
+        shapes = _shapes(table.row_type)
+        for values in db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
+            cells = zip(names, values, shapes, strict=True)
+            row = msgspec.convert({name: _value(cell, shape) for name, cell, shape in cells}, table.row_type)
+            table.rows[table.key_of(row)] = row
+    projection.restored()
+
+
+def create_statement(table: Table[Any, Any]) -> str:
+    """The SQL of a projection's table: one column a field, nested values as JSON text."""
+    names = [_quoted(name) for name in table.row_type.__struct_fields__]
+    key = ", ".join(names[: table.key_parts])
+    return f"CREATE TABLE {table.name}({', '.join(names)}, PRIMARY KEY({key})) WITHOUT ROWID"
+
+
+def discard(path: Path) -> None:
+    """Remove the file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def folded_beside(reader: LogReader, codec: Codec, until: Seq) -> Hive:
+    """A second fold of the log, to compare with what is stored or to show the state as of then."""
+    hive = Hive()
+    for row in reader.rows(1, until):
+        hive.evolve(recorded(row, codec))
+    return hive
+
+
+def _write_changes(db: apsw.Connection, table: Table[Any, Any]) -> None:
+    if not table.changed:
+        return
+    shapes = _shapes(table.row_type)
+    names = table.row_type.__struct_fields__
+    put, gone = [], []
+    for key in table.changed:
+        row = table.rows.get(key)
+        if row is None:
+            gone.append(key if isinstance(key, tuple) else (key,))
+        else:
+            put.append(tuple(map(_cell, msgspec.structs.astuple(row), shapes)))
+    if gone:
+        where = " AND ".join(f"{_quoted(name)} = ?" for name in names[: table.key_parts])
+        db.executemany(f"DELETE FROM {table.name} WHERE {where}", gone)
+    if put:
+        db.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES({','.join('?' * len(names))})", put)
+
+
+Shape = Literal["plain", "flag", "nested"]
+
+
+def _cell(value: Any, shape: Shape) -> Any:
+    return msgspec.json.encode(value).decode() if shape == "nested" and value is not None else value
+
+
+def _value(cell: Any, shape: Shape) -> Any:
+    if cell is None or shape == "plain":
+        return cell
+    return bool(cell) if shape == "flag" else msgspec.json.decode(cell)
+
+
+@functools.cache
+def _shapes(row_type: type[msgspec.Struct]) -> tuple[Shape, ...]:
+    hints = get_type_hints(row_type)
+    return tuple(_shape(hints[name]) for name in row_type.__struct_fields__)
+
+
+def _shape(hint: Any) -> Shape:
+    parts = [part for part in get_args(hint) if part is not NoneType] if get_origin(hint) in _UNIONS else [hint]
+    kinds = [get_origin(part) or part for part in parts]
+    if bool in kinds:
+        return "flag"
+    nested = any(
+        kind in (tuple, list, dict) or issubclass(kind, msgspec.Struct) for kind in kinds if isinstance(kind, type)
+    )
+    return "nested" if nested else "plain"
+
+
+_UNIONS = (Union, UnionType)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

@@ -1,0 +1,83 @@
+"""Typed rows in memory that know which of them changed. What projections fold into and the store writes behind."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.events import AnyEvent
+from hive.events.base import Seq
+
+K = TypeVar("K", bound=int | str | tuple[Any, ...])
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class Recorded(msgspec.Struct, frozen=True, gc=False):
+    """An event at its place in the log."""
+
+    seq: Seq
+    at_ms: TimeMs
+    event: AnyEvent
+    by: str
+
+
+class Table(Generic[K, R]):
+    """Rows by key. A key of several parts is a tuple; its parts are the row's first fields, in order."""
+
+    def __init__(self, name: str, row_type: type[R], key_parts: int = 1):
+        self.name = name
+        self.row_type = row_type
+        self.key_parts = key_parts
+        self.rows: dict[K, R] = {}
+        self.changed: set[K] = set()
+
+    def put(self, key: K, row: R) -> None:
+        """Insert or replace."""
+        self.rows[key] = row
+        self.changed.add(key)
+
+    def drop(self, key: K) -> None:
+        """Remove; a missing key is fine."""
+        if self.rows.pop(key, None) is not None:
+            self.changed.add(key)
+
+    def key_of(self, row: R) -> K:
+        """The key a stored row belongs to."""
+        names = row.__struct_fields__[: self.key_parts]
+        values = tuple(getattr(row, name) for name in names)
+        return values[0] if self.key_parts == 1 else values  # type: ignore[return-value]
+
+    def __getitem__(self, key: K) -> R:
+        return self.rows[key]
+
+    def get(self, key: K) -> R | None:
+        return self.rows.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.rows.values())
+
+
+class Projection:
+    """One fold. A subclass names its tables as attributes and has one `_on_…` method for each event it reads."""
+
+    NAME: ClassVar[str]
+    VERSION: ClassVar[int]
+    """Raised when the fold or its rows change; the projection is then rebuilt at the next start."""
+
+    def tables(self) -> list[Table[Any, Any]]:
+        """Every table, in a fixed order."""
+        return [value for value in vars(self).values() if isinstance(value, Table)]
+
+    def handlers(self) -> dict[type, Any]:
+        """By event class, a method taking the event and its Recorded."""
+        raise NotImplementedError
+
+    def restored(self) -> None:
+        """Rebuild what is derived from the rows alone, after they were loaded."""

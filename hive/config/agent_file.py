@@ -1,0 +1,197 @@
+"""`agent.toml`: what an agent's repository says about how it runs. Read by the daemon and the harness; no secrets."""
+
+import difflib
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hive.errors import BadRequest
+from hive.names import AGENT_NAME, OPERATOR, AgentName
+
+AGENT_FILE = "agent.toml"
+DEFAULT_PROMPT = "prompt.md"
+OWN_MCP_SERVER = "hive"
+"""The harness serves hive's own tools under this name, so nothing else may."""
+MCP_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET_NAMES = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"})
+"""These come from the host's configuration or a login; the repository is shown, mirrored and kept for ever."""
+RESERVED_ENVIRONMENT = re.compile(r"HIVE_.*|CLAUDE_CONFIG_DIR|ANTHROPIC_BASE_URL")
+AGENT_FILE_LIMIT_BYTES = 256 * 1024
+
+
+_Table = TypeVar("_Table", bound=msgspec.Struct)
+
+
+class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An extra MCP server of the agent: a program to start, or a URL to speak to."""
+
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: dict[str, str] = {}
+    url: str | None = None
+    type: str = "http"
+    """Of a server with a `url`: `http` or `sse`."""
+    headers: dict[str, str] = {}
+
+
+class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the agent may use; absent is the host's default or no limit."""
+
+    memory_mb: int | None = None
+    processes: int | None = None
+    turn_minutes: int | None = None
+    """A turn that takes longer is cancelled and its messages are requeued."""
+    budget_hours: int = 24
+    """The window that the two budgets below count in."""
+    budget_tokens: int | None = None
+    """Input, output and cache tokens together; reaching it parks the agent until the window has room."""
+    budget_turns: int | None = None
+
+
+class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file; every key is optional."""
+
+    model: str | None = None
+    prompt: str = DEFAULT_PROMPT
+    """Path inside the repository."""
+    allowed_recipients: tuple[AgentName, ...] | None = None
+    """Whom the agent may write to; the manager and the operator always. Absent: everyone."""
+    allowed_tools: tuple[str, ...] | None = None
+    """Claude Code tools or permission rules, such as `Read` or `Bash(git *)`. Absent: the harness's list."""
+    environment: dict[str, str] = {}
+    mcp_servers: dict[str, McpServer] = {}
+    limits: AgentLimits = AgentLimits()
+    build: str | None = None
+    """A shell command run in a sandbox before a generation is deployed."""
+
+
+def load(folder: Path) -> AgentFile:
+    """The agent file of a configuration folder; a folder without one has the defaults.
+
+    Raises:
+        BadRequest: one line naming the file, the line and the key.
+    """
+    path = folder / AGENT_FILE
+    try:
+        # The tree is whatever was committed: a link could point the daemon at any file it may read.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            raw = file.read(AGENT_FILE_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        return AgentFile()
+    except OSError as error:
+        raise BadRequest(f"{path}: cannot be read: {error.strerror}.") from error
+    return parse(raw, str(path))
+
+
+def parse(raw: bytes, name: str = AGENT_FILE) -> AgentFile:
+    """Decode and check; `name` is how errors call the file.
+
+    Raises:
+        BadRequest: one line naming the file, the line and the key.
+    """
+    if len(raw) > AGENT_FILE_LIMIT_BYTES:
+        raise BadRequest(f"{name}: larger than {AGENT_FILE_LIMIT_BYTES} bytes.")
+    try:
+        text = raw.decode()
+        tables = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{name}: not UTF-8 at byte {error.start}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadRequest(f"{name}: not TOML: {error}.") from error
+    source = _Source(name, text)
+    servers = tables.pop("mcp_servers", {})
+    if not isinstance(servers, dict):
+        raise source.bad(("mcp_servers",), "write each server as its own table, [mcp_servers.NAME]")
+    whole = source.convert(tables, AgentFile, ())
+    named = {key: source.convert(value, McpServer, ("mcp_servers", key)) for key, value in servers.items()}
+    _check_servers(named, source)
+    _check_values(whole, source)
+    return msgspec.structs.replace(whole, mcp_servers=named)
+
+
+def _check_servers(servers: dict[str, McpServer], source: "_Source") -> None:
+    for name, server in servers.items():
+        place = ("mcp_servers", name)
+        if name == OWN_MCP_SERVER:
+            raise source.bad(place, "the name hive belongs to hive's own tools; choose another")
+        if MCP_SERVER_NAME.fullmatch(name) is None:
+            raise source.bad(place, "a server's name is letters, digits, - and _, at most 64")
+        if (server.command is None) == (server.url is None):
+            raise source.bad(place, "give either command or url")
+        if server.type not in ("http", "sse"):
+            raise source.bad((*place, "type"), 'must be "http" or "sse"')
+
+
+def _check_values(whole: AgentFile, source: "_Source") -> None:
+    for name in whole.environment:
+        place = ("environment", name)
+        if name in SECRET_NAMES:
+            raise source.bad(place, "a secret must not stand in the repository; it belongs in the host's hive.toml")
+        if ENVIRONMENT_NAME.fullmatch(name) is None or RESERVED_ENVIRONMENT.fullmatch(name):
+            raise source.bad(place, "this name cannot be set here")
+    for recipient in whole.allowed_recipients or ():
+        if recipient != OPERATOR and AGENT_NAME.fullmatch(recipient) is None:
+            raise source.bad(("allowed_recipients",), f"{recipient!r} is not an agent's name")
+    prompt = Path(whole.prompt)
+    if prompt.is_absolute() or ".." in prompt.parts:
+        raise source.bad(("prompt",), "must be a path inside the repository")
+    for field in ("memory_mb", "processes", "turn_minutes", "budget_hours", "budget_tokens", "budget_turns"):
+        value = getattr(whole.limits, field)
+        if value is not None and value <= 0:
+            raise source.bad(("limits", field), "must be more than 0")
+
+
+class _Source:
+    """The text, to say where in it something is wrong."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name = name
+        self._lines = text.splitlines()
+
+    def bad(self, place: tuple[str, ...], why: str) -> BadRequest:
+        return BadRequest(f"{self._name}:{self._line_of(place)}: {'.'.join(place)}: {why}.")
+
+    def convert(self, value: Any, type: type[_Table], place: tuple[str, ...]) -> _Table:
+        try:
+            return msgspec.convert(value, type)
+        except msgspec.ValidationError as error:
+            raise self._explained(str(error), type, place) from error
+
+    def _explained(self, message: str, type: type[msgspec.Struct], place: tuple[str, ...]) -> BadRequest:
+        """msgspec says `Object contains unknown field `x` - at `$.limits``; a person needs the key and a guess."""
+        what, _, where = message.partition(" - at ")
+        path = tuple(re.findall(r"\.(\w+)", where))
+        unknown = re.search(r"unknown field `(.+)`", what)
+        if unknown is None:
+            return self.bad((*place, *path), what)
+        known = AgentLimits if path == ("limits",) else type
+        close = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
+        guess = f"; did you mean {close[0]}" if close else f"; known are {', '.join(known.__struct_fields__)}"
+        return self.bad((*place, *path, unknown[1]), f"unknown key{guess}")
+
+    def _line_of(self, place: tuple[str, ...]) -> int:
+        """The line, from 1, of the longest part of `place` that can be found."""
+        for size in range(len(place), 0, -1):
+            found = self._find(place[:size])
+            if found is not None:
+                return found
+        return 1
+
+    def _find(self, place: tuple[str, ...]) -> int | None:
+        table: tuple[str, ...] = ()
+        for number, line in enumerate(self._lines, 1):
+            header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
+            if header:
+                table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+                if table == place:
+                    return number
+                continue
+            key = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+            if key and (*table, *(part.strip("\"'") for part in key[1].split("."))) == place:
+                return number
+        return None

@@ -122,9 +122,11 @@ class Resumed(Event, frozen=True, kw_only=True):
 
 
 class NeedsLogin(Event, frozen=True, kw_only=True):
-    """The agent's session has no credentials any more, or never had."""
+    """The agent's session has no credentials any more, never had, or the API refuses them."""
 
     agent: AgentName
+    refused: bool = False
+    """The harness said so: credentials that lie there now do not count."""
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):

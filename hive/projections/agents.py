@@ -38,6 +38,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     restart_ms: TimeMs | None = None
     """When it will be started again after a crash."""
     needs_login: bool = False
+    login_refused_ms: TimeMs | None = None
+    """When the API refused the credentials; only newer ones count."""
     needs_update: bool = False
     unresponsive: bool = False
     paused: bool = False
@@ -85,8 +87,8 @@ class Agents(Projection):
             facts.Revived: self._on_revived,
             facts.Paused: lambda event, _: self._set(event.agent, paused=True),
             facts.Resumed: lambda event, _: self._set(event.agent, paused=False),
-            facts.NeedsLogin: lambda event, _: self._set(event.agent, needs_login=True),
-            facts.LoggedIn: lambda event, _: self._set(event.agent, needs_login=False),
+            facts.NeedsLogin: self._on_needs_login,
+            facts.LoggedIn: lambda event, _: self._set(event.agent, needs_login=False, login_refused_ms=None),
             facts.NeedsUpdate: lambda event, _: self._set(event.agent, needs_update=True),
             facts.Unresponsive: lambda event, _: self._set(event.agent, unresponsive=True),
             facts.Responsive: lambda event, _: self._set(event.agent, unresponsive=False),
@@ -186,6 +188,9 @@ class Agents(Projection):
             self._set(event.agent, act=act, needs_update=False, revision=event.revision)
         else:
             self._set(event.agent, act=act)
+
+    def _on_needs_login(self, event: facts.NeedsLogin, recorded: Recorded) -> None:
+        self._set(event.agent, needs_login=True, login_refused_ms=recorded.at_ms if event.refused else None)
 
     def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:
         self._on_down(event.agent)

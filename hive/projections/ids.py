@@ -1,4 +1,4 @@
-"""The newest id of each kind, and the answers to commands that came with a key. Read by deciders that make something."""
+"""The newest id of each kind, and the answers to commands that came with a key. Read by deciders."""
 
 import msgspec
 

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -136,7 +137,7 @@ def read_rows(db: apsw.Connection, projection: Projection) -> None:
     """
     for table in projection.tables():
         names = table.row_type.__struct_fields__
-        shapes = _shapes(table.row_type)
+        shapes = _SHAPES(table.row_type)
         for values in db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
             cells = zip(names, values, shapes, strict=True)
             row = msgspec.convert({name: _value(cell, shape) for name, cell, shape in cells}, table.row_type)
@@ -168,7 +169,7 @@ def folded_beside(reader: LogReader, codec: Codec, until: Seq) -> Hive:
 def _write_changes(db: apsw.Connection, table: Table[Any, Any]) -> None:
     if not table.changed:
         return
-    shapes = _shapes(table.row_type)
+    shapes = _SHAPES(table.row_type)
     names = table.row_type.__struct_fields__
     put, gone = [], []
     for key in table.changed:
@@ -197,7 +198,6 @@ def _value(cell: Any, shape: Shape) -> Any:
     return bool(cell) if shape == "flag" else msgspec.json.decode(cell)
 
 
-@functools.cache
 def _shapes(row_type: type[msgspec.Struct]) -> tuple[Shape, ...]:
     hints = get_type_hints(row_type)
     return tuple(_shape(hints[name]) for name in row_type.__struct_fields__)
@@ -215,6 +215,7 @@ def _shape(hint: Any) -> Shape:
 
 
 _UNIONS = (Union, UnionType)
+_SHAPES: Callable[[type[Any]], tuple[Shape, ...]] = functools.cache(_shapes)
 
 
 def _quoted(name: str) -> str:

@@ -1,0 +1,213 @@
+"""The rules of approvals: request, pin, decide once. Only the operator decides; a spawn follows in the same commit."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, Draft, checked_label, checked_name, checked_text, living
+from hive.deciders.roster import add_agent, refuse_taken
+from hive.errors import AlreadyDone, LimitReached, NotFound, NotYours, Refused
+from hive.events import notices
+from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
+from hive.events.base import ApprovalId
+from hive.names import MANAGER, AgentName
+from hive.projections.approvals import Approval
+from hive.projections.hive import Hive
+
+PENDING_MAX = 200
+"""Requests waiting for the operator; beyond it the manager is refused."""
+
+
+class RequestSpawn(Command, frozen=True, kw_only=True):
+    """`requester` is the manager or `operator`."""
+
+    agent: AgentName
+    requester: str
+    description: str | None = None
+
+
+class RequestCommit(Command, frozen=True, kw_only=True):
+    """Queue a configuration change; it is pinned next, outside the writer."""
+
+    agent: AgentName
+    commit_ref: str
+    requester: str
+    description: str | None = None
+
+
+class Pin(Command, frozen=True, kw_only=True):
+    """The proposed commit is in `applied`, tagged."""
+
+    id: ApprovalId
+    fetched_sha: str
+
+
+class FailRequest(Command, frozen=True, kw_only=True):
+    """The request cannot be carried out: not fetched while pending, or not built after its approval."""
+
+    id: ApprovalId
+    error: str
+
+
+class Approve(Command, frozen=True, kw_only=True):
+    """`sha`, if given, is what the operator saw."""
+
+    id: ApprovalId
+    sha: str | None = None
+
+
+class Deny(Command, frozen=True, kw_only=True):
+    id: ApprovalId
+    note: str | None = None
+
+
+class Withdraw(Command, frozen=True, kw_only=True):
+    """The requester takes it back."""
+
+    id: ApprovalId
+    requester: str
+
+
+def request_spawn(command: RequestSpawn, hive: Hive, _: TimeMs) -> Decision:
+    """Ask the operator for a new agent; nothing changes until the approval.
+
+    Raises:
+        BadRequest: a bad name. AlreadyDone: the name is taken or asked for. LimitReached.
+    """
+    refuse_taken(hive, checked_name(command.agent))
+    for row in hive.approvals.pending():
+        if row.kind == "spawn" and row.agent == command.agent:
+            raise AlreadyDone(f"Approval {row.id} for spawning {command.agent} is already pending.")
+    return [_requested(hive, command, "spawn", "")]
+
+
+def request_commit(command: RequestCommit, hive: Hive, _: TimeMs) -> Decision:
+    """Ask the operator for a configuration change.
+
+    Raises:
+        NotFound: no such agent. BadRequest: no commit named. LimitReached.
+    """
+    living(hive, command.agent)
+    checked_text(command.commit_ref, "commit_ref")
+    checked_label(command.commit_ref, "commit_ref")
+    return [_requested(hive, command, "apply_commit", command.commit_ref)]
+
+
+def pin(command: Pin, hive: Hive, _: TimeMs) -> Decision:
+    """Note what was fetched; from here on the operator may decide.
+
+    Raises:
+        NotFound, AlreadyDone: withdrawn or denied meanwhile.
+    """
+    row = pending_one(hive, command.id)
+    return [ProposalPinned(id=row.id, agent=row.agent, fetched_sha=command.fetched_sha)]
+
+
+def fail_request(command: FailRequest, hive: Hive, now: TimeMs) -> Decision:
+    """Mark the row failed and say so to the manager; a row that is over stays as it is."""
+    row = hive.approvals.all.get(command.id)
+    draft = Draft(hive, now)
+    if row is None or row.status in ("denied", "failed", "cancelled") or row.carried_out:
+        return []
+    if row.status == "pending":
+        _resolve(draft, row, "failed", command.error)
+    else:
+        fail_approved(draft, row, command.error)
+    return draft.events
+
+
+def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
+    """Decide for it, once.
+
+    Raises:
+        NotFound, AlreadyDone; Refused: not pinned yet, or not what the operator saw.
+    """
+    row = pending_one(hive, command.id)
+    if row.kind == "apply_commit":
+        if row.fetched_sha is None:
+            raise Refused(f"Approval {row.id} is still being fetched; try again in a moment.")
+        if command.sha is not None and command.sha != row.fetched_sha:
+            raise Refused(f"Approval {row.id} is for {row.fetched_sha}, not {command.sha}; look at its diff again.")
+    elif command.sha is not None:
+        raise Refused(f"Approval {row.id} is a {row.kind} and has no commit; leave the sha out.")
+    draft = Draft(hive, now)
+    if row.kind == "spawn":
+        refuse_taken(hive, row.agent)
+    _resolve(draft, row, "approved", None)
+    if row.kind == "spawn":
+        add_agent(draft, row.agent, approval_id=row.id)
+    return draft.events
+
+
+def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
+    """Decide against it, once.
+
+    Raises:
+        NotFound, AlreadyDone.
+    """
+    row = pending_one(hive, command.id)
+    if command.note is not None:
+        checked_label(command.note, "note")
+    draft = Draft(hive, now)
+    _resolve(draft, row, "denied", command.note)
+    return draft.events
+
+
+def withdraw(command: Withdraw, hive: Hive, now: TimeMs) -> Decision:
+    """Take a pending request back.
+
+    Raises:
+        NotFound, AlreadyDone; NotYours: somebody else asked.
+    """
+    row = pending_one(hive, command.id)
+    if row.requester != command.requester:
+        raise NotYours(f"Approval {row.id} was requested by {row.requester}.")
+    draft = Draft(hive, now)
+    _resolve(draft, row, "cancelled", f"withdrawn by {command.requester}")
+    return draft.events
+
+
+def pending_one(hive: Hive, id: ApprovalId) -> Approval:
+    """Raises NotFound or AlreadyDone."""
+    row = hive.approvals.all.get(id)
+    if row is not None and row.status == "pending":
+        return row
+    if not hive.ids.given("approval", id):
+        raise NotFound(f"There is no approval {id}.")
+    raise AlreadyDone(f"Approval {id} is already {row.status if row else 'decided'}.")
+
+
+def cancel_all(draft: Draft, agent: AgentName) -> None:
+    """The agent is destroyed: what was asked for it is cancelled."""
+    for row in draft.hive.approvals.pending():
+        if row.agent == agent:
+            _resolve(draft, row, "cancelled", f"{agent} was destroyed")
+    for row in draft.hive.approvals.under_way():
+        if row.agent == agent:
+            fail_approved(draft, row, f"{agent} was destroyed")
+
+
+def fail_approved(draft: Draft, row: Approval, error: str) -> None:
+    """What was approved could not be done."""
+    draft.add(ApprovalFailed(id=row.id, agent=row.agent, error=error))
+    draft.tell(
+        MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status="failed", note=error)
+    )
+
+
+def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, commit_ref: str) -> ApprovalRequested:
+    if command.description is not None:
+        checked_text(command.description, "description")
+    if len(hive.approvals.pending()) >= PENDING_MAX:
+        raise LimitReached(f"{PENDING_MAX} approvals wait for the operator; withdraw some or wait.")
+    return ApprovalRequested(
+        id=hive.ids.next_approval(),
+        agent=command.agent,
+        kind="spawn" if kind == "spawn" else "apply_commit",
+        requester=command.requester,
+        commit_ref=commit_ref,
+        description=command.description,
+    )
+
+
+def _resolve(draft: Draft, row: Approval, status: str, note: str | None) -> None:
+    resolved = ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)  # type: ignore[arg-type]
+    draft.add(resolved)
+    draft.tell(MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note))

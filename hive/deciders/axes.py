@@ -1,0 +1,112 @@
+"""The rules of what the crash watch and the harness observe: logged in, up to date, responsive, rate limited."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, Draft, checked_label, living
+from hive.events import notices
+from hive.events.agents import (
+    AxesSeeded,
+    LoggedIn,
+    NeedsLogin,
+    NeedsUpdate,
+    RateLimited,
+    Responsive,
+    StatusSet,
+    Unresponsive,
+)
+from hive.names import MANAGER, OPERATOR, AgentName
+from hive.projections.agents import Agent
+from hive.projections.hive import Hive
+
+
+class Look(Command, frozen=True, kw_only=True):
+    """What the crash watch sees of a running or stopped agent."""
+
+    agent: AgentName
+    has_key: bool
+    """An API key or a base URL comes from the host."""
+    credentials_ms: TimeMs | None
+    """When the session's credentials were written; None: there are none."""
+    stale: bool
+    """What runs is not what is wanted."""
+    connected: bool
+    """The harness is connected, was a moment ago, or has only just been started."""
+    seeds: bool = False
+    """The first look after a start of the daemon, which tells nobody."""
+
+
+class ReportLogin(Command, frozen=True, kw_only=True):
+    """What the harness found out about its login."""
+
+    agent: AgentName
+    logged_in: bool
+
+
+class ReportRateLimit(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    until_ms: TimeMs | None
+
+
+class SetStatus(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    text: str
+
+
+def look(command: Look, hive: Hive, now: TimeMs) -> Decision:
+    """Turn what changed into events; what is as it was is none."""
+    row = hive.agents.living_one(command.agent)
+    if row is None:
+        return []
+    needs_login = _needs_login(row, command)
+    if command.seeds:
+        if (needs_login, command.stale) == (row.needs_login, row.needs_update):
+            return []
+        return [AxesSeeded(agent=row.name, needs_login=needs_login, needs_update=command.stale)]
+    draft = Draft(hive, now)
+    if needs_login != row.needs_login:
+        _login_changed(draft, row, logged_in=not needs_login, refused=False)
+    if command.stale and not row.needs_update:
+        draft.add(NeedsUpdate(agent=row.name))
+        draft.tell(MANAGER, notices.NeedsUpdate(agent=row.name))
+    if command.connected is row.unresponsive and row.running:
+        draft.add(Responsive(agent=row.name) if command.connected else Unresponsive(agent=row.name))
+    return draft.events
+
+
+def report_login(command: ReportLogin, hive: Hive, now: TimeMs) -> Decision:
+    """The harness knows best: a key that is there may be refused."""
+    row = living(hive, command.agent)
+    if row.needs_login is not command.logged_in:
+        return []
+    draft = Draft(hive, now)
+    _login_changed(draft, row, logged_in=command.logged_in, refused=True)
+    return draft.events
+
+
+def report_rate_limit(command: ReportRateLimit, hive: Hive, _: TimeMs) -> Decision:
+    """Set or clear the badge."""
+    row = living(hive, command.agent)
+    if row.rate_limited_until_ms == command.until_ms:
+        return []
+    return [RateLimited(agent=row.name, until_ms=command.until_ms)]
+
+
+def set_status(command: SetStatus, hive: Hive, _: TimeMs) -> Decision:
+    """Raises BadRequest: too long."""
+    row = living(hive, command.agent)
+    return [StatusSet(agent=row.name, text=checked_label(command.text, "status"))]
+
+
+def _needs_login(row: Agent, seen: Look) -> bool:
+    if row.login_refused_ms is not None:
+        return (seen.credentials_ms or 0) <= row.login_refused_ms
+    return not seen.has_key and seen.credentials_ms is None
+
+
+def _login_changed(draft: Draft, row: Agent, *, logged_in: bool, refused: bool) -> None:
+    to = OPERATOR if row.name == MANAGER else MANAGER
+    if logged_in:
+        draft.add(LoggedIn(agent=row.name))
+        draft.tell(to, notices.LoggedIn(agent=row.name))
+    else:
+        draft.add(NeedsLogin(agent=row.name, refused=refused))
+        draft.tell(to, notices.NeedsLogin(agent=row.name))

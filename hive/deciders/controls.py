@@ -1,0 +1,117 @@
+"""The rules of what the operator sets for an agent: pause, model, project folders; and who the operators are."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, checked_label, living
+from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound
+from hive.events.agents import ModelSet, Mounted, Paused, Resumed, Unmounted
+from hive.events.operators import OperatorAdded, OperatorRevoked
+from hive.names import AGENT_NAME, AgentName
+from hive.projections.hive import Hive
+
+MOUNTS_MAX = 32
+"""Project folders of one agent."""
+
+
+class SetPaused(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    paused: bool
+
+
+class SetModel(Command, frozen=True, kw_only=True):
+    """None goes back to the configuration's."""
+
+    agent: AgentName
+    model: str | None
+
+
+class Mount(Command, frozen=True, kw_only=True):
+    """`host_path` is absolute, resolved and a folder: its caller looked."""
+
+    agent: AgentName
+    host_path: str
+    folder: str
+    read_only: bool = False
+
+
+class Unmount(Command, frozen=True, kw_only=True):
+    """`path` is the folder's name or its host path."""
+
+    agent: AgentName
+    path: str
+
+
+class AddOperator(Command, frozen=True, kw_only=True):
+    name: str
+    token_hash: str
+
+
+class RevokeOperator(Command, frozen=True, kw_only=True):
+    name: str
+
+
+def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
+    """Idempotent both ways, also on a stopped agent."""
+    row = living(hive, command.agent)
+    if row.paused is command.paused:
+        return []
+    return [Paused(agent=row.name) if command.paused else Resumed(agent=row.name)]
+
+
+def set_model(command: SetModel, hive: Hive, _: TimeMs) -> Decision:
+    """The operator's choice outlives restarts and rebuilds."""
+    row = living(hive, command.agent)
+    if command.model is not None and not checked_label(command.model, "model").strip():
+        raise BadRequest("The model's name is empty; leave it out to use the configuration's.")
+    return [] if row.model == command.model else [ModelSet(agent=row.name, model=command.model)]
+
+
+def mount(command: Mount, hive: Hive, _: TimeMs) -> Decision:
+    """Give a project folder; in place from the next start on.
+
+    Raises:
+        NotFound; AlreadyDone: another folder has this name. LimitReached.
+    """
+    row = living(hive, command.agent)
+    given = hive.agents.mounts.get((row.name, command.folder))
+    if given is not None and given.host_path != command.host_path:
+        raise AlreadyDone(f"/work/{command.folder} of {row.name} is {given.host_path}; unmount it first.")
+    if given is not None and given.read_only == command.read_only:
+        return []
+    if len(hive.agents.mounts_of(row.name)) >= MOUNTS_MAX:
+        raise LimitReached(f"{row.name} has {MOUNTS_MAX} folders; unmount one first.")
+    return [Mounted(agent=row.name, host_path=command.host_path, folder=command.folder, read_only=command.read_only)]
+
+
+def unmount(command: Unmount, hive: Hive, _: TimeMs) -> Decision:
+    """Take a project folder away from the next start on.
+
+    Raises:
+        NotFound: no such agent or folder.
+    """
+    row = living(hive, command.agent)
+    for given in hive.agents.mounts_of(row.name):
+        if command.path in (given.folder, given.host_path):
+            return [Unmounted(agent=row.name, folder=given.folder)]
+    raise NotFound(f"{row.name} was not given {command.path}.")
+
+
+def add_operator(command: AddOperator, hive: Hive, _: TimeMs) -> Decision:
+    """Give a person a token; a revoked name may come back with a new one.
+
+    Raises:
+        BadRequest: a bad name. AlreadyDone: the name has a token.
+    """
+    if AGENT_NAME.fullmatch(command.name) is None:
+        raise BadRequest(f"{command.name!r} is no name for an operator: 1 to 32 of a-z, 0-9 and -.")
+    row = hive.operators.all.get(command.name)
+    if row is not None and row.revoked_ms is None:
+        raise AlreadyDone(f"{command.name} has a token; revoke it first.")
+    return [OperatorAdded(name=command.name, token_hash=command.token_hash)]
+
+
+def revoke_operator(command: RevokeOperator, hive: Hive, _: TimeMs) -> Decision:
+    """Raises NotFound: nobody of this name has a token."""
+    row = hive.operators.all.get(command.name)
+    if row is None or row.revoked_ms is not None:
+        raise NotFound(f"No operator {command.name} has a token.")
+    return [OperatorRevoked(name=command.name)]

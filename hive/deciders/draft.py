@@ -1,0 +1,101 @@
+"""What every rule works with: commands, and a draft that numbers what is written within one decision."""
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.errors import BadRequest, NotFound
+from hive.events import AnyEvent
+from hive.events.base import By, MessageId
+from hive.events.messages import MessageSent
+from hive.events.notices import Notice, body
+from hive.names import SYSTEM, AgentName, is_agent_name
+from hive.projections.agents import Agent
+from hive.projections.hive import Hive
+
+TEXT_MAX_BYTES = 256 * 1024
+"""Of one message body, question or answer."""
+LABEL_MAX_CHARS = 500
+"""Of one option, status, note or description line."""
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all commands. A rule decides one, purely: no clock, no I/O, no randomness."""
+
+    mutates: ClassVar[bool] = True
+    by: By
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A decision whose answer is more than its events.
+
+    A HiveError as the answer refuses the command, and the events are kept all the same.
+    """
+
+    events: list[AnyEvent]
+    answer: Any
+
+
+Decision = list[AnyEvent] | Answered
+
+
+class Draft:
+    """Collects the events of one decision and gives messages their ids in order."""
+
+    def __init__(self, hive: Hive, now: TimeMs):
+        self.hive = hive
+        self.now = now
+        self.events: list[AnyEvent] = []
+        self._next_message = hive.ids.next_message()
+
+    def add(self, *events: AnyEvent) -> None:
+        self.events += events
+
+    def send(self, sender: str, to: str, text: str, in_reply_to: MessageId | None = None) -> MessageId:
+        """A message, not checked against any bound: what follows from a decision must not fail."""
+        id = self._next_message
+        self._next_message = MessageId(id + 1)
+        self.events.append(MessageSent(id=id, sender=sender, to=to, body=text, in_reply_to=in_reply_to))
+        return id
+
+    def tell(self, to: str, notice: Notice) -> MessageId:
+        """A message from `system`."""
+        return self.send(SYSTEM, to, body(notice))
+
+
+def checked_text(text: str, what: str) -> str:
+    """Raises BadRequest for an empty or oversized text."""
+    if not text.strip():
+        raise BadRequest(f"The {what} is empty.")
+    if len(text) * 4 > TEXT_MAX_BYTES and len(text.encode(errors="surrogatepass")) > TEXT_MAX_BYTES:
+        raise BadRequest(f"The {what} is over {TEXT_MAX_BYTES} bytes; put it into a file and send its path.")
+    return text
+
+
+def checked_label(text: str, what: str) -> str:
+    """Raises BadRequest for a text that does not fit where it is shown."""
+    if len(text) > LABEL_MAX_CHARS:
+        raise BadRequest(f"The {what} is over {LABEL_MAX_CHARS} characters; make it shorter.")
+    return text
+
+
+def checked_name(name: str) -> AgentName:
+    """Raises BadRequest for what no agent can be called."""
+    if not is_agent_name(name):
+        raise BadRequest(
+            f"{name!r} is no agent name: 1 to 32 of a-z, 0-9 and -, not starting with -, not `operator` or `system`."
+        )
+    return name
+
+
+def living(hive: Hive, name: str) -> Agent:
+    """The agent of this name.
+
+    Raises:
+        NotFound: unknown, or a tombstone.
+    """
+    row = hive.agents.living_one(name)
+    if row is None:
+        raise NotFound(f'agent "{name}" is not managed by this hive')
+    return row

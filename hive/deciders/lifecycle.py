@@ -1,0 +1,215 @@
+"""The rules of containers: which act may begin, and what its outcome means for everyone else."""
+
+from hive.clock import MS_PER_S, DurationMs, TimeMs, rfc3339
+from hive.deciders.approvals import fail_approved
+from hive.deciders.draft import Answered, Command, Decision, Draft, living
+from hive.deciders.messages import requeue_all
+from hive.deciders.roster import refuse_manager
+from hive.errors import AlreadyDone, NotYours
+from hive.events import notices
+from hive.events.agents import (
+    Act,
+    ActDecided,
+    ActFailed,
+    Crashed,
+    Killed,
+    Rebuilt,
+    RecipientsAllowed,
+    Spawned,
+    Started,
+    StartReason,
+    Stopped,
+)
+from hive.names import MANAGER, OPERATOR, AgentName
+from hive.projections.agents import Agent, crashes_in_a_row
+from hive.projections.hive import Hive
+
+RESTART_FIRST_MS: DurationMs = 1_000
+"""Wait before the restart after a first crash; doubled for each further one in a row."""
+RESTART_WAIT_MAX_MS: DurationMs = 60_000
+CRASHES_MAX = 5
+"""Crashes in a row after which an agent rests and the operator is told."""
+
+
+class BeginAct(Command, frozen=True, kw_only=True):
+    """A lifecycle act is about to be done; `by` says who wants it."""
+
+    agent: AgentName
+    act: Act
+    purge: bool = False
+
+
+class RecordStarted(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    incarnation: str
+    reason: StartReason
+    revision: str | None = None
+    harness_version: str | None = None
+    recipients: tuple[str, ...] | None = None
+
+
+class RecordStopped(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    exit: str
+
+
+class RecordKilled(Command, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class RecordCrash(Command, frozen=True, kw_only=True):
+    """The container of this incarnation was found ended."""
+
+    agent: AgentName
+    incarnation: str
+    reason: str
+    code: int | None = None
+    signal: int | None = None
+    out_of_memory: bool | None = None
+    ended_ms: TimeMs | None = None
+
+
+class RecordRebuilt(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    ok: bool
+    revision: str | None = None
+    error: str | None = None
+
+
+class RecordActFailed(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    act: Act
+    error: str
+
+
+def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
+    """Note what is about to be done, so that a daemon that dies in the middle does it again.
+
+    The answer is the act to do, or None when there is nothing to do.
+
+    Raises:
+        NotFound; Refused: destroying the manager. NotYours: an agent acting on itself. AlreadyDone: a kill of nothing.
+    """
+    row = living(hive, command.agent)
+    if command.by.kind == "agent" and command.by.name == command.agent:
+        raise NotYours(f"{command.agent} cannot {command.act} itself.")
+    act = command.act
+    if act == "destroy":
+        refuse_manager(row.name, "destroyed")
+    if act in ("start", "restart", "rebuild") and not row.spawned:
+        act = "spawn"
+    if act == "kill" and not row.running:
+        raise AlreadyDone(f'agent "{row.name}" is not running')
+    if (act == "start" and row.running) or (act == "stop" and not row.running and row.restart_ms is None):
+        return Answered([], None)
+    return Answered([ActDecided(agent=row.name, act=act, purge=command.purge)], act)
+
+
+def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
+    """The container runs; everyone but a newly spawned agent is kicked."""
+    row = living(hive, command.agent)
+    draft = Draft(hive, now)
+    draft.add(
+        Started(
+            agent=row.name,
+            incarnation=command.incarnation,
+            reason=command.reason,
+            revision=command.revision,
+            harness_version=command.harness_version,
+        )
+    )
+    if command.recipients != row.recipients:
+        draft.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
+    if command.reason == "spawn":
+        draft.add(Spawned(agent=row.name))
+    else:
+        draft.tell(row.name, notices.Kicked(reason=command.reason))
+    return draft.events
+
+
+def record_stopped(command: RecordStopped, hive: Hive, now: TimeMs) -> Decision:
+    """The container ended as asked; what it was working on waits for the next one."""
+    return _down(command.agent, Stopped(agent=command.agent, exit=command.exit), "stopped", hive, now)
+
+
+def record_killed(command: RecordKilled, hive: Hive, now: TimeMs) -> Decision:
+    """The container was ended by force."""
+    return _down(command.agent, Killed(agent=command.agent), "killed", hive, now)
+
+
+def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
+    """The container ended by itself: start it again after a while, or let it rest. Old news is a no-op."""
+    row = hive.agents.living_one(command.agent)
+    if row is None or not row.running or row.incarnation != command.incarnation:
+        return []
+    draft = Draft(hive, now)
+    restart_ms = restart_after_crash(row, now)
+    crashed = Crashed(
+        agent=row.name,
+        incarnation=command.incarnation,
+        reason=command.reason,
+        code=command.code,
+        signal=command.signal,
+        out_of_memory=command.out_of_memory,
+        ended_ms=command.ended_ms,
+        restart_ms=restart_ms,
+    )
+    draft.add(crashed)
+    requeue_all(draft, row.name, "crashed")
+    if row.name != MANAGER:
+        restart_at = None if restart_ms is None else rfc3339(restart_ms)
+        draft.tell(MANAGER, notices.Crashed(agent=row.name, reason=command.reason, restart_at=restart_at))
+    if restart_ms is None:
+        draft.tell(OPERATOR, notices.Rested(agent=row.name, reason=_why_rest(row, command.reason)))
+    return draft.events
+
+
+def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
+    """What came of a rebuild."""
+    row = living(hive, command.agent)
+    draft = Draft(hive, now)
+    draft.add(Rebuilt(agent=row.name, ok=command.ok, revision=command.revision, error=command.error))
+    if row.name != MANAGER or not command.ok:
+        draft.tell(MANAGER, notices.Rebuilt(agent=row.name, ok=command.ok, error=command.error))
+    return draft.events
+
+
+def record_act_failed(command: RecordActFailed, hive: Hive, now: TimeMs) -> Decision:
+    """An act did not work; an approval it was for fails with it."""
+    row = living(hive, command.agent)
+    draft = Draft(hive, now)
+    draft.add(ActFailed(agent=row.name, act=command.act, error=command.error))
+    if command.act == "spawn":
+        for approval in hive.approvals.under_way():
+            if approval.agent == row.name and approval.kind == "spawn":
+                fail_approved(draft, approval, command.error)
+    notice = notices.ActFailed(agent=row.name, act=command.act, error=command.error)
+    draft.tell(OPERATOR if row.name == MANAGER else MANAGER, notice)
+    return draft.events
+
+
+def restart_after_crash(row: Agent, now: TimeMs) -> TimeMs | None:
+    """When an agent that crashed now is started again; None lets it rest."""
+    crashes = crashes_in_a_row(row, now)
+    if row.needs_login or not row.wanted_running or crashes >= CRASHES_MAX:
+        return None
+    return now + min(RESTART_FIRST_MS << (crashes - 1), RESTART_WAIT_MAX_MS)
+
+
+def _why_rest(row: Agent, reason: str) -> str:
+    if row.needs_login:
+        return f"it ended ({reason}) and needs login"
+    return f"it ended {row.crashes + 1} times in a row, the last time with {reason}; start it when the cause is gone"
+
+
+def _down(name: AgentName, event: Stopped | Killed, reason: str, hive: Hive, now: TimeMs) -> Decision:
+    row = living(hive, name)
+    draft = Draft(hive, now)
+    draft.add(event)
+    requeue_all(draft, row.name, reason)
+    if isinstance(event, Killed) and row.name != MANAGER:
+        draft.tell(MANAGER, notices.Killed(agent=row.name))
+    return draft.events
+
+
+assert RESTART_FIRST_MS >= MS_PER_S, "a first restart without a pause would be a loop"

@@ -1,0 +1,210 @@
+"""The rules of messages: send, receive, ack, requeue. Nothing is dropped without an event that says so."""
+
+from typing import Final
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Answered, Command, Decision, Draft, checked_text, living
+from hive.errors import LimitReached, NotFound, Refused
+from hive.events import notices
+from hive.events.agents import IncarnationSeen
+from hive.events.base import MessageId
+from hive.events.messages import (
+    MessageAcked,
+    MessageDead,
+    MessageDelivered,
+    MessageRequeued,
+    MessageSent,
+    SendRefused,
+)
+from hive.names import EVERYONE, MANAGER, OPERATOR, AgentName
+from hive.projections.hive import Hive
+from hive.projections.messages import Letter
+
+WAITING_MAX = 10_000
+"""Messages waiting for one agent; beyond it a sender is refused, the daemon itself never is."""
+RECV_MAX = 32
+"""Messages one recv returns at most."""
+FAILED_DELIVERIES_MAX = 5
+"""Deliveries that ended in a failed turn or a dead incarnation, after which a message is dead."""
+COUNTED_REASONS: Final = frozenset({"failed", "prompt_too_long", "incarnation_died", "crashed"})
+"""Ends of a delivery that are the message's possible fault."""
+UNCOUNTED_REASONS: Final = frozenset(
+    {"rate_limited", "needs_login", "overloaded", "paused", "cancelled", "stopping", "stopped", "killed"}
+)
+"""Ends that are not."""
+
+
+class Send(Command, frozen=True, kw_only=True):
+    """One message, or one to everyone else with `*`."""
+
+    sender: str
+    to: str
+    body: str
+    in_reply_to: MessageId | None = None
+
+
+class Recv(Command, frozen=True, kw_only=True):
+    """Take up to `limit` waiting messages, for this incarnation of the harness."""
+
+    agent: AgentName
+    limit: int = 1
+    incarnation: str | None = None
+
+
+class Received(Answered, frozen=True):
+    """`answer`: the letters taken; how many more wait."""
+
+
+class Ack(Command, frozen=True, kw_only=True):
+    """The turn that worked on these ended well."""
+
+    agent: AgentName
+    ids: tuple[MessageId, ...]
+
+
+class Requeue(Command, frozen=True, kw_only=True):
+    """The turn that worked on these did not."""
+
+    agent: AgentName
+    ids: tuple[MessageId, ...]
+    reason: str = "failed"
+
+
+class Hello(Command, frozen=True, kw_only=True):
+    """A harness says which run of it speaks."""
+
+    agent: AgentName
+    incarnation: str
+
+
+def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
+    """Put a message into an inbox.
+
+    Raises:
+        NotFound: unknown or destroyed recipient. LimitReached: its inbox is full.
+    """
+    checked_text(command.body, "message")
+    if command.in_reply_to is not None and not hive.ids.given("message", command.in_reply_to):
+        raise NotFound(f"There is no message {command.in_reply_to} to reply to.")
+    if command.to == EVERYONE:
+        return _broadcast(command, hive, now)
+    if command.to != OPERATOR:
+        living(hive, command.to)
+        if (refusal := _not_allowed(hive, command.sender, command.to)) is not None:
+            return Answered([refusal], Refused(refusal.reason))
+        _refuse_full(hive, command.to)
+    return [
+        MessageSent(
+            id=hive.ids.next_message(),
+            sender=command.sender,
+            to=command.to,
+            body=command.body,
+            in_reply_to=command.in_reply_to,
+        )
+    ]
+
+
+def recv(command: Recv, hive: Hive, _: TimeMs) -> Decision:
+    """Deliver the oldest waiting messages; those that were requeued come first, in their old order."""
+    letters = hive.messages.waiting(command.agent, max(1, min(command.limit, RECV_MAX)))
+    agent, incarnation = command.agent, command.incarnation
+    events = [MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters]
+    remaining = hive.messages.waiting_count(agent) - len(letters)
+    return Received([*events], (letters, remaining))
+
+
+def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
+    """Finish messages in flight. One that is already finished is fine: an ack may be repeated.
+
+    Raises:
+        NotFound: never sent to this agent.
+    """
+    return [MessageAcked(id=letter.id, to=command.agent) for letter in _in_flight(hive, command.agent, command.ids)]
+
+
+def requeue(command: Requeue, hive: Hive, now: TimeMs) -> Decision:
+    """Put messages in flight back to the front.
+
+    Raises:
+        NotFound: never sent to this agent. Refused: a reason hive does not know.
+    """
+    if command.reason not in COUNTED_REASONS | UNCOUNTED_REASONS:
+        known = ", ".join(sorted(COUNTED_REASONS | UNCOUNTED_REASONS))
+        raise Refused(f"{command.reason!r} is no reason to requeue; use one of {known}.")
+    draft = Draft(hive, now)
+    for letter in _in_flight(hive, command.agent, command.ids):
+        put_back(draft, letter, command.reason)
+    return draft.events
+
+
+def hello(command: Hello, hive: Hive, now: TimeMs) -> Decision:
+    """Note a new run of the harness; what an earlier run still held is requeued."""
+    row = living(hive, command.agent)
+    if row.hello == command.incarnation:
+        return []
+    draft = Draft(hive, now)
+    draft.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
+    for letter in hive.messages.in_flight(command.agent):
+        if letter.incarnation is not None and letter.incarnation != command.incarnation:
+            put_back(draft, letter, "incarnation_died")
+    return draft.events
+
+
+def put_back(draft: Draft, letter: Letter, reason: str) -> None:
+    """Requeue one message, or declare it dead when it failed too often."""
+    counts = reason in COUNTED_REASONS
+    draft.add(MessageRequeued(id=letter.id, to=letter.to, reason=reason, counts=counts))
+    failures = letter.failures + counts
+    if failures >= FAILED_DELIVERIES_MAX:
+        bury(draft, letter, f"{failures} deliveries ended in a failed turn or a dead harness")
+
+
+def bury(draft: Draft, letter: Letter, reason: str) -> None:
+    """Declare a message dead and tell the operator, and the sender if it is an agent."""
+    draft.add(MessageDead(id=letter.id, to=letter.to, reason=reason))
+    notice = notices.MessageDead(id=letter.id, to=letter.to, sender=letter.sender, reason=reason)
+    draft.tell(OPERATOR, notice)
+    if letter.sender != letter.to and draft.hive.agents.living_one(letter.sender) is not None:
+        draft.tell(letter.sender, notice)
+
+
+def requeue_all(draft: Draft, agent: AgentName, reason: str) -> None:
+    """The container is gone, and with it every run that held a message."""
+    for letter in draft.hive.messages.in_flight(agent):
+        put_back(draft, letter, reason)
+
+
+def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
+    draft = Draft(hive, now)
+    for row in hive.agents.living():
+        if row.name == command.sender or _not_allowed(hive, command.sender, row.name) is not None:
+            continue
+        _refuse_full(hive, row.name)
+        draft.send(command.sender, row.name, command.body, command.in_reply_to)
+    if not draft.events:
+        raise NotFound("There is no other agent to send to.")
+    return draft.events
+
+
+def _not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
+    row = hive.agents.living_one(sender)
+    if row is None or row.recipients is None or to in (MANAGER, OPERATOR) or to in row.recipients:
+        return None
+    allowed = ", ".join(sorted({MANAGER, OPERATOR, *row.recipients}))
+    return SendRefused(sender=sender, to=to, reason=f"{sender} may not send to {to}, only to: {allowed}.")
+
+
+def _refuse_full(hive: Hive, to: str) -> None:
+    if hive.messages.waiting_count(to) >= WAITING_MAX:
+        raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
+
+
+def _in_flight(hive: Hive, agent: AgentName, ids: tuple[MessageId, ...]) -> list[Letter]:
+    found = []
+    for id in dict.fromkeys(ids):
+        letter = hive.messages.open.get(id)
+        if (letter is not None and letter.to != agent) or not hive.ids.given("message", id):
+            raise NotFound(f"Message {id} was never delivered to {agent}.")
+        if letter is not None and letter.state == "in_flight":
+            found.append(letter)
+    return found

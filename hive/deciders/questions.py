@@ -1,0 +1,169 @@
+"""The rules of questions: ask, answer, cancel, expire. One resolution each, told to the asker in the same commit."""
+
+from hive.clock import MS_PER_S, TimeMs, rfc3339
+from hive.deciders.draft import Command, Decision, Draft, checked_label, checked_text, living
+from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours
+from hive.events import notices
+from hive.events.base import QuestionId
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.names import OPERATOR, AgentName
+from hive.projections.hive import Hive
+from hive.projections.questions import Question
+
+OPEN_MAX = 1_000
+"""Questions one agent may have open."""
+OPTIONS_MAX = 50
+TTL_MAX_S = 366 * 24 * 3_600
+"""A year and a day."""
+EXPIRED = "[expired]"
+CANCELLED = "[cancelled]"
+WATCHDOG = "watchdog"
+
+
+class Ask(Command, frozen=True, kw_only=True):
+    """Put a question to the operator (`target` None) or a peer."""
+
+    asker: AgentName
+    target: AgentName | None = None
+    question: str
+    options: tuple[str, ...] = ()
+    multi: bool = False
+    ttl_seconds: float | None = None
+
+
+class Answer(Command, frozen=True, kw_only=True):
+    """`answerer` is `operator` or an agent."""
+
+    id: QuestionId
+    answer: str
+    answerer: str
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    """The operator, or the asker for its own question."""
+
+    id: QuestionId
+    canceller: str
+
+
+class Expire(Command, frozen=True, kw_only=True):
+    """The watchdog found a deadline passed; answered meanwhile, it is a no-op."""
+
+    id: QuestionId
+
+
+def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
+    """Open a question; a peer finds it in its inbox in the same commit.
+
+    Raises:
+        BadRequest: a question to oneself, bad options or ttl. NotFound: no such peer. LimitReached.
+    """
+    checked_text(command.question, "question")
+    living(hive, command.asker)
+    _check_options(command)
+    if command.target is not None:
+        living(hive, command.target)
+        if command.target == command.asker:
+            raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")
+    if hive.questions.pending_of(command.asker) >= OPEN_MAX:
+        raise LimitReached(f"{command.asker} has {OPEN_MAX} open questions; cancel some or wait for answers.")
+    deadline = None if command.ttl_seconds is None else now + round(command.ttl_seconds * MS_PER_S)
+    draft = Draft(hive, now)
+    added = QuestionAdded(
+        id=hive.ids.next_question(),
+        asker=command.asker,
+        target=command.target,
+        question=command.question,
+        options=command.options,
+        multi=command.multi,
+        deadline_ms=deadline,
+    )
+    draft.add(added)
+    if command.target is not None:
+        draft.tell(
+            command.target,
+            notices.QuestionAsked(
+                id=added.id,
+                asker=added.asker,
+                question=added.question,
+                options=added.options,
+                multi=added.multi,
+                deadline_at=None if deadline is None else rfc3339(deadline),
+            ),
+        )
+    return draft.events
+
+
+def answer(command: Answer, hive: Hive, now: TimeMs) -> Decision:
+    """Resolve a question.
+
+    Raises:
+        NotFound, AlreadyDone; NotYours: only the target or the operator may answer.
+    """
+    checked_text(command.answer, "answer")
+    question = _pending(hive, command.id)
+    if command.answerer not in (OPERATOR, question.target):
+        raise NotYours(f"Question {command.id} is for {question.target or 'the operator'}.")
+    draft = Draft(hive, now)
+    resolve(draft, question, command.answer, command.answerer)
+    return draft.events
+
+
+def cancel(command: Cancel, hive: Hive, now: TimeMs) -> Decision:
+    """Take a question back.
+
+    Raises:
+        NotFound, AlreadyDone; NotYours: only the asker or the operator may cancel.
+    """
+    question = _pending(hive, command.id)
+    if command.canceller not in (OPERATOR, question.asker):
+        raise NotYours(f"Question {command.id} was asked by {question.asker}; only it or the operator may cancel it.")
+    draft = Draft(hive, now)
+    resolve(draft, question, CANCELLED, command.canceller)
+    return draft.events
+
+
+def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
+    """Answer `[expired]` at the deadline; silence is never an answer."""
+    question = hive.questions.all.get(command.id)
+    due = question is not None and question.answer is None and question.deadline_ms is not None
+    if question is None or not due or (question.deadline_ms or 0) > now:
+        return []
+    draft = Draft(hive, now)
+    resolve(draft, question, EXPIRED, WATCHDOG)
+    return draft.events
+
+
+def resolve(draft: Draft, question: Question, answer: str, answerer: str) -> None:
+    """The one resolution; tells the asker, and a target that is left with nothing to answer."""
+    draft.add(
+        QuestionResolved(id=question.id, asker=question.asker, target=question.target, answer=answer, answerer=answerer)
+    )
+    draft.tell(
+        question.asker,
+        notices.OperatorAnswered(id=question.id, question=question.question, answer=answer, answerer=answerer),
+    )
+    if question.target not in (None, answerer):
+        draft.tell(question.target, notices.QuestionClosed(id=question.id, answer=answer, answerer=answerer))
+
+
+def _pending(hive: Hive, id: QuestionId) -> Question:
+    question = hive.questions.all.get(id)
+    if question is not None and question.answer is None:
+        return question
+    if not hive.ids.given("question", id):
+        raise NotFound(f"There is no question {id}.")
+    how = f": {question.answerer} answered {question.answer!r}" if question is not None else ""
+    raise AlreadyDone(f"Question {id} is already resolved{how}.")
+
+
+def _check_options(command: Ask) -> None:
+    if len(command.options) > OPTIONS_MAX:
+        raise BadRequest(f"A question has at most {OPTIONS_MAX} options.")
+    for option in command.options:
+        checked_label(option, "option")
+        checked_text(option, "option")
+    if len(set(command.options)) != len(command.options):
+        raise BadRequest("Two options are the same.")
+    if command.ttl_seconds is not None and not 0 < command.ttl_seconds <= TTL_MAX_S:
+        raise BadRequest(f"ttl_seconds is over 0 and at most {TTL_MAX_S}; leave it out to wait for ever.")

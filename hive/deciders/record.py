@@ -1,0 +1,81 @@
+"""Commands that only record: turns as the harness reports them, transients, and what the daemon says of itself."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, living
+from hive.events.base import MessageId
+from hive.events.daemon import Booted, ShutDown, Warned
+from hive.events.transient import TransientCleared, TransientKind, TransientSet
+from hive.events.turns import TurnEnded, TurnStarted
+from hive.names import AgentName
+from hive.projections.hive import Hive
+
+
+class StartTurn(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    model: str | None = None
+    wake_from: str | None = None
+    message_ids: tuple[MessageId, ...] = ()
+
+
+class EndTurn(Command, frozen=True, kw_only=True):
+    report: TurnEnded
+
+
+class SetTransient(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    kind: TransientKind
+
+
+class ClearTransient(Command, frozen=True, kw_only=True):
+    agent: AgentName
+    kind: TransientKind
+
+
+class Boot(Command, frozen=True, kw_only=True):
+    hive_version: str
+    runtime: str
+
+
+class Shut(Command, frozen=True, kw_only=True):
+    keep_agents: bool
+
+
+class Warn(Command, frozen=True, kw_only=True):
+    source: str
+    text: str
+
+
+def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
+    row = living(hive, command.agent)
+    return [
+        TurnStarted(agent=row.name, model=command.model, wake_from=command.wake_from, message_ids=command.message_ids)
+    ]
+
+
+def end_turn(command: EndTurn, hive: Hive, _: TimeMs) -> Decision:
+    living(hive, command.report.agent)
+    return [command.report]
+
+
+def set_transient(command: SetTransient, hive: Hive, _: TimeMs) -> Decision:
+    return [TransientSet(agent=command.agent, kind=command.kind)]
+
+
+def clear_transient(command: ClearTransient, hive: Hive, _: TimeMs) -> Decision:
+    """A no-op when it is not, or no longer, this one."""
+    held = hive.transient.held.get(command.agent)
+    if held is None or held.kind != command.kind:
+        return []
+    return [TransientCleared(agent=command.agent, kind=command.kind)]
+
+
+def boot(command: Boot, _hive: Hive, _: TimeMs) -> Decision:
+    return [Booted(hive_version=command.hive_version, runtime=command.runtime)]
+
+
+def shut(command: Shut, _hive: Hive, _: TimeMs) -> Decision:
+    return [ShutDown(keep_agents=command.keep_agents)]
+
+
+def warn(command: Warn, _hive: Hive, _: TimeMs) -> Decision:
+    return [Warned(source=command.source, text=command.text)]

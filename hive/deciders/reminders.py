@@ -1,0 +1,58 @@
+"""The rules of reminders: set, fire when due."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, Draft, checked_text, living
+from hive.errors import BadRequest, LimitReached
+from hive.events import notices
+from hive.events.base import ReminderId
+from hive.events.reminders import ReminderFired, ReminderSet
+from hive.names import AgentName
+from hive.projections.hive import Hive
+
+PENDING_MAX = 50
+"""Of one agent."""
+AHEAD_MAX_MS = 366 * 24 * 3_600_000
+"""A year and a day."""
+
+
+class Remind(Command, frozen=True, kw_only=True):
+    """Exactly one of `delay_ms` and `due_ms`."""
+
+    agent: AgentName
+    message: str
+    delay_ms: int | None = None
+    due_ms: TimeMs | None = None
+
+
+class Fire(Command, frozen=True, kw_only=True):
+    """Its actor found it due."""
+
+    id: ReminderId
+
+
+def remind(command: Remind, hive: Hive, now: TimeMs) -> Decision:
+    """Raises BadRequest: no time, two, or one out of range; LimitReached."""
+    living(hive, command.agent)
+    checked_text(command.message, "reminder")
+    if (command.delay_ms is None) == (command.due_ms is None):
+        raise BadRequest("A reminder has either delay_seconds or at.")
+    due = now + command.delay_ms if command.delay_ms is not None else command.due_ms or 0
+    if command.delay_ms is not None and command.delay_ms < 0:
+        raise BadRequest("delay_seconds cannot be negative.")
+    if due > now + AHEAD_MAX_MS:
+        raise BadRequest("A reminder is at most a year ahead.")
+    if len(hive.reminders.of(command.agent)) >= PENDING_MAX:
+        raise LimitReached(f"{command.agent} has {PENDING_MAX} pending reminders; wait for one.")
+    id = hive.ids.next_reminder()
+    return [ReminderSet(id=id, agent=command.agent, message=command.message, due_ms=due)]
+
+
+def fire(command: Fire, hive: Hive, now: TimeMs) -> Decision:
+    """Deliver a due reminder, once; a dropped one or one that is not due yet is a no-op."""
+    row = hive.reminders.pending.get(command.id)
+    if row is None or row.due_ms > now:
+        return []
+    draft = Draft(hive, now)
+    draft.add(ReminderFired(id=row.id, agent=row.agent))
+    draft.tell(row.agent, notices.Reminder(id=row.id, message=row.message))
+    return draft.events

@@ -1,0 +1,84 @@
+"""The rules of who is on the roster: spawn, revive, purge."""
+
+from hive.clock import TimeMs
+from hive.deciders.draft import Command, Decision, Draft, checked_name
+from hive.errors import AlreadyDone, LimitReached, NotFound, Refused
+from hive.events.agents import AgentAdded, Purged, Revived
+from hive.events.base import ApprovalId
+from hive.names import MANAGER, AgentName
+from hive.projections.hive import Hive
+
+AGENTS_MAX = 500
+"""Living agents of one hive."""
+
+
+class Spawn(Command, frozen=True, kw_only=True):
+    """The operator's own, without an approval; also the daemon's for the manager."""
+
+    agent: AgentName
+
+
+class Revive(Command, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class RecordPurged(Command, frozen=True, kw_only=True):
+    """A tombstone's state was wiped."""
+
+    agent: AgentName
+
+
+def spawn(command: Spawn, hive: Hive, now: TimeMs) -> Decision:
+    """Put an agent on the roster; its actor does the rest.
+
+    Raises:
+        BadRequest: a bad name. AlreadyDone: the name is taken. LimitReached.
+    """
+    refuse_taken(hive, checked_name(command.agent))
+    draft = Draft(hive, now)
+    add_agent(draft, command.agent, approval_id=None)
+    return draft.events
+
+
+def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
+    """Make a tombstone an agent again, with its state.
+
+    Raises:
+        NotFound: no such tombstone. AlreadyDone: it lives.
+    """
+    row = hive.agents.all.get(command.agent)
+    if row is None:
+        raise NotFound(f'there is no tombstone "{command.agent}"')
+    if row.destroyed_ms is None:
+        raise AlreadyDone(f'agent "{command.agent}" was not destroyed')
+    return [Revived(agent=command.agent)]
+
+
+def record_purged(command: RecordPurged, hive: Hive, _: TimeMs) -> Decision:
+    """Forget a tombstone."""
+    row = hive.agents.all.get(command.agent)
+    if row is None or row.destroyed_ms is None:
+        raise NotFound(f'there is no tombstone "{command.agent}"')
+    return [Purged(agent=command.agent)]
+
+
+def add_agent(draft: Draft, name: AgentName, approval_id: ApprovalId | None) -> None:
+    """Raises LimitReached."""
+    if len(draft.hive.agents.living()) >= AGENTS_MAX:
+        raise LimitReached(f"This hive has {AGENTS_MAX} agents; destroy one first.")
+    draft.add(AgentAdded(agent=name, slot=draft.hive.ids.next_slot(), approval_id=approval_id))
+
+
+def refuse_taken(hive: Hive, name: AgentName) -> None:
+    """Raises AlreadyDone when an agent or a tombstone has the name."""
+    row = hive.agents.all.get(name)
+    if row is not None and row.destroyed_ms is not None:
+        raise AlreadyDone(f'agent "{name}" is a tombstone; revive it or purge it first')
+    if row is not None:
+        raise AlreadyDone(f'agent "{name}" exists already')
+
+
+def refuse_manager(name: AgentName, what: str) -> None:
+    """Raises Refused: a hive has its manager from the first start on."""
+    if name == MANAGER:
+        raise Refused(f"The manager cannot be {what}.")

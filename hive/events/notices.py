@@ -1,0 +1,133 @@
+"""What `system` says in a message: JSON bodies with an `event` key. Written by deciders, read by models."""
+
+import msgspec
+
+from hive.events.base import ApprovalId, QuestionId, ReminderId
+from hive.names import AgentName
+
+KICK_HINT = "You were just (re)started. Look at /state/ for your notes; the session continues."
+
+
+def _snake(name: str | None) -> str:
+    return "".join(f"_{char.lower()}" if char.isupper() else char for char in name or "").lstrip("_")
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=_snake):
+    """Base of all notices; the tag is the class name in snake case."""
+
+
+class OperatorAnswered(Notice, frozen=True, kw_only=True):
+    """To the asker: its question has an answer, whoever gave it."""
+
+    id: QuestionId
+    question: str
+    answer: str
+    answerer: str
+
+
+class QuestionAsked(Notice, frozen=True, kw_only=True):
+    """To the peer that is asked."""
+
+    id: QuestionId
+    asker: AgentName
+    question: str
+    options: tuple[str, ...]
+    multi: bool
+    deadline_at: str | None
+
+
+class QuestionClosed(Notice, frozen=True, kw_only=True):
+    """To the peer that was asked: nobody waits for its answer any more."""
+
+    id: QuestionId
+    answer: str
+    answerer: str
+
+
+class ApprovalResolved(Notice, frozen=True, kw_only=True):
+    """To the manager: what became of a request."""
+
+    id: ApprovalId
+    agent: AgentName
+    kind: str
+    status: str
+    note: str | None = None
+
+
+class Killed(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class Crashed(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+    reason: str
+    restart_at: str | None
+    """None: it rests."""
+
+
+class Rebuilt(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+    ok: bool
+    error: str | None = None
+
+
+class NeedsLogin(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class LoggedIn(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class NeedsUpdate(Notice, frozen=True, kw_only=True):
+    agent: AgentName
+
+
+class Destroyed(Notice, frozen=True, kw_only=True):
+    """To everyone whose messages it will not read."""
+
+    agent: AgentName
+    unread: int
+
+
+class Rested(Notice, frozen=True, kw_only=True):
+    """To the operator: an agent is not started again by itself."""
+
+    agent: AgentName
+    reason: str
+
+
+class ActFailed(Notice, frozen=True, kw_only=True):
+    """To the manager: a lifecycle act did not work."""
+
+    agent: AgentName
+    act: str
+    error: str
+
+
+class MessageDead(Notice, frozen=True, kw_only=True):
+    """To the operator: an agent could not work on a message."""
+
+    id: int
+    to: AgentName
+    sender: str = msgspec.field(name="from")
+    reason: str
+
+
+class Reminder(Notice, frozen=True, kw_only=True):
+    """To the agent that set it."""
+
+    id: ReminderId
+    message: str
+
+
+class Kicked(Notice, frozen=True, kw_only=True):
+    """To an agent that was started again."""
+
+    reason: str
+    hint: str = KICK_HINT
+
+
+def body(notice: Notice) -> str:
+    """The message body."""
+    return msgspec.json.encode(notice).decode()

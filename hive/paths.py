@@ -1,0 +1,105 @@
+"""Where everything lies under the state and run folders. The daemon, the command line and the audit ask here."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hive.names import AgentName
+
+STATE_VARIABLE: Final = "HIVE_STATE"
+RUN_VARIABLE: Final = "HIVE_RUN"
+
+
+class Paths(msgspec.Struct, frozen=True):
+    """The two folders of one hive. Nothing here is created or checked."""
+
+    state: Path
+    """Precious: the log, the agents' repositories and their state."""
+    run: Path
+    """Sockets and records of runs; gone after a reboot."""
+
+    @property
+    def lock(self) -> Path:
+        """Held exclusively (flock) by the one daemon of this state; see `hive.lock`."""
+        return self.state / "daemon.lock"
+
+    @property
+    def events(self) -> Path:
+        return self.state / "events.db"
+
+    @property
+    def projections(self) -> Path:
+        return self.state / "projections.db"
+
+    @property
+    def settings(self) -> Path:
+        return self.state / "hive.toml"
+
+    @property
+    def meta(self) -> Path:
+        return self.state / "meta"
+
+    @property
+    def agents(self) -> Path:
+        return self.state / "agents"
+
+    def agent(self, name: AgentName) -> Path:
+        return self.agents / name
+
+    def proposed(self, name: AgentName) -> Path:
+        return self.agents / name / "proposed"
+
+    def applied(self, name: AgentName) -> Path:
+        return self.agents / name / "applied"
+
+    def agent_state(self, name: AgentName) -> Path:
+        """The agent's `/state`."""
+        return self.agents / name / "state"
+
+    def generations(self, name: AgentName) -> Path:
+        """Built configurations, a folder each; the running one is the agent's `/config`."""
+        return self.agents / name / "generations"
+
+    @property
+    def host_socket(self) -> Path:
+        return self.run / "host.sock"
+
+    @property
+    def agents_run(self) -> Path:
+        return self.run / "agents"
+
+    def agent_run(self, name: AgentName) -> Path:
+        """Holds the agent's socket and nothing else; seen in the container as `/run/hive`."""
+        return self.agents_run / name
+
+    def agent_socket(self, name: AgentName) -> Path:
+        return self.agents_run / name / "hive.sock"
+
+    def record(self, name: AgentName) -> Path:
+        """Where the shim keeps pid, exit reason and output of the agent's run."""
+        return self.run / "records" / name
+
+
+def default_paths(state: Path | None = None, run: Path | None = None) -> Paths:
+    """The folders asked for, else those of the environment, else the user's own (root: the system's)."""
+    state = state or _named_in(STATE_VARIABLE)
+    run = run or _named_in(RUN_VARIABLE)
+    if state is None or run is None:
+        users_state, users_run = _of_this_user()
+        state, run = state or users_state, run or users_run
+    return Paths(state.absolute(), run.absolute())
+
+
+def _named_in(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None
+
+
+def _of_this_user() -> tuple[Path, Path]:
+    if os.geteuid() == 0:
+        return Path("/var/lib/hive"), Path("/run/hive")
+    import platformdirs  # Not needed where both folders are named.
+
+    return platformdirs.user_state_path("hive"), platformdirs.user_runtime_path("hive")

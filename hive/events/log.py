@@ -1,7 +1,7 @@
 """The ground state: an append-only, hash-chained table of events. One writer, any number of readers."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -75,14 +75,14 @@ class EventLog:
         self.path = folder / FILE_NAME
         is_new = not self.path.exists()
         self._db = connect(self.path, write=True)
-        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0")
+        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         if is_new:
             self.path.chmod(0o600)
-            self._db.execute("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT")
+            self._db.execute("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT").fetchall()
         _refuse_foreign(self._db, self.path)
         self.head = _head(self._db)
 
-    def append(self, rows: Iterable[tuple[str, str, str, str]]) -> list[Row]:
+    def append(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
         """Chain and commit (at, type, data, by) rows; durable when it returns.
 
         Raises:
@@ -93,7 +93,7 @@ class EventLog:
         for at, type_, data, by in rows:
             seq += 1
             last = chained(last, seq, at, type_, data, by)
-            chain.append(Row(seq, at, type_, data, by, last))
+            chain.append((seq, at, type_, data, by, last))
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT INTO events VALUES(?,?,?,?,?,?)", chain)
@@ -103,7 +103,6 @@ class EventLog:
                 self._db.execute("ROLLBACK")
             raise Unavailable(f"The log cannot be written: {error}. Free disk space or check the disk.") from error
         self.head = Head(seq, last)
-        return chain
 
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last, oldest first."""
@@ -113,9 +112,18 @@ class EventLog:
         """The chain's hash at a position; None beyond the head."""
         return _hash_at(self._db, seq)
 
+    def on_wal_growth(self, tell: Callable[[int], None]) -> None:
+        """Call `tell` with the length of the WAL in pages after each commit, on the writer's thread."""
+
+        def hook(_db: apsw.Connection, _name: str, pages: int) -> int:
+            tell(pages)
+            return apsw.SQLITE_OK
+
+        self._db.set_wal_hook(hook)
+
     def close(self) -> None:
         """Checkpoint and leave no `-wal` behind."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 
 

@@ -71,9 +71,13 @@ class Store:
             for table in projection.tables():
                 table.changed.clear()
 
+    def discard(self) -> None:
+        """Remove the closed file; the next Store starts from nothing."""
+        discard(self.path)
+
     def close(self) -> None:
         """Leave one file behind."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 
     def _open(self) -> apsw.Connection:
@@ -86,7 +90,7 @@ class Store:
     def _prepared(self) -> apsw.Connection:
         is_new = not self.path.exists()
         db = connect(self.path, write=True)
-        db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _POSITIONS)
+        db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _POSITIONS).fetchall()
         if is_new:
             self.path.chmod(0o600)
         return db
@@ -215,7 +219,7 @@ def _shape(hint: Any) -> Shape:
 
 
 _UNIONS = (Union, UnionType)
-_SHAPES: Callable[[type[Any]], tuple[Shape, ...]] = functools.cache(_shapes)
+_SHAPES: Callable[[type[Any]], tuple[Shape, ...]] = functools.cache(_shapes)  # type: ignore[assignment]
 
 
 def _quoted(name: str) -> str:

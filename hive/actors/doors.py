@@ -1,0 +1,133 @@
+"""Ways to the journal: one for the event loop, one for actor threads. Both bound what may be under way."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pykka
+
+from hive.actors.journal import KEY_MAX_CHARS, Decided, Read, Rebuild, Submission, Submit
+from hive.deciders import Command
+from hive.errors import BadRequest, LimitReached, Unavailable
+from hive.projections.hive import Hive
+
+T = TypeVar("T")
+
+UNDER_WAY_MAX = 50_000
+"""Commands one door may have unanswered; a mailbox has no bound of its own."""
+ASK_TIMEOUT_S = 30.0
+"""A commit takes milliseconds; after so long the journal is gone, and a caller with a key may ask again."""
+
+
+class LoopDoor:
+    """For coroutines of one event loop: what they submit in one tick travels together, and so do the answers."""
+
+    def __init__(self, journal: "pykka.ActorRef[Any]", loop: asyncio.AbstractEventLoop):
+        self._journal = journal
+        self._loop = loop
+        self._gathered: list[Submission] = []
+        self._under_way = 0
+
+    async def ask(self, command: Command, key: str | None = None) -> Decided:
+        """Decide and commit.
+
+        Raises:
+            Refused, or one of its kinds: the rule said no. Unavailable: the log could not be written.
+        """
+        if key is not None and not 0 < len(key) <= KEY_MAX_CHARS:
+            raise BadRequest(f"A key has 1 to {KEY_MAX_CHARS} characters.")
+        future = self._ticket()
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(Submission(command, future, key))
+        decided: Decided = await future
+        return decided
+
+    async def read(self, query: Callable[[Hive], T]) -> T:
+        """Call `query` with the committed state, on the journal's thread."""
+        future = self._ticket()
+        self._journal.tell(Read(self, query, future))
+        result: T = await future
+        return result
+
+    async def rebuild(self) -> int:
+        """Fold every projection from the first event again; returns the position reached."""
+        future = self._ticket()
+        self._journal.tell(Rebuild(self, future))
+        position: int = await future
+        return position
+
+    def deliver(self, answers: list[tuple[Any, Any]]) -> None:
+        """On the journal's thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._settle, answers)
+        except RuntimeError:  # The loop is closed: the daemon is on its way out and nobody waits.
+            return
+
+    def _ticket(self) -> asyncio.Future[Any]:
+        if self._under_way >= UNDER_WAY_MAX:
+            raise LimitReached(f"{UNDER_WAY_MAX} commands are under way; try again in a moment.")
+        self._under_way += 1
+        return self._loop.create_future()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        try:
+            self._journal.tell(Submit(self, gathered))
+        except pykka.ActorDeadError:
+            self._settle([(one.ticket, Unavailable("The journal has stopped.")) for one in gathered])
+
+    def _settle(self, answers: list[tuple[Any, Any]]) -> None:
+        self._under_way -= len(answers)
+        for future, outcome in answers:
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+
+class ThreadDoor:
+    """For actors and other threads."""
+
+    def __init__(self, journal: "pykka.ActorRef[Any]"):
+        self._journal = journal
+
+    def ask(self, command: Command) -> Decided:
+        """Decide and commit; blocks.
+
+        Raises:
+            Refused, or one of its kinds: the rule said no. Unavailable: the log could not be written in time.
+        """
+        decided: Decided = self._wait(lambda ticket: Submit(self, [Submission(command, ticket)]))
+        return decided
+
+    def tell(self, command: Command) -> None:
+        """Decide and commit what no rule refuses; nobody waits."""
+        ticket: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._journal.tell(Submit(self, [Submission(command, ticket)]))
+
+    def read(self, query: Callable[[Hive], T]) -> T:
+        """Call `query` with the committed state, on the journal's thread; blocks."""
+        result: T = self._wait(lambda ticket: Read(self, query, ticket))
+        return result
+
+    def deliver(self, answers: list[tuple[Any, Any]]) -> None:
+        """On the journal's thread."""
+        for ticket, outcome in answers:
+            if isinstance(outcome, Exception):
+                ticket.set_exception(outcome)
+            else:
+                ticket.set_result(outcome)
+
+    def _wait(self, message: Callable[[Any], Submit | Read]) -> Any:
+        ticket: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        try:
+            self._journal.tell(message(ticket))
+            return ticket.result(ASK_TIMEOUT_S)
+        except pykka.ActorDeadError as error:
+            raise Unavailable("The journal has stopped.") from error
+        except TimeoutError as error:
+            raise Unavailable(f"The journal did not answer within {ASK_TIMEOUT_S:.0f} s.") from error

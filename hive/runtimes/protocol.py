@@ -1,6 +1,7 @@
 """What every runtime offers. The Agent actor is its only caller; one contract test holds for all of them."""
 
 from pathlib import Path
+from signal import SIGRTMIN, Signals
 from typing import Protocol
 
 import msgspec
@@ -44,8 +45,9 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     """The environment of the program; nothing is inherited. Never put on a command line: it may hold a key.
 
-    The runtime adds `HIVE_AGENT_SOCKET` (path of `hive.sock`), `HIVE_AGENT_STATE` and `HIVE_AGENT_CONFIG` (folders) as the
-    program sees them: `/run/hive/hive.sock`, `/state`, `/config` behind walls, host paths without, and a PATH with /usr/bin.
+    The runtime adds `HIVE_AGENT_SOCKET` (path of `hive.sock`), `HIVE_AGENT_STATE` and `HIVE_AGENT_CONFIG` (folders) as
+    the program sees them: `/run/hive/hive.sock`, `/state`, `/config` behind walls, host paths without, and a PATH with
+    /usr/bin.
     """
     state: Path
     """Seen as `/state`, read-write, the agent's own."""
@@ -56,7 +58,10 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     record: Path
     """A folder outside the agent's reach, where the shim writes pid, exit reason and output."""
     uid: int | None = None
-    """The unprivileged host uid (and gid) of the agent when the daemon is root; None: the daemon's own."""
+    """The unprivileged host uid (and gid) of the agent when the daemon is root; None: the daemon's own.
+
+    A runtime without walls ignores it: what the daemon's own user installed may be out of another uid's reach.
+    """
     mounts: tuple[Mount, ...] = ()
     binds: tuple[Bind, ...] = ()
     limits: Limits = Limits()
@@ -73,7 +78,20 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
 
     def reason(self) -> str:
         """`exit code 1`, `signal 9 (SIGKILL)`, `out of memory`, or `unknown`, for people and events."""
-        ...
+        if self.out_of_memory:
+            return "out of memory"
+        if self.signal is not None:
+            return f"signal {self.signal} ({_signal_name(self.signal)})"
+        if self.code is not None:
+            return f"exit code {self.code}"
+        return "unknown"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"SIGRTMIN+{number - SIGRTMIN}" if number >= SIGRTMIN else "unnamed"
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
@@ -116,15 +134,20 @@ class Runtime(Protocol):
 
         Raises:
             Unavailable: the walls could not be set up or the program could not be executed; nothing is left behind.
+            AlreadyDone: a run of this record is still alive.
         """
         ...
 
     def stop(self, record: Path, *, grace_s: float) -> Exit | None:
-        """SIGTERM, then after `grace_s` SIGKILL for the whole container. None when nothing ran."""
+        """SIGTERM, then after `grace_s` SIGKILL for the whole container. None when nothing was running.
+
+        Raises:
+            Unavailable: a process survived SIGKILL for long (uninterruptible I/O).
+        """
         ...
 
     def kill(self, record: Path) -> Exit | None:
-        """SIGKILL for the whole container, at once. None when nothing ran."""
+        """SIGKILL for the whole container, at once. None when nothing was running. Raises as `stop`."""
         ...
 
     def status(self, record: Path) -> Status:

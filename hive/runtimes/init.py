@@ -1,0 +1,77 @@
+"""Process 1 behind the walls: gives up every privilege, starts the program, collects orphans, reports how it ended.
+
+Run by bubblewrap as `python -I -S init.py SPEC_FD GO_FD REPORT_FD`; stdlib only.
+When it ends, the kernel ends all else inside.
+"""
+
+# pathlib would cost every shim a megabyte.
+# ruff: noqa: PTH100, PTH120
+
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+import ctypes
+import marshal
+
+from hive.runtimes import spawn
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+CAPABILITIES = 64
+"""More than any kernel knows; dropping an unknown one is refused and harmless."""
+CAPABILITY_VERSION_3 = 0x20080522
+SIGKILL = 9
+
+
+def drop_privileges(uid: int | None) -> None:
+    """Become `uid` with no capability, no group but its own, and no way back. None: already an ordinary user."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(CAPABILITIES):
+        libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+    if uid is not None:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()
+    if libc.capset(header, nothing) != 0 or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refused to drop privileges")
+    # A change of uid has cleared the parent-death signal that bubblewrap set.
+    libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+    # The program has the same uid: keep it from tracing us and from our descriptors.
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def main() -> None:
+    spec_fd, go_fd, report_fd = (int(argument) for argument in sys.argv[1:4])
+    for fd in (spec_fd, go_fd, report_fd):
+        os.set_inheritable(fd, False)
+    spec = marshal.loads(spawn.read_all(spec_fd))
+    try:
+        drop_privileges(spec["uid"])
+        held = spawn.Held(spec["argv"], spec["environment"], spec["folder"])
+    except OSError as error:
+        os.write(report_fd, f"failed {error}\n".encode())
+        return
+    os.write(report_fd, b"held\n")
+    if not os.read(go_fd, 1):
+        return
+    if failure := held.let_go():
+        os.write(report_fd, f"failed {' '.join(failure.split())}\n".encode())
+        return
+    os.write(report_fd, b"executed\n")
+    del spec
+    while True:
+        pid, status = os.wait()
+        if pid == held.pid:
+            os.write(report_fd, f"ended {status}\n".encode())
+            return
+
+
+if __name__ == "__main__":
+    main()

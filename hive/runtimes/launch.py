@@ -1,0 +1,146 @@
+"""How the daemon starts a shim and hears whether the program runs. Every runtime uses it; no process is its own."""
+
+import marshal
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TypedDict
+
+import msgspec
+
+from hive.errors import AlreadyDone, Unavailable
+from hive.runtimes import cgroup
+from hive.runtimes.protocol import Container, Running
+from hive.runtimes.record import Record
+
+START_S = 60.0
+"""From starting the shim to the running program; a cold disk and eight starts at once included."""
+SHIM = Path(__file__).with_name("shim.py")
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class Walls(TypedDict):
+    """What the shim needs to put bubblewrap round the program."""
+
+    bwrap: str
+    arguments: list[str]
+    files: list[tuple[str, bytes]]
+    """Small files made for the container: path inside and content."""
+    last: list[str]
+    """Arguments after the files."""
+    stage: list[tuple[str, str, bool, str]]
+    """Folders shown with their owner mapped to the agent: see `stage`."""
+    stage_folder: str
+    uid: int | None
+    """To become inside; None when the daemon is an ordinary user already."""
+    init: list[str]
+
+
+class _Spec(TypedDict):
+    record: str
+    head: bytes
+    argv: list[str]
+    environment: dict[str, str]
+    folder: str
+    cgroups: list[cgroup.Plan]
+    walls: Walls | None
+
+
+def start(container: Container, *, environment: dict[str, str], folder: str, walls: Walls | None) -> Running:
+    """Start one run under a shim of its own.
+
+    Raises:
+        AlreadyDone: a run of this record is alive.
+        Unavailable: the program could not be started; nothing is left behind.
+    """
+    container.record.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = Record(container.record).status()
+    if isinstance(status, Running):
+        raise AlreadyDone(f"Agent {container.name} runs already, as process {status.pid}.")
+    limits = container.limits
+    plans = cgroup.plan(group_name(container), limits.memory_bytes, limits.processes)
+    head = {"incarnation": container.incarnation, "name": container.name, "groups": [plan[1] for plan in plans]}
+    spec: _Spec = {
+        "record": str(container.record),
+        "head": msgspec.json.encode(head),
+        "argv": list(container.argv),
+        "environment": environment,
+        "folder": folder,
+        "cgroups": plans,
+        "walls": walls,
+    }
+    # marshal, because the shim is the same interpreter and json would cost each shim a megabyte.
+    verdict = _run_shim(container.name, marshal.dumps(dict(spec)))
+    match verdict.split(" ", 2):
+        case ["running", pid, since_ms]:
+            return Running(incarnation=container.incarnation, pid=int(pid), since_ms=int(since_ms))
+        case ["busy", *_]:
+            raise AlreadyDone(f"Agent {container.name} is being started already.")
+        case _:
+            reason = verdict.removeprefix("failed ") or "its shim ended without a word"
+            raise Unavailable(f"Agent {container.name} could not be started: {reason}")
+
+
+def group_name(container: Container) -> str:
+    """The agent's control group; two hives on one host do not share it."""
+    import hashlib
+
+    return f"{container.name}.{hashlib.sha256(bytes(container.record.resolve())).hexdigest()[:12]}"
+
+
+def _run_shim(name: str, spec: bytes) -> str:
+    """Start the shim, hand it the spec through a pipe, and return its last line."""
+    spec_read, spec_write = os.pipe()
+    ready_read, ready_write = os.pipe()
+    try:
+        command = [sys.executable, "-I", "-S", str(SHIM), name, str(spec_read), str(ready_write)]
+        shim = subprocess.Popen(
+            command,
+            env={"LC_ALL": "C.UTF-8"},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(spec_read, ready_write),
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.close(spec_write)
+        os.close(ready_read)
+        raise Unavailable(f"The shim could not be started: {error}") from error
+    finally:
+        os.close(spec_read)
+        os.close(ready_write)
+    try:
+        with os.fdopen(spec_write, "wb") as pipe:
+            pipe.write(spec)
+    except BrokenPipeError:
+        pass  # It has ended; what it said, or its silence, is read below.
+    shim.wait()  # It forks at once: the one that stays is not our child.
+    try:
+        return _verdict(ready_read)
+    finally:
+        os.close(ready_read)
+
+
+def _verdict(ready: int) -> str:
+    """The line after the shim's pid; a shim that says nothing in time is killed, and bubblewrap with it."""
+    deadline = time.monotonic() + START_S
+    said = b""
+    poll = select.poll()
+    poll.register(ready, select.POLLIN)
+    while said.count(b"\n") < 2:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if said.startswith(b"shim "):
+                os.kill(int(said.split()[1]), signal.SIGKILL)
+            return f"failed no answer from the shim in {START_S:g} s"
+        more = os.read(ready, 4096)
+        if not more:
+            break
+        said += more
+    lines = said.decode(errors="replace").splitlines()
+    return lines[1] if len(lines) > 1 else ""

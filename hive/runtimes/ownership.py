@@ -1,0 +1,97 @@
+"""Opening folders to an agent's uid, following no link an agent may have planted. Daemon and shim use it."""
+
+# pathlib would cost every shim a megabyte.
+# ruff: noqa: PTH208
+
+import os
+import stat
+from collections.abc import Callable
+
+READ_GROUP = 0o040
+ENTER_GROUP = 0o010
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_folder(path: str) -> int:
+    """Open a folder by its absolute path, refusing a link in any component."""
+    fd = os.open("/", FOLDER)
+    for part in path.split("/"):
+        if not part or part == ".":
+            continue
+        try:
+            below = os.open(part, FOLDER, dir_fd=fd)
+        except OSError as error:
+            what = "is a link or no folder now" if error.errno in (20, 40) else (error.strerror or "cannot be opened")
+            raise OSError(error.errno, f"{path}: {part} {what}") from error
+        finally:
+            os.close(fd)
+        fd = below
+    return fd
+
+
+def give(folder: int, uid: int) -> None:
+    """Make the tree under an open folder the agent's own (uid and gid are the same number)."""
+    _walk(folder, lambda fd, name, facts: _give_one(fd, name, facts, uid))
+
+
+def share(folder: int, gid: int) -> None:
+    """Let the agent's group read the tree; its owner stays."""
+    _walk(folder, lambda fd, name, facts: _share_one(fd, name, facts, gid))
+
+
+def may(facts: os.stat_result, uid: int, *, write: bool) -> bool:
+    """Whether the permission bits of a folder let the agent use it."""
+    needed = 7 if write else 5
+    shift = 6 if facts.st_uid == uid else 3 if facts.st_gid == uid else 0
+    return (facts.st_mode >> shift) & needed == needed
+
+
+def _give_one(fd: int, name: str, facts: os.stat_result, uid: int) -> None:
+    # A file with a second name may be somebody else's, linked here.
+    linked = stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
+    if (facts.st_uid, facts.st_gid) != (uid, uid) and not linked:
+        os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
+
+
+def _share_one(fd: int, name: str, facts: os.stat_result, gid: int) -> None:
+    if stat.S_ISLNK(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1):
+        return
+    opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        os.fchown(opened, -1, gid)
+        enter = ENTER_GROUP if facts.st_mode & stat.S_IXUSR else 0
+        os.fchmod(opened, stat.S_IMODE(facts.st_mode) | READ_GROUP | enter)
+    finally:
+        os.close(opened)
+
+
+def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
+    """Call `act` on the folder itself and on all below it, on this file system, without following links."""
+    device = os.fstat(folder).st_dev
+    act(folder, ".", os.fstat(folder))
+    pending: list[tuple[str, ...]] = [()]
+    while pending:
+        parts = pending.pop()
+        fd = _open_below(folder, parts)
+        try:
+            for entry in os.listdir(fd):
+                facts = os.lstat(entry, dir_fd=fd)
+                if facts.st_dev != device:
+                    continue
+                act(fd, entry, facts)
+                if stat.S_ISDIR(facts.st_mode):
+                    pending.append((*parts, entry))
+        finally:
+            os.close(fd)
+
+
+def _open_below(folder: int, parts: tuple[str, ...]) -> int:
+    """One open descriptor at a time, however deep or wide the agent made its tree."""
+    fd = os.dup(folder)
+    for part in parts:
+        try:
+            below = os.open(part, FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = below
+    return fd

@@ -1,0 +1,216 @@
+"""The record of a run as the daemon reads it: is it alive, how did it end, what did it print; and how to end it.
+
+The shim writes the files (see `shim`); this module checks them against the processes that are really there.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hive.errors import CorruptState, Unavailable
+from hive.runtimes import cgroup, spawn
+from hive.runtimes.protocol import Ended, Exit, NeverRan, Running, Status
+
+SETTLE_S = 30.0
+"""How long a shim may take from taking its lock to run.json, and from the program's end to exit.json."""
+SETTLE_PAUSE_S = 0.005
+KILL_S = 20.0
+"""How long SIGKILL may take; only uninterruptible I/O takes longer."""
+OUTPUT_READ_BYTES = 4 * 1024 * 1024
+"""The newest part of a file that `output` looks at: the shim's own bound of one file."""
+
+
+_T = TypeVar("_T")
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """run.json: which processes a run is. A start time beside each pid, because pids are used again."""
+
+    incarnation: str
+    groups: tuple[str, ...]
+    pid: int
+    started: int
+    root: int
+    """Its death ends the whole container: the init behind walls, otherwise the program."""
+    root_started: int
+    shim: int
+    shim_started: int
+    since_ms: int
+    boot: str
+
+    def here(self) -> bool:
+        """Whether the run is of this boot; if not, every pid in it is somebody else's."""
+        return self.boot == spawn.boot_id()
+
+    def alive(self) -> bool:
+        return self.here() and spawn.started(self.pid) == self.started
+
+    def watched(self) -> bool:
+        """Whether its shim is there to write down how it ends."""
+        return self.here() and spawn.started(self.shim) == self.shim_started
+
+
+class _Exit(Exit, frozen=True, kw_only=True):
+    incarnation: str
+
+
+class Record:
+    """One record folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def status(self) -> Status:
+        """What is on record, checked; waits while a shim is between two states, which takes milliseconds."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            run = self._run()
+            if run is not None and run.alive():
+                return Running(incarnation=run.incarnation, pid=run.pid, since_ms=run.since_ms)
+            # Asked for the shim before the file: what it writes as its last act is not missed.
+            busy = self._shim_at_work()
+            ended = self._ended(run)
+            if not busy or time.monotonic() > deadline:
+                return ended or (NeverRan() if run is None else Ended(incarnation=run.incarnation, exit=Exit()))
+            time.sleep(SETTLE_PAUSE_S)
+
+    def stop(self, grace_s: float) -> Exit | None:
+        run = self._alive()
+        if run is None:
+            return None
+        self._order()
+        with _handle(run.pid, run.started) as program:
+            if program is not None:
+                signal.pidfd_send_signal(program, signal.SIGTERM)
+        if not self._wait(run, grace_s):
+            self._kill(run)
+        return self._exit(run)
+
+    def kill(self) -> Exit | None:
+        run = self._alive()
+        if run is None:
+            return None
+        self._order()
+        self._kill(run)
+        return self._exit(run)
+
+    def output(self, lines: int) -> list[str]:
+        """The newest lines over both files; a rotation while reading shows no line twice."""
+        newest, inode = _tail(self._folder / "output")
+        found = newest.splitlines()
+        if len(found) < lines:
+            older, older_inode = _tail(self._folder / "output.1")
+            if older_inode != inode:
+                found = (older + newest).splitlines()
+        return [line.decode(errors="replace") for line in found[-lines:]] if lines > 0 else []
+
+    def _alive(self) -> Run | None:
+        run = self._run() if isinstance(self.status(), Running) else None
+        return run if run is not None and run.alive() else None
+
+    def _order(self) -> None:
+        """Note that the end was ordered, so that our SIGKILL is not taken for the kernel's."""
+        (self._folder / "ordered").touch(mode=0o600)
+
+    def _kill(self, run: Run) -> None:
+        watched = run.watched()
+        with _handle(run.root, run.root_started) as root:
+            if root is not None:
+                signal.pidfd_send_signal(root, signal.SIGKILL)
+        if not watched:
+            self._clear_up(run)
+        if not self._wait(run, KILL_S):
+            raise Unavailable(
+                f"Process {run.pid} does not die: it hangs in the kernel; see `ps -o stat,wchan {run.pid}`."
+            )
+
+    def _clear_up(self, run: Run) -> None:
+        """Do what the shim would have done, had it not been killed itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(run.pid, signal.SIGKILL)
+        for group in run.groups:
+            for pid in cgroup.members(group):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        cgroup.remove(list(run.groups))
+
+    def _wait(self, run: Run, seconds: float) -> bool:
+        """Until the shim has written the end and gone; without a shim, until the program has."""
+        pid, started = (run.shim, run.shim_started) if run.watched() else (run.pid, run.started)
+        with _handle(pid, started) as handle:
+            if handle is None:
+                return True
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            return bool(poll.poll(seconds * 1000))
+
+    def _exit(self, run: Run) -> Exit:
+        ended = self._ended(run)
+        return ended.exit if ended is not None else Exit()
+
+    def _run(self) -> Run | None:
+        return _decode(self._folder / "run.json", Run)
+
+    def _ended(self, run: Run | None) -> Ended | None:
+        if run is None:
+            return None
+        told = _decode(self._folder / "exit.json", _Exit)
+        if told is None or told.incarnation != run.incarnation:
+            return None
+        told_exit = Exit(code=told.code, signal=told.signal, out_of_memory=told.out_of_memory, at_ms=told.at_ms)
+        return Ended(incarnation=run.incarnation, exit=told_exit)
+
+    def _shim_at_work(self) -> bool:
+        """Whether a shim holds the record. Asked without taking the lock, which could make a starting shim fail."""
+        try:
+            fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(fd, fcntl.F_GETLK, asked)
+            return int(struct.unpack("hhqqi4x", answer)[0]) != fcntl.F_UNLCK
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _handle(pid: int, started: int) -> Iterator[int | None]:
+    """A pidfd of exactly that process, or None when it has ended."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield fd if spawn.started(pid) == started else None
+    finally:
+        os.close(fd)
+
+
+def _decode(path: Path, kind: type[_T]) -> _T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise CorruptState(f"{path} is damaged: {error}. Remove it once the agent is stopped.") from error
+
+
+def _tail(path: Path) -> tuple[bytes, int]:
+    try:
+        with path.open("rb") as file:
+            facts = os.fstat(file.fileno())
+            file.seek(max(0, facts.st_size - OUTPUT_READ_BYTES))
+            return file.read(OUTPUT_READ_BYTES), facts.st_ino
+    except FileNotFoundError:
+        return b"", 0

@@ -1,0 +1,130 @@
+"""How the shim and the container's init start a program: forked, held until it is on record, then executed.
+
+Stdlib only.
+"""
+
+# pathlib would cost every shim a megabyte.
+# ruff: noqa: PTH123, PTH208
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class Held:
+    """A child that waits to be let go. It ends by itself when its parent ends first."""
+
+    def __init__(
+        self, argv: list[str], environment: dict[str, str], folder: str, prepare: Callable[[], None] | None = None
+    ) -> None:
+        """`prepare` runs in the child before it waits. The program gets a session of its own."""
+        go_read, self._go = os.pipe()
+        self._failure, failure_write = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(go_read)
+            os.close(failure_write)
+            return
+        os.close(self._go)
+        os.close(self._failure)
+        try:
+            if prepare is not None:
+                prepare()
+            if not os.read(go_read, 1):
+                os._exit(0)
+            execute(argv, environment, folder)
+        except OSError as error:
+            os.write(failure_write, f"{argv[0]}: {error.strerror}".encode())
+        finally:
+            os._exit(127)
+
+    def let_go(self) -> str:
+        """Execute the program. Returns why it could not be executed, or an empty string."""
+        os.write(self._go, b"g")
+        os.close(self._go)
+        said = read_all(self._failure)
+        os.close(self._failure)
+        return said.decode(errors="replace")
+
+
+def execute(argv: list[str], environment: dict[str, str], folder: str) -> None:
+    """Replace the calling process, with default signals and only 0, 1 and 2 open (all else is close-on-exec)."""
+    import signal  # After the fork: the parent never pays for it.
+
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.setsid()
+    os.umask(0o022)
+    os.chdir(folder)
+    os.execve(find_program(argv[0], environment), argv, environment)
+
+
+def find_program(name: str, environment: dict[str, str]) -> str:
+    """`name` as found in the program's own PATH."""
+    if "/" in name:
+        return name
+    for folder in environment.get("PATH", "").split(":"):
+        path = f"{folder}/{name}"
+        if folder and os.access(path, os.X_OK):
+            return path
+    return name
+
+
+def read_all(fd: int) -> bytes:
+    chunks = []
+    while chunk := os.read(fd, 65536):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def quiet_stdin() -> None:
+    """Stand on /dev/null for input."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+
+
+def children(pid: int) -> list[int]:
+    """Host pids of the children of a process."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split()]
+    except OSError:  # A kernel without CONFIG_PROC_CHILDREN, or the process has gone.
+        return [other for other in _all_pids() if parent_of(other) == pid]
+
+
+def _all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+
+
+def parent_of(pid: int) -> int | None:
+    fields = stat_fields(pid)
+    return int(fields[1]) if fields else None
+
+
+def started(pid: int) -> int | None:
+    """The process's start time in clock ticks since boot, its name for ever together with the pid; None: not alive."""
+    fields = stat_fields(pid)
+    if not fields or fields[0] in "ZX":
+        return None
+    return int(fields[19])
+
+
+def stat_fields(pid: int) -> list[str]:
+    """/proc/<pid>/stat from the state on: the name before it may hold spaces and brackets."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"hive: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""The daemon's doors to the world: the host socket and one socket for each agent."""

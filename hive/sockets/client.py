@@ -1,0 +1,184 @@
+"""A small synchronous client of the host socket. The command line, the demo and tests ask the daemon through it."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+
+from hive.errors import HiveError
+
+PROTOCOL_VERSION: Final = 1
+CONNECT_TIMEOUT_S = 5.0
+REPLY_TIMEOUT_S = 1_800.0
+"""A reply comes when the act is done, and a build may take long; the daemon bounds each act itself."""
+REPLY_MAX_BYTES = 256 * 1024 * 1024
+READ_BYTES = 256 * 1024
+SOCKET_PATH_BYTES = 107
+"""What fits into sun_path; a longer one is reached through its opened folder."""
+
+Reply = dict[str, Any]
+
+
+class Unreachable(HiveError):
+    """No daemon answers. The message says which of the three: not running, nothing listening, no permission."""
+
+    code = "unreachable"
+
+
+class Declined(HiveError):
+    """The daemon said no. Its message is the daemon's; `reason_code` is the refusal's stable code."""
+
+    code = "refused"
+
+    def __init__(self, message: str, reason_code: str = "refused"):
+        super().__init__(message)
+        self.reason_code = reason_code
+
+
+class HostClient:
+    """One connection to the host socket, for any number of requests one after another. Connects at the first."""
+
+    def __init__(self, path: Path, *, reply_timeout_s: float = REPLY_TIMEOUT_S):
+        self._path = path
+        self._reply_timeout_s = reply_timeout_s
+        self._socket: socket.socket | None = None
+        self._unread = bytearray()
+
+    def ask(self, cmd: str, /, **fields: Any) -> Reply:
+        """Send one request and return its reply without `version` and `ok`. A field that is None is left out.
+
+        Raises:
+            Unreachable: no daemon, or it went away before it answered.
+            Declined: the daemon refused.
+        """
+        self._send(cmd, fields)
+        return self._reply()
+
+    def follow(self, cmd: str, /, **fields: Any) -> Iterator[Reply]:
+        """Send one request and yield every response until the daemon ends. The connection then serves nothing else.
+
+        Raises as `ask`; a daemon that ends while followed ends the iteration.
+        """
+        self._send(cmd, fields)
+        yield self._reply()
+        self._connected().settimeout(None)
+        while line := self._line():
+            yield _checked(line)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._unread.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = connect(self._path)
+            self._socket.settimeout(self._reply_timeout_s)
+        return self._socket
+
+    def _send(self, cmd: str, fields: dict[str, Any]) -> None:
+        given = {name: value for name, value in fields.items() if value is not None}
+        line = msgspec.json.encode({"cmd": cmd, **given}) + b"\n"
+        try:
+            self._connected().sendall(line)
+        except (BrokenPipeError, ConnectionResetError, TimeoutError):
+            self.close()
+            raise Unreachable(f"The daemon at {self._path} takes no requests; look at its output.") from None
+
+    def _reply(self) -> Reply:
+        try:
+            line = self._line()
+        except TimeoutError:
+            self.close()
+            raise Unreachable(
+                f"The daemon did not answer within {self._reply_timeout_s:.0f} s; look at its output."
+            ) from None
+        if not line:
+            raise Unreachable("The daemon ended before it answered; look at its output and start it with `hive up`.")
+        return _checked(line)
+
+    def _line(self) -> bytes:
+        """The next line without its end; empty when the daemon closed the connection."""
+        connection = self._connected()
+        searched = 0
+        while (end := self._unread.find(b"\n", searched)) < 0:
+            searched = len(self._unread)
+            try:
+                chunk = connection.recv(READ_BYTES)
+            except ConnectionResetError:
+                chunk = b""
+            if not chunk or searched > REPLY_MAX_BYTES:
+                self.close()
+                return b""
+            self._unread += chunk
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        return line
+
+
+def connect(path: Path) -> socket.socket:
+    """A connected stream socket, whatever the length of the path.
+
+    Raises:
+        Unreachable: with one message each for not running, nothing listening and no permission.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        _connect(connection, path)
+    except OSError as error:
+        connection.close()
+        raise Unreachable(_why(path, error)) from None
+    return connection
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        connection.connect(str(path))
+        return
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
+
+
+def _why(path: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return f"No daemon runs: there is no {path}. Start one with `hive up`, or name its run folder with --run."
+        case ConnectionRefusedError():
+            return f"Nothing listens on {path}: its daemon ended or is just starting. Start it with `hive up`."
+        case PermissionError():
+            return f"No permission for {path}: run this as the user of the daemon, or join the socket's group."
+        case TimeoutError():
+            return f"The daemon at {path} takes no connections; look at its output."
+        case _:
+            return f"{path} cannot be reached: {error.strerror or error}."
+
+
+def _checked(line: bytes) -> Reply:
+    try:
+        reply = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        reply = None
+    if not isinstance(reply, dict) or reply.get("version") != PROTOCOL_VERSION:
+        raise Unreachable("What answers on the host socket does not speak hive's protocol, version 1.")
+    if reply.get("ok") is not True:
+        raise Declined(
+            str(reply.get("error", "The daemon refused without a reason.")), str(reply.get("code", "refused"))
+        )
+    return {name: value for name, value in reply.items() if name not in ("version", "ok")}

@@ -48,11 +48,24 @@ class Paths(msgspec.Struct, frozen=True):
     def agent(self, name: AgentName) -> Path:
         return self.agents / name
 
+    @property
+    def all_proposed(self) -> Path:
+        """Every proposed repository, seen by the manager as `/agents`; `agents/<name>/proposed` links into it.
+
+        One folder for all, so that the manager's container sees an agent that was spawned after it was started.
+        """
+        return self.state / "proposed"
+
+    @property
+    def all_applied(self) -> Path:
+        """Every applied repository, seen by the manager as `/applied`; `agents/<name>/applied` links into it."""
+        return self.state / "applied"
+
     def proposed(self, name: AgentName) -> Path:
-        return self.agents / name / "proposed"
+        return self.all_proposed / name
 
     def applied(self, name: AgentName) -> Path:
-        return self.agents / name / "applied"
+        return self.all_applied / name
 
     def agent_state(self, name: AgentName) -> Path:
         """The agent's `/state`."""

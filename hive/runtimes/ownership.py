@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 READ_GROUP = 0o040
 ENTER_GROUP = 0o010
+SOCKET_MODE = 0o660
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -54,12 +55,18 @@ def _give_one(fd: int, name: str, facts: os.stat_result, uid: int) -> None:
 
 
 def _share_one(fd: int, name: str, facts: os.stat_result, gid: int) -> None:
-    if stat.S_ISLNK(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1):
+    if stat.S_ISSOCK(facts.st_mode):
+        os.chown(name, -1, gid, dir_fd=fd, follow_symlinks=False)
+        os.chmod(name, SOCKET_MODE, dir_fd=fd)
+        return
+    if not (stat.S_ISDIR(facts.st_mode) or (stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1)):
         return
     opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     try:
         os.fchown(opened, -1, gid)
         enter = ENTER_GROUP if facts.st_mode & stat.S_IXUSR else 0
+        if stat.S_ISDIR(facts.st_mode):
+            enter |= stat.S_ISGID  # A socket that the daemon makes here later has the group too.
         os.fchmod(opened, stat.S_IMODE(facts.st_mode) | READ_GROUP | enter)
     finally:
         os.close(opened)

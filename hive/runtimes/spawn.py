@@ -35,6 +35,8 @@ class Held:
             execute(argv, environment, folder)
         except OSError as error:
             os.write(failure_write, f"{argv[0]}: {error.strerror}".encode())
+        except Exception as error:  # noqa: BLE001  (a forked child must never return into its parent's code)
+            os.write(failure_write, repr(error).encode())
         finally:
             os._exit(127)
 

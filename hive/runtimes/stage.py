@@ -76,8 +76,19 @@ def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
         os.close(folder)
 
 
+def can_map(folder: int) -> bool:
+    """Whether the file system of an open folder can map owners."""
+    tree = _call(SYS_OPEN_TREE, folder, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    try:
+        return _map_owner(tree, 0, 0, 1)
+    finally:
+        os.close(tree)
+
+
 def _map_owner(tree: int, owner_uid: int, owner_gid: int, uid: int) -> bool:
     """Show what `owner` owns as the agent's. False where kernel (before 5.12) or file system cannot."""
+    if (owner_uid, owner_gid) == (uid, uid):
+        return True
     namespace = _user_namespace(f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
     try:
         attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_IDMAP, 0, 0, namespace)

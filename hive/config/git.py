@@ -1,0 +1,249 @@
+"""git as a program that obeys its caller alone: no foreign settings, hooks, prompts or protocols. For hive.config."""
+
+import contextlib
+import os
+import re
+import resource
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Final, NoReturn
+
+from hive.errors import HiveError, Unavailable
+
+GIT_TIME_LIMIT_S = 60
+"""For one run of git on a local repository."""
+OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
+"""What is read from one run unless its caller expects more; a run that says more is ended."""
+STDERR_KEPT_BYTES = 16 * 1024
+ERROR_SHOWN_CHARACTERS = 2_000
+FILE_LIMIT_BYTES = 256 * 1024 * 1024
+"""No file written by git may be larger."""
+MEMORY_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
+"""Address space of one git process; hostile packs can ask for any amount."""
+CHUNK_BYTES = 64 * 1024
+SECRET_SHORTEST = 8
+"""Characters; shorter words of a secret setting (`Authorization:`'s `Basic`) are no secret and may be said."""
+
+SHA: Final = re.compile(r"[0-9a-f]{40}")
+EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+_SETTINGS: Final = {
+    "core.hooksPath": "/dev/null",
+    "core.fsmonitor": "false",
+    "core.attributesFile": "/dev/null",
+    "core.excludesFile": "/dev/null",
+    "core.protectHFS": "true",
+    "core.protectNTFS": "true",
+    "core.fsync": "committed,reference",
+    "core.bigFileThreshold": "8m",
+    "core.quotePath": "false",
+    "attr.tree": EMPTY_TREE,  # Since git 2.43 a bare repository reads attributes from HEAD otherwise.
+    "credential.helper": "",
+    "protocol.allow": "never",
+    "transfer.fsckObjects": "true",
+    "fetch.fsckObjects": "true",
+    "fetch.recurseSubmodules": "false",
+    "submodule.recurse": "false",
+    "http.followRedirects": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "commit.gpgSign": "false",
+    "tag.gpgSign": "false",
+    "init.defaultBranch": "main",
+    "safe.bareRepository": "all",
+}
+_TOKEN_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class GitFailed(HiveError):
+    """git said no; the message is its own, shortened."""
+
+    code = "git_failed"
+
+
+class Git:
+    """One repository, named by its git directory: nothing is discovered, no other owner need be trusted."""
+
+    def __init__(self, git_dir: Path, *, work_tree: Path | None = None) -> None:
+        self.git_dir = git_dir
+        self._where = [f"--git-dir={git_dir}"]
+        if work_tree is not None:
+            self._where.append(f"--work-tree={work_tree}")
+
+    def run(
+        self,
+        *args: str,
+        stdin: bytes = b"",
+        secrets: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        time_limit_s: float = GIT_TIME_LIMIT_S,
+        output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        protocols: str = "file",
+    ) -> bytes:
+        """Standard output of one run.
+
+        `secrets` are settings that travel in the environment, never in the arguments, and are not echoed in errors.
+
+        Raises:
+            GitFailed: a status other than 0. Unavailable: no git, too slow, too much output.
+        """
+        allowed = {f"protocol.{name}.allow": "always" for name in protocols.split(":")}
+        secrets = secrets or {}
+        env = _environment({**_SETTINGS, **allowed, **secrets}, protocols)
+        env.update(environment or {})
+        hidden = [
+            word for value in secrets.values() for word in (value, *value.split()) if len(word) >= SECRET_SHORTEST
+        ]
+        return _run(["git", *self._where, *args], stdin, env, time_limit_s, output_limit_bytes, hidden)
+
+    def text(self, *args: str, stdin: bytes = b"") -> str:
+        """Standard output of one run, stripped."""
+        return self.run(*args, stdin=stdin).decode(errors="replace").strip()
+
+    def commit(self, revision: str) -> str | None:
+        """The full sha of the commit that `revision` (checked by the caller) names; None when there is none."""
+        try:
+            return self.text("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+        except GitFailed:
+            return None
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether `newer` holds everything that `older` does."""
+        return self.text("rev-list", "--max-count=1", older, f"^{newer}") == ""
+
+
+def _environment(settings: Mapping[str, str], protocols: str) -> dict[str, str]:
+    """Built from nothing: an inherited GIT_DIR, GIT_SSH or GIT_EXTERNAL_DIFF would decide otherwise."""
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_SYSTEM": "/dev/null",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "false",
+        "SSH_ASKPASS": "false",
+        "GIT_EDITOR": "false",
+        "GIT_PAGER": "cat",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_PROTOCOL_FROM_USER": "0",
+        "GIT_ALLOW_PROTOCOL": protocols,
+        "GIT_CONFIG_COUNT": str(len(settings)),
+    }
+    for who in ("AUTHOR", "COMMITTER"):
+        env[f"GIT_{who}_NAME"] = "hive"
+        env[f"GIT_{who}_EMAIL"] = "hive@localhost"
+    for number, (key, value) in enumerate(settings.items()):
+        env[f"GIT_CONFIG_KEY_{number}"] = key
+        env[f"GIT_CONFIG_VALUE_{number}"] = value
+    return env
+
+
+def _run(
+    argv: list[str],
+    stdin: bytes,
+    env: dict[str, str],
+    time_limit_s: float,
+    output_limit_bytes: int,
+    hidden: list[str],
+) -> bytes:
+    what = next((word for word in argv[1:] if not word.startswith("-")), "git")
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            cwd="/",
+            umask=0o022,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise Unavailable("git is not installed; install the package git.") from error
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_LIMIT_BYTES, FILE_LIMIT_BYTES))
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        stdout, stderr = _pump(process, stdin, time.monotonic() + time_limit_s, output_limit_bytes)
+        status = process.wait(timeout=time_limit_s)
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"git {what} took longer than {time_limit_s:g} s and was ended.") from error
+    except OverflowError as error:
+        raise Unavailable(f"git {what} said more than {output_limit_bytes} bytes and was ended.") from error
+    finally:
+        _end(process)
+    if status != 0:
+        _fail(what, status, stderr, hidden)
+    return stdout
+
+
+def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
+    """Feed and read all pipes at once. Raises TimeoutError or OverflowError."""
+    assert process.stdin and process.stdout and process.stderr
+    out, err, rest = bytearray(), bytearray(), memoryview(stdin)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, out)
+        selector.register(process.stderr, selectors.EVENT_READ, err)
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            for key, _ in selector.select(left_s):
+                if key.data is None:
+                    rest = _feed(process.stdin, rest)
+                    if not rest:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                chunk = os.read(key.fd, CHUNK_BYTES)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                elif key.data is out or len(err) < STDERR_KEPT_BYTES:
+                    key.data.extend(chunk)
+                if len(out) > limit:
+                    raise OverflowError
+    return bytes(out), bytes(err)
+
+
+def _feed(pipe: IO[bytes], rest: memoryview) -> memoryview:
+    """What is still to be written; nothing when the reader has gone."""
+    try:
+        return rest[os.write(pipe.fileno(), rest[:CHUNK_BYTES]) :] if rest else rest
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return memoryview(b"")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """The whole session, so that a child of git cannot stay behind; after a normal end nobody is left to signal."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+
+def _fail(what: str, status: int, stderr: bytes, hidden: list[str]) -> NoReturn:
+    said = stderr.decode(errors="replace")
+    for secret in hidden:
+        said = said.replace(secret, "***")
+    said = _TOKEN_IN_URL.sub("***@", said)
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("hint:")]
+    shown = "; ".join(lines)[:ERROR_SHOWN_CHARACTERS] or f"status {status}"
+    raise GitFailed(f"git {what} failed: {shown}")

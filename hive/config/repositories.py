@@ -1,0 +1,278 @@
+"""An agent's two repositories and the generations written from them. Used by the agent actor and the pipeline."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from hive.config import tree
+from hive.config.agent_file import AGENT_FILE, AgentFile, parse
+from hive.config.git import SHA, Git
+from hive.errors import BadRequest, NotFound, Refused
+from hive.names import MANAGER, AgentName, is_agent_name
+from hive.paths import Paths
+
+GENERATIONS_KEPT = 5
+"""Checked-out configurations per agent, the wanted one included; older ones can be written again from git."""
+MESSAGE_MAX_BYTES = 16 * 1024
+
+MAIN: Final = "refs/heads/main"
+TEMPLATE: Final = ("agent.toml", "prompt.md", "flake.nix", "agent.nix")
+_UNFINISHED: Final = ".unfinished-"
+
+
+class Repositories:
+    """Safe to call from several threads: what concerns one agent happens one after the other."""
+
+    def __init__(self, paths: Paths, *, generations_kept: int = GENERATIONS_KEPT) -> None:
+        self._paths = paths
+        self._generations_kept = generations_kept
+        self._locks: defaultdict[AgentName, threading.RLock] = defaultdict(threading.RLock)
+
+    @contextlib.contextmanager
+    def held(self, name: AgentName) -> Iterator[None]:
+        """One change at a time per agent."""
+        assert is_agent_name(name), name
+        with self._locks[name]:
+            yield
+
+    def applied(self, name: AgentName) -> Git:
+        """The daemon's repository of an agent: a git directory named `.git` without a work tree.
+
+        Raises:
+            NotFound: the agent has none yet.
+        """
+        git_dir = self._paths.applied(name) / ".git"
+        if not git_dir.is_dir():
+            raise NotFound(f"{name} has no configuration yet.")
+        return Git(git_dir)
+
+    def ensure(self, name: AgentName, *, manager_uid: int | None = None) -> str:
+        """Make what is missing of both repositories; the sha of the applied main.
+
+        `manager_uid` is who may write `proposed` when the daemon is root.
+        """
+        with self.held(name):
+            for folder in (self._paths.agent(name), self._paths.all_applied, self._paths.all_proposed):
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not (self._paths.applied(name) / ".git").is_dir():
+                self._make_applied(name)
+            with contextlib.suppress(OSError):  # Only an empty folder goes: the manager may have deleted everything.
+                self._paths.proposed(name).rmdir()
+            if not os.path.lexists(self._paths.proposed(name)):
+                self._make_proposed(name, manager_uid)
+            for repository in (self._paths.applied(name), self._paths.proposed(name)):
+                link = self._paths.agent(name) / repository.parent.name
+                if not os.path.lexists(link):
+                    link.symlink_to(os.path.relpath(repository, link.parent))
+            return self.main(name)
+
+    def main(self, name: AgentName) -> str:
+        """The configuration that is wanted: the full sha of applied main."""
+        sha = self.applied(name).commit(MAIN)
+        if sha is None:
+            raise NotFound(f"{name} has no applied configuration; its repository is damaged.")
+        return sha
+
+    def generation(self, name: AgentName, sha: str) -> Path:
+        """The folder with the files of this applied commit, written at once or not at all, and checked.
+
+        Raises:
+            BadRequest: agent.toml or the tree is wrong; the message names file, line and key.
+            NotFound: no such commit in `applied`.
+        """
+        with self.held(name):
+            target = self.generation_folder(name, sha)
+            if target.is_dir():
+                os.utime(target)
+                return target
+            with self.unfinished(name) as folder:
+                self.check_out(name, sha, folder)
+                return self.finish(name, sha, folder)
+
+    def generation_folder(self, name: AgentName, sha: str) -> Path:
+        """Where the generation of a commit is or would be."""
+        if SHA.fullmatch(sha) is None:
+            raise BadRequest(f"{sha!r} is not a full commit id.")
+        return self._paths.generations(name) / sha
+
+    @contextlib.contextmanager
+    def unfinished(self, name: AgentName) -> Iterator[Path]:
+        """A new folder beside the generations, gone afterwards unless it was finished."""
+        parent = self._paths.generations(name)
+        parent.mkdir(mode=0o755, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def check_out(self, name: AgentName, sha: str, folder: Path) -> AgentFile:
+        """Write the files of a commit into an empty folder. Raises as `generation`."""
+        git = self.applied(name)
+        if git.commit(sha) != sha:
+            raise NotFound(f"{sha} is not a commit of {name}'s applied repository.")
+        found = tree.entries(git, sha)
+        agent_file = _checked_agent_file(git, found)
+        folder.chmod(0o755)
+        tree.write(git, found, folder)
+        return agent_file
+
+    def finish(self, name: AgentName, sha: str, folder: Path) -> Path:
+        """Make an unfinished folder the generation of this commit and drop the oldest others."""
+        target = self.generation_folder(name, sha)
+        folder.chmod(0o755)
+        folder.rename(target)
+        os.utime(target)
+        tree.flush_folder(target.parent)
+        self._drop_old(name, keep=sha)
+        return target
+
+    def sweep(self, name: AgentName) -> None:
+        """Remove what a daemon that died left unfinished. Only at start, before anybody builds."""
+        for folder in (self._paths.agent(name), self._paths.generations(name)):
+            for left in folder.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def agent_file(self, name: AgentName, sha: str) -> AgentFile:
+        """The checked agent.toml of a commit. Raises as `generation`."""
+        git = self.applied(name)
+        return _checked_agent_file(git, tree.entries(git, sha))
+
+    def files(self, name: AgentName, sha: str) -> dict[str, bytes]:
+        """Every file of a commit but its links, by path: the configuration as data."""
+        git = self.applied(name)
+        found = [entry for entry in tree.entries(git, sha) if entry.is_file]
+        return {entry.path: content for entry, content in zip(found, tree.contents(git, found), strict=True)}
+
+    def commit_files(
+        self,
+        name: AgentName,
+        changes: Mapping[str, bytes | None],
+        *,
+        message: str,
+        author: str = "hive",
+        parent: str | None = None,
+    ) -> str:
+        """A commit on `parent` (applied main unless given), some files replaced, or removed where None. No ref moves.
+
+        Raises:
+            BadRequest: a path hive does not write; Refused: nothing would change.
+        """
+        git = self.applied(name)
+        parent = parent or self.main(name)
+        sha = commit_on(git, parent, changes, message=message, author=author)
+        if git.text("rev-parse", f"{sha}^{{tree}}") == git.text("rev-parse", f"{parent}^{{tree}}"):
+            raise Refused(f"Nothing to change: {name}'s configuration is already so.")
+        return sha
+
+    def _make_applied(self, name: AgentName) -> None:
+        with self._unfinished_repository(name) as folder:
+            git = Git(folder / ".git")
+            git.run("init", "--quiet", "--template=", str(folder))
+            # A .git directory without a work tree: `git -C applied log` works, and no checkout can lag behind.
+            git.run("config", "core.bare", "true")
+            git.run("config", "core.logAllRefUpdates", "true")
+            shutil.rmtree(self._paths.applied(name), ignore_errors=True)
+            sha = commit_on(git, None, template(), message=f"Configuration of {name} from the template")
+            git.run("update-ref", "-m", "template", MAIN, sha, "")
+            folder.rename(self._paths.applied(name))
+        tree.flush_folder(self._paths.all_applied)
+
+    def _make_proposed(self, name: AgentName, manager_uid: int | None) -> None:
+        """From here on the manager owns it and the daemon trusts nothing in it."""
+        with self._unfinished_repository(name) as folder:
+            git = Git(folder / ".git", work_tree=folder)
+            git.run("init", "--quiet", "--template=", str(folder))
+            git.run("config", "user.name", MANAGER)
+            git.run("config", "user.email", f"{MANAGER}@hive")
+            git.run("config", "remote.applied.url", f"../../applied/{name}")  # Holds on the host and in the container.
+            git.run("config", "remote.applied.fetch", "+refs/heads/*:refs/remotes/applied/*")
+            # Fetched, not cloned: a clone links object files, and giving those away would give away applied's.
+            source = str(self._paths.applied(name))
+            git.run("fetch", "--quiet", "--no-tags", source, f"{MAIN}:refs/remotes/applied/main")
+            git.run("reset", "--quiet", "--hard", "refs/remotes/applied/main")
+            if manager_uid is not None:
+                _give(folder, manager_uid)
+            folder.rename(self._paths.proposed(name))
+
+    @contextlib.contextmanager
+    def _unfinished_repository(self, name: AgentName) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._paths.agent(name)))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _drop_old(self, name: AgentName, keep: str) -> None:
+        kept = {keep, self.main(name)}
+        parent = self._paths.generations(name)
+        folders = [path for path in parent.iterdir() if SHA.fullmatch(path.name)]
+        newest_first = sorted(folders, key=lambda path: (path.name in kept, path.stat().st_mtime_ns), reverse=True)
+        for path in newest_first[self._generations_kept :]:
+            if path.name not in kept:
+                going = path.with_name(f"{_UNFINISHED}{path.name}")
+                path.rename(going)  # A folder half removed must not look like a generation.
+                shutil.rmtree(going, ignore_errors=True)
+
+
+def template() -> dict[str, bytes | None]:
+    """The files a new agent starts with."""
+    folder = resources.files("hive.config") / "template"
+    return {name: (folder / name).read_bytes() for name in TEMPLATE}
+
+
+def commit_on(
+    git: Git, parent: str | None, changes: Mapping[str, bytes | None], *, message: str, author: str = "hive"
+) -> str:
+    """A commit with the parent's files and these changes, made without a work tree. Raises BadRequest: a bad path."""
+    with tempfile.TemporaryDirectory(prefix="hive-index-") as folder:
+        environment = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_AUTHOR_NAME": author.strip() or "hive"}
+        if parent is not None:
+            git.run("read-tree", parent, environment=environment)
+        for path, content in changes.items():
+            tree.checked_path(path.encode())
+            if content is None:
+                line = f"0 {'0' * 40}\t{path}\0"
+            else:
+                blob = git.text("hash-object", "-w", "--no-filters", "--stdin", stdin=content)
+                line = f"{_mode_of(git, parent, path)} {blob}\t{path}\0"
+            git.run("update-index", "-z", "--index-info", stdin=line.encode(), environment=environment)
+        written = git.run("write-tree", environment=environment).decode().strip()
+        parents = [] if parent is None else ["-p", parent]
+        body = message.encode()[:MESSAGE_MAX_BYTES]
+        made = git.run("commit-tree", written, *parents, "-F", "-", stdin=body, environment=environment)
+        return made.decode().strip()
+
+
+def _mode_of(git: Git, parent: str | None, path: str) -> str:
+    """A program stays one when its text changes."""
+    line = git.text("ls-tree", "-z", parent, "--", path) if parent else ""
+    return tree.PROGRAM if line.startswith(tree.PROGRAM) else tree.FILE
+
+
+def _checked_agent_file(git: Git, found: list[tree.Entry]) -> AgentFile:
+    by_path = {entry.path: entry for entry in found}
+    entry = by_path.get(AGENT_FILE)
+    if entry is None:
+        return AgentFile()
+    if not entry.is_file:
+        raise BadRequest(f"{AGENT_FILE}: must be a file, not a link.")
+    agent_file = parse(tree.contents(git, [entry])[0], AGENT_FILE)
+    if agent_file.prompt != AgentFile().prompt and agent_file.prompt not in by_path:
+        raise BadRequest(f"{AGENT_FILE}: prompt: there is no file {agent_file.prompt} in the repository.")
+    return agent_file
+
+
+def _give(folder: Path, uid: int) -> None:
+    """Only ever called on a folder that nobody else could reach yet."""
+    for root, folders, files in os.walk(folder):
+        for path in (root, *(f"{root}/{name}" for name in (*folders, *files))):
+            os.chown(path, uid, uid, follow_symlinks=False)

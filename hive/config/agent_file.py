@@ -79,7 +79,7 @@ def load(folder: Path) -> AgentFile:
     path = folder / AGENT_FILE
     try:
         # The tree is whatever was committed: a link could point the daemon at any file it may read.
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             raw = file.read(AGENT_FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
         return AgentFile()

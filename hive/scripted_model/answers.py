@@ -91,7 +91,6 @@ def rate_limited(*, for_s: float) -> Fault:
         message="This request would exceed your account's rate limit. Please try again later.",
         headers={
             "retry-after": str(max(1, round(for_s))),
-            "x-should-retry": "false",
             "anthropic-ratelimit-unified-status": "rejected",
             "anthropic-ratelimit-unified-reset": str(round(reset)),
             "anthropic-ratelimit-unified-representative-claim": "five_hour",

@@ -1,0 +1,168 @@
+"""Whether the CLI can speak to the API, and the operator's login: the CLI's own flow in a pseudo-terminal."""
+
+import asyncio
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import ptyprocess  # type: ignore[import-untyped]
+import watchfiles
+
+from hive.harness.live import Live
+from hive.harness.surroundings import Surroundings
+
+TERMINAL_COLUMNS = 4_000
+"""Wide, so that the URL stands in one line."""
+TERMINAL_ROWS = 60
+FLOW_LIMIT_S = 15 * 60.0
+OUTPUT_LIMIT_BYTES = 64 * 1024
+WATCH_STEP_MS = 200
+WATCH_DEBOUNCE_MS = 400
+
+_ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>78cDEM])")
+_URL = re.compile(r"https://[^\s\"'<>\x1b]+")
+
+Fingerprint = tuple[int, int, int]
+
+
+class Login:
+    """Knows which credentials there are and which of them the API refused."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._refused_file: Fingerprint | None = None
+        self._key_refused = False
+
+    def usable(self) -> bool:
+        """Something is there that was not refused yet."""
+        return self.use_key or self._fresh_file()
+
+    @property
+    def use_key(self) -> bool:
+        """The key of the environment counts; a login made after it was refused takes its place."""
+        return self._surroundings.has_key and not self._key_refused
+
+    def refused(self) -> None:
+        """The API said 401 to what is there now."""
+        self._key_refused = self._surroundings.has_key
+        self._refused_file = self._fingerprint()
+
+    def forgive(self) -> None:
+        """Let what was refused be tried again."""
+        self._key_refused = False
+        self._refused_file = None
+
+    def _fresh_file(self) -> bool:
+        now = self._fingerprint()
+        return now is not None and now != self._refused_file
+
+    def _fingerprint(self) -> Fingerprint | None:
+        try:
+            found = self._surroundings.credentials.stat()
+        except OSError:
+            return None
+        return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
+
+
+async def watch(credentials: Path, changed: Callable[[], None]) -> None:
+    """Call `changed` whenever the credentials file changes; until cancelled. Its folder must exist."""
+    async for changes in watchfiles.awatch(
+        credentials.parent, recursive=False, step=WATCH_STEP_MS, debounce=WATCH_DEBOUNCE_MS, watch_filter=None
+    ):
+        if any(path.endswith(credentials.name) for _, path in changes):
+            changed()
+
+
+class LoginFlow:
+    """`claude auth login` in a pseudo-terminal: its URL and its result go to the live stream, the code comes back."""
+
+    def __init__(self, surroundings: Surroundings, live: Live, cli: Callable[[], Path]) -> None:
+        self._surroundings = surroundings
+        self._live = live
+        self._cli = cli
+        self._terminal: ptyprocess.PtyProcess | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> bool:
+        return self._running is not None and not self._running.done()
+
+    def start(self) -> None:
+        """Begin; a flow that is already running is ended first."""
+        self.stop()
+        self._running = asyncio.create_task(self._run())
+
+    def code(self, text: str) -> None:
+        """Type the code that the operator got."""
+        if self._terminal is None or not self.active:
+            self._live.line("login_result", ok=False, text="No login is going on; start one first.")
+            return
+        self._terminal.write(text.strip().encode() + b"\r")
+
+    def stop(self) -> None:
+        """End the flow."""
+        if self._running is not None:
+            self._running.cancel()
+        if self._terminal is not None:
+            with contextlib.suppress(OSError, ptyprocess.PtyProcessError):
+                self._terminal.terminate(force=True)
+        self._terminal = None
+
+    async def _run(self) -> None:
+        environment = {
+            **os.environ,
+            "CLAUDE_CONFIG_DIR": str(self._surroundings.cli_settings),
+            "DISABLE_AUTOUPDATER": "1",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+            "BROWSER": "true",
+            "TERM": "xterm",
+        }
+        try:
+            terminal = ptyprocess.PtyProcess.spawn(
+                [str(self._cli()), "auth", "login"],
+                cwd=str(self._surroundings.state),
+                env=environment,
+                dimensions=(TERMINAL_ROWS, TERMINAL_COLUMNS),
+            )
+        except OSError as error:
+            self._live.line("login_result", ok=False, text=f"The login could not be started: {error.strerror}.")
+            return
+        self._terminal = terminal
+        try:
+            async with asyncio.timeout(FLOW_LIMIT_S):
+                last = await self._read(terminal)
+            code = await asyncio.to_thread(terminal.wait)
+            self._live.line("login_result", ok=code == 0, text=last or f"exit code {code}")
+        except TimeoutError:
+            terminal.terminate(force=True)
+            self._live.line("login_result", ok=False, text="The login was given up: nobody finished it in time.")
+
+    async def _read(self, terminal: ptyprocess.PtyProcess) -> str:
+        """Follow the output to its end; returns its last line."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(terminal.fd, readable.set)
+        raw, output, url = b"", "", ""
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                try:
+                    chunk = os.read(terminal.fd, 65_536)
+                except OSError:  # Linux says EIO when the other side of a pseudo-terminal is gone.
+                    chunk = b""
+                if not chunk:
+                    break
+                raw = (raw + chunk)[-OUTPUT_LIMIT_BYTES:]
+                output = _ESCAPES.sub("", raw.decode(errors="replace"))
+                found = _URL.search(output)
+                # The end of the URL is certain once something follows it.
+                if found and found.end() < len(output) and found[0] != url:
+                    url = found[0]
+                    self._live.line("login_url", url=url)
+        finally:
+            loop.remove_reader(terminal.fd)
+        lines = [line.strip() for line in output.replace("\r", "\n").splitlines() if line.strip()]
+        return lines[-1][:500] if lines else ""

@@ -1,0 +1,307 @@
+"""The harness: takes messages when it may, runs a turn with them, settles them, rests when it must."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any, Literal, TypeVar
+
+import structlog
+
+from hive.clock import SystemClock, TimeMs, parse_rfc3339, rfc3339
+from hive.harness.agent import Agent, cli_path, sdk_loaded
+from hive.harness.connection import Daemon, DaemonAway, DaemonRefused, fresh_key
+from hive.harness.controls import Controls
+from hive.harness.live import Live
+from hive.harness.login import Login, LoginFlow, watch
+from hive.harness.reports import Reports
+from hive.harness.surroundings import Surroundings
+from hive.harness.verdict import Verdict
+
+RECV_WAIT_S = 180
+BATCH = 8
+"""Messages for one turn; a message may be large, and all of them stand in one prompt."""
+STOP_FINISH_S = 2.0
+"""A turn that is nearly done may end by itself before it is interrupted."""
+STOP_REPORT_S = 5.0
+"""For the last reports; what the daemon does not get it finds out when the incarnation ends."""
+STOP_CLI_S = 2.0
+FAILED_FIRST_S, FAILED_CAP_S = 1.0, 60.0
+OVERLOADED_FIRST_S, OVERLOADED_CAP_S = 5.0, 120.0
+REFUSED_LOGIN_RETRY_S = 15 * 60.0
+"""A key that was refused may have been allowed again since."""
+RECV_REFUSED_S = 5.0
+BUDGET_LOOK_S = 60.0
+TELL_OPERATOR_S = 30.0
+
+CANCELLED_NOTE = (
+    "The operator cancelled the turn that had these messages before. Do not simply do the same again: look at what is"
+    " done, and if it is not plain what was wrong, ask the operator and end your turn."
+)
+
+Ending = Literal["stopped", "shrink"]
+"""`shrink`: start over in the same process, to be small again."""
+
+log = structlog.get_logger()
+
+_now_ms = SystemClock().now_ms
+_Result = TypeVar("_Result")
+
+
+class Harness:
+    """One agent's loop. Everything that happens beside it only stirs it."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._daemon = Daemon(surroundings.socket, surroundings.incarnation)
+        self._live = Live(self._daemon.live)
+        self._reports = Reports(self._daemon.reports)
+        self._login = Login(surroundings)
+        self._login_flow = LoginFlow(surroundings, self._live, cli_path)
+        self._agent = Agent(surroundings, self._daemon, self._live, self._login)
+        self._controls = Controls(
+            self._daemon.controls,
+            self._agent,
+            self._login_flow,
+            self._live,
+            on_paused=self._set_paused,
+            on_change=self._end_rest,
+        )
+        self._stopping = asyncio.Event()
+        self._stirred = asyncio.Event()
+        self._paused = False
+        self._login_told: bool | None = None
+        self._limited = False
+        self._rest_until_ms: TimeMs = 0
+        self._failures = 0
+        self._note = ""
+        self._over_budget = False
+        self._used_at = time.monotonic()
+
+    async def run(self) -> Ending:
+        """Until SIGTERM, or until an idle agent has given its CLI back."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        beside = [
+            asyncio.create_task(self._controls.follow_forever()),
+            asyncio.create_task(self._live.send_forever()),
+        ]
+        log.info("harness.started", agent=self._surroundings.name, incarnation=self._surroundings.incarnation)
+        try:
+            return await self._serve()
+        finally:
+            for task in beside:
+                task.cancel()
+            self._login_flow.stop()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_REPORT_S):
+                    await self._live.flush()
+            await self._give_cli_back()
+            self._daemon.close()
+            await asyncio.gather(*beside, return_exceptions=True)
+            log.info("harness.ended", agent=self._surroundings.name)
+
+    async def _serve(self) -> Ending:
+        await self._or_stop(self._reports.rate_limited(None))
+        while await self._may_take():
+            reply = await self._receive()
+            if reply is None:
+                continue
+            if reply.get("paused"):
+                self._paused = True
+            messages = reply.get("messages") or []
+            if messages and self._paused:
+                await self._reports.requeue([row["id"] for row in messages], "paused")
+            elif messages:
+                await self._take(messages, int(reply.get("remaining") or 0))
+            elif self._idle_left_s() <= 0 and await self._shrunk():
+                return "shrink"
+        return "stopped"
+
+    async def _may_take(self) -> bool:
+        """Wait until nothing speaks against a turn; False once the harness is being stopped."""
+        while not self._stopping.is_set():
+            self._stirred.clear()
+            if self._paused:
+                await self._stirred.wait()
+            elif not self._login.usable():
+                await self._rest_without_login()
+            elif (left_ms := self._rest_until_ms - _now_ms()) > 0:
+                await self._stir_or(left_ms / 1000)
+            elif (until := await self._budget_until()) is not None:
+                await self._stir_or(min(BUDGET_LOOK_S, max(1.0, (until - _now_ms()) / 1000)))
+            else:
+                await self._tell_login(True)
+                if self._limited:
+                    self._limited = False
+                    await self._or_stop(self._reports.rate_limited(None))
+                return not self._stopping.is_set()
+        return False
+
+    async def _rest_without_login(self) -> None:
+        await self._tell_login(False)
+        await self._give_cli_back()
+        self._surroundings.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        watching = asyncio.create_task(watch(self._surroundings.credentials, self._stirred.set))
+        try:
+            # The watch stands after its first step; what appeared before is seen by looking once more.
+            await asyncio.sleep(0)
+            if not self._login.usable() and not await self._stir_or(REFUSED_LOGIN_RETRY_S):
+                self._login.forgive()
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _receive(self) -> dict[str, Any] | None:
+        wait_s = RECV_WAIT_S
+        if self._agent.connected or sdk_loaded():
+            wait_s = max(1, min(RECV_WAIT_S, round(self._idle_left_s())))
+        try:
+            # The key makes a reply that was lost come again: its messages count as delivered here.
+            return await self._or_stop(
+                self._daemon.inbox.call("recv", waits_s=wait_s, wait_seconds=wait_s, max=BATCH, key=fresh_key())
+            )
+        except DaemonRefused as refused:
+            log.warning("harness.recv_refused", error=str(refused))
+            await self._stir_or(RECV_REFUSED_S)
+            return None
+
+    async def _take(self, messages: list[dict[str, Any]], remaining: int) -> None:
+        """One turn with these messages; afterwards each of them is acked or requeued."""
+        ids = [int(row["id"]) for row in messages]
+        await self._or_stop(
+            self._reports.turn_started(model=self._agent.model(), wake_from=str(messages[0].get("from")), ids=ids)
+        )
+        note, self._note = self._note, ""
+        verdict, row = await self._agent.turn(messages, remaining, note=note)
+        ids += [id for id in self._agent.taken if id not in ids]
+        self._used_at = time.monotonic()
+        log.info("harness.turn_ended", result=verdict.result_kind, requeue=verdict.requeue, took_ms=row.duration_ms)
+
+        async def settle() -> None:
+            if verdict.requeue is None:
+                await self._reports.ack(ids)
+            else:
+                await self._reports.requeue(ids, verdict.requeue)
+            await self._reports.turn_ended(row)
+
+        await self._or_stop(settle(), grace_s=STOP_REPORT_S)
+        await self._draw_conclusions(verdict)
+
+    async def _draw_conclusions(self, verdict: Verdict) -> None:
+        """Decide how long to rest before the next turn."""
+        self._failures = 0 if verdict.requeue in (None, "cancelled") else self._failures + 1
+        match verdict.requeue:
+            case "needs_login":
+                self._login.refused()
+                self._live.notice(f"The API refused the login: {verdict.note}")
+            case "rate_limited":
+                self._rest_until_ms = verdict.limited_until_ms or _now_ms()
+                self._limited = True
+                self._live.notice(f"Rate limited until {rfc3339(self._rest_until_ms)}.")
+                await self._or_stop(self._reports.rate_limited(self._rest_until_ms))
+            case "overloaded":
+                self._rest(OVERLOADED_FIRST_S, OVERLOADED_CAP_S)
+            case "failed":
+                self._rest(FAILED_FIRST_S, FAILED_CAP_S)
+            case "cancelled":
+                self._note = CANCELLED_NOTE
+            case _:
+                pass
+
+    def _rest(self, first_s: float, cap_s: float) -> None:
+        rest_s = min(cap_s, first_s * 2.0 ** min(self._failures - 1, 16))
+        self._rest_until_ms = _now_ms() + round(rest_s * 1000)
+        self._live.notice(f"The turn failed; the next one starts in {rest_s:.0f} s.")
+
+    async def _budget_until(self) -> TimeMs | None:
+        """When the budget has room again; None while it has. The operator is told once each time it runs out."""
+        limits = self._agent.configuration().limits
+        if limits.budget_tokens is None and limits.budget_turns is None:
+            return None
+        window_ms = limits.budget_hours * 3_600_000
+        spent = self._agent.stats.spent(_now_ms() - window_ms)
+        over_turns = limits.budget_turns is not None and spent.turns >= limits.budget_turns
+        over_tokens = limits.budget_tokens is not None and spent.tokens >= limits.budget_tokens
+        if not (over_turns or over_tokens) or spent.first_started_at is None:
+            self._over_budget = False
+            return None
+        until = parse_rfc3339(spent.first_started_at) + window_ms
+        if not self._over_budget:
+            self._over_budget = True
+            text = (
+                f"My budget of {limits.budget_hours} h is used up: {spent.turns} turns, {spent.tokens} tokens."
+                f" I rest until there is room, from {rfc3339(until)} on; messages wait."
+            )
+            self._live.notice(text)
+            with contextlib.suppress(DaemonAway, DaemonRefused):
+                await self._or_stop(
+                    self._daemon.tool("send", waits_s=0, away_s=TELL_OPERATOR_S, to="operator", body=text)
+                )
+        return until
+
+    async def _tell_login(self, logged_in: bool) -> None:
+        if self._login_told != logged_in:
+            self._login_told = logged_in
+            await self._or_stop(self._reports.login(logged_in))
+
+    def _idle_left_s(self) -> float:
+        return self._surroundings.idle_minutes * 60 - (time.monotonic() - self._used_at)
+
+    async def _shrunk(self) -> bool:
+        """Give the CLI back; whether the process should start over to lose what the SDK takes."""
+        await self._give_cli_back()
+        self._used_at = time.monotonic()
+        return sdk_loaded() and not self._login_flow.active
+
+    async def _give_cli_back(self) -> None:
+        if self._agent.connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_CLI_S):
+                    await self._agent.busy.acquire()
+                    self._agent.busy.release()
+            await self._agent.put_down_locked(at_once=self._stopping.is_set())
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        self._stirred.set()
+        if self._agent.in_turn:
+            asyncio.get_running_loop().call_later(STOP_FINISH_S, self._agent.interrupt, "stopping")
+
+    def _set_paused(self, paused: bool) -> None:
+        if paused != self._paused:
+            self._paused = paused
+            self._stirred.set()
+
+    def _end_rest(self) -> None:
+        """Another model may have what this one has not: room, or no limit."""
+        self._rest_until_ms = 0
+        self._stirred.set()
+
+    async def _stir_or(self, seconds: float) -> bool:
+        """Whether something stirred the loop before the time was over."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stirred.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _or_stop(self, work: Coroutine[Any, Any, _Result], *, grace_s: float = 0.0) -> _Result | None:
+        """Wait for this, but once the harness is being stopped no longer than the grace; then None."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and grace_s:
+                await asyncio.wait({task}, timeout=grace_s)
+            if task.done():
+                return task.result()
+            return None
+        finally:
+            stopping.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,53 @@
+"""What the harness tells the daemon about messages, turns and badges: in order, never lost, safe to repeat."""
+
+from typing import Any
+
+import msgspec
+import structlog
+
+from hive.clock import TimeMs, rfc3339
+from hive.harness.connection import Connection, DaemonRefused, fresh_key
+from hive.harness.stats import TurnRow
+
+log = structlog.get_logger()
+
+
+class Reports:
+    """Each report goes on until the daemon has it; one it refuses is logged and left."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def ack(self, ids: list[int]) -> None:
+        """The turn with these messages ended well."""
+        if ids:
+            await self._tell("ack", ids=ids)
+
+    async def requeue(self, ids: list[int], reason: str) -> None:
+        """Give them back."""
+        if ids:
+            await self._tell("requeue", ids=ids, reason=reason)
+
+    async def turn_started(self, *, model: str | None, wake_from: str, ids: list[int]) -> None:
+        await self._tell("turn_started", model=model, wake_from=wake_from, message_ids=ids)
+
+    async def turn_ended(self, row: TurnRow) -> None:
+        """Every column, unknown ones as null."""
+        await self._tell_whole("turn_ended", msgspec.structs.asdict(row))
+
+    async def rate_limited(self, until: TimeMs | None) -> None:
+        """The badge, with the time it ends; None takes it away."""
+        await self._tell_whole("rate_limited", {"until": None if until is None else rfc3339(until)})
+
+    async def login(self, logged_in: bool) -> None:
+        """Whether the CLI can speak to the API."""
+        await self._tell("login", logged_in=logged_in)
+
+    async def _tell(self, cmd: str, **fields: Any) -> None:
+        await self._tell_whole(cmd, {name: value for name, value in fields.items() if value is not None})
+
+    async def _tell_whole(self, cmd: str, fields: dict[str, Any]) -> None:
+        try:
+            await self._connection.call(cmd, key=fresh_key(), whole=fields)
+        except DaemonRefused as refused:
+            log.warning("harness.report_refused", report=cmd, error=str(refused))

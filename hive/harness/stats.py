@@ -1,0 +1,96 @@
+"""One row per turn in the agent's own SQLite file, and what the budget counts. A failure here never stops a turn."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import msgspec
+
+from hive.clock import TimeMs, rfc3339
+from hive.harness.surroundings import TURN_STATS_FILE
+
+KEEP_DAYS = 90
+DAY_MS = 24 * 3600 * 1000
+BUSY_TIMEOUT_MS = 2_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS turn_stats (
+    model TEXT, wake_from TEXT, result_kind TEXT, started_at TEXT, ended_at TEXT, duration_ms INTEGER,
+    input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_creation_tokens INTEGER,
+    tool_call_count INTEGER, tool_calls_json TEXT, open_threads_count INTEGER, open_reminders_count INTEGER, note TEXT
+)
+"""
+
+
+class TurnRow(msgspec.Struct, kw_only=True):
+    """The columns, in order. Unknown is None, never 0; times are RFC 3339 in UTC."""
+
+    model: str | None = None
+    wake_from: str | None = None
+    result_kind: str | None = None
+    """`ok`, `failed` or `prompt_too_long`."""
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_ms: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    tool_call_count: int | None = None
+    tool_calls_json: str | None = None
+    open_threads_count: int | None = None
+    open_reminders_count: int | None = None
+    note: str | None = None
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """What the turns since some time used."""
+
+    turns: int
+    tokens: int
+    first_started_at: str | None
+
+
+class TurnStats:
+    """The file; opened for each use, because the agent may delete, lock or spoil it at any time."""
+
+    def __init__(self, state: Path) -> None:
+        self._path = state / TURN_STATS_FILE
+
+    def record(self, row: TurnRow, now: TimeMs) -> str | None:
+        """Add a row and sweep those older than 90 days; returns what went wrong, for the log."""
+        oldest = rfc3339(now - KEEP_DAYS * DAY_MS)
+        try:
+            with self._open() as database:
+                marks = ", ".join("?" * len(row.__struct_fields__))
+                database.execute(f"INSERT INTO turn_stats VALUES ({marks})", msgspec.structs.astuple(row))
+                database.execute("DELETE FROM turn_stats WHERE started_at < ?", (oldest,))
+        except (apsw.Error, OSError) as error:
+            return str(error)
+        return None
+
+    def spent(self, since: TimeMs) -> Spent:
+        """Turns and tokens since then; nothing where the file cannot be read."""
+        count = (
+            "SELECT count(*), coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
+            " + coalesce(cache_read_tokens, 0) + coalesce(cache_creation_tokens, 0)), 0), min(started_at)"
+            " FROM turn_stats WHERE started_at >= ?"
+        )
+        try:
+            with self._open() as database:
+                rows = database.execute(count, (rfc3339(since),)).fetchall()
+            turns, tokens, first = msgspec.convert(rows[0], tuple[int, int, str | None])
+        except (apsw.Error, OSError, msgspec.ValidationError):
+            return Spent(turns=0, tokens=0, first_started_at=None)
+        return Spent(turns=turns, tokens=tokens, first_started_at=first)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[apsw.Connection]:
+        database = apsw.Connection(str(self._path))
+        try:
+            database.set_busy_timeout(BUSY_TIMEOUT_MS)
+            database.execute(_SCHEMA)
+            yield database
+        finally:
+            database.close()

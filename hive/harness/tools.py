@@ -1,0 +1,250 @@
+"""The tools that hive gives the model: names, schemas and requests. Knows no SDK; `mcp_server` serves the list."""
+
+from typing import Any
+
+import msgspec
+
+from hive.harness import framing
+from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
+
+RECV_CAP_S = 180
+"""The daemon parks a recv no longer than this."""
+LIFECYCLE_WAIT_S = 20 * 60
+"""start, restart, kill and update answer when the act is done; a build takes minutes."""
+AWAY_S = 60.0
+"""How long a tool goes on trying while the daemon is away, before it tells the model."""
+
+WAIT_SECONDS = {
+    "type": "integer",
+    "minimum": 0,
+    "maximum": RECV_CAP_S,
+    "description": (
+        "Absent or 0: look and return at once. A positive number: park for up to that many seconds (at most 180) and"
+        " return the moment a message arrives. Park with 180; never use a shell sleep."
+    ),
+}
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool: its name is also the request's."""
+
+    name: str
+    description: str
+    properties: dict[str, Any] = {}
+    required: tuple[str, ...] = ()
+    waits_s: float = 0.0
+    """How long the daemon may take to answer."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "object",
+            "properties": self.properties,
+            "required": list(self.required),
+            "additionalProperties": False,
+        }
+
+
+def _text(description: str) -> dict[str, Any]:
+    return {"type": "string", "description": description}
+
+
+def _number(description: str, **bounds: int) -> dict[str, Any]:
+    return {"type": "integer", "description": description, **bounds}
+
+
+_QUESTION = {
+    "question": _text("The question, complete in itself: the reader sees nothing of your conversation."),
+    "options": {"type": "array", "items": {"type": "string"}, "description": "Answers to choose from."},
+    "multi": {"type": "boolean", "description": "Any number of the options may be chosen. Default: one."},
+    "ttl_seconds": _number("Resolve as [expired] after so many seconds. Absent: wait for ever.", minimum=1),
+}
+_AGENT = {"name": _text("The agent's name.")}
+
+AGENT_TOOLS = (
+    Tool(
+        name="send",
+        description='Send a message to another agent, to "manager", to "operator", or to "*" for every agent.',
+        properties={
+            "to": _text("Recipient's name."),
+            "body": _text("What to say."),
+            "in_reply_to": _number("Id of the message this answers."),
+        },
+        required=("to", "body"),
+    ),
+    Tool(
+        name="recv",
+        description="Take the next messages from your inbox. They count as handled when this turn ends.",
+        properties={
+            "wait_seconds": WAIT_SECONDS,
+            "max": _number("How many to take at most. Default 1.", minimum=1, maximum=32),
+        },
+        waits_s=RECV_CAP_S,
+    ),
+    Tool(
+        name="recent",
+        description="Read the newest messages addressed to you again, handled or not, without taking any.",
+        properties={"limit": _number("How many. Default 10.", minimum=1)},
+    ),
+    Tool(
+        name="ask_operator",
+        description=(
+            "Ask the human operator. Returns the question's id at once; the answer comes to your inbox later as an"
+            " operator_answered event. Do not wait for it: end your turn, or go on with other work."
+        ),
+        properties=_QUESTION,
+        required=("question",),
+    ),
+    Tool(
+        name="ask",
+        description=(
+            "Ask another agent a question that it must answer. Returns the question's id at once; the answer comes to"
+            " your inbox as an operator_answered event that names who answered."
+        ),
+        properties={"to": _text("The agent to ask."), **_QUESTION},
+        required=("to", "question"),
+    ),
+    Tool(
+        name="answer",
+        description="Answer a question that was put to you (a question_asked event in your inbox).",
+        properties={"id": _number("The question's id."), "answer": _text("Your answer.")},
+        required=("id", "answer"),
+    ),
+    Tool(
+        name="open_threads",
+        description="List the questions that are still open: those you asked and those put to you.",
+    ),
+    Tool(
+        name="remind",
+        description=(
+            "Have a message come to your own inbox later, from system. Give delay_seconds or at. Use this instead of"
+            " waiting when something is due later."
+        ),
+        properties={
+            "message": _text("What to remind you of; write it for a reader who has forgotten."),
+            "delay_seconds": _number("Due in so many seconds.", minimum=1),
+            "at": _text("Due at this time, RFC 3339 with a zone, such as 2026-01-31T09:30:00Z."),
+        },
+        required=("message",),
+    ),
+    Tool(
+        name="set_status",
+        description="Show one short line of status to the operator, such as what you are working on. Empty clears it.",
+        properties={"text": _text("The line.")},
+        required=("text",),
+    ),
+)
+
+MANAGER_TOOLS = (
+    Tool(
+        name="request_spawn",
+        description=(
+            "Ask the operator to approve a new agent. Returns the approval's id at once; nothing happens until the"
+            " operator approves, and an approval_resolved event tells you how it went."
+        ),
+        properties={
+            "name": _text("The new agent's name: a-z, 0-9 and -, at most 32."),
+            "description": _text("Why, and what it will do. The operator decides by this."),
+        },
+        required=("name",),
+    ),
+    Tool(
+        name="request_apply_commit",
+        description=(
+            "Ask the operator to approve a commit of an agent's proposed configuration. The commit is fetched and"
+            " pinned now: what you change later needs a new request. An approval_resolved event tells you how it went."
+        ),
+        properties={
+            "agent": _text("Whose configuration."),
+            "commit_ref": _text("The commit in /agents/<agent>: a sha, branch or tag."),
+            "description": _text("What changes and why. The operator decides by this and the diff."),
+        },
+        required=("agent", "commit_ref"),
+    ),
+    Tool(
+        name="cancel_request",
+        description="Withdraw a request of yours that the operator has not decided yet.",
+        properties={"id": _number("The approval's id.")},
+        required=("id",),
+    ),
+    Tool(
+        name="start",
+        description="Start a stopped agent. Needs no approval.",
+        properties=_AGENT,
+        required=("name",),
+        waits_s=LIFECYCLE_WAIT_S,
+    ),
+    Tool(
+        name="restart",
+        description="Restart an agent. Needs no approval. What it was doing is requeued.",
+        properties=_AGENT,
+        required=("name",),
+        waits_s=LIFECYCLE_WAIT_S,
+    ),
+    Tool(
+        name="kill",
+        description="Stop an agent at once. Needs no approval. Its messages wait until it is started again.",
+        properties=_AGENT,
+        required=("name",),
+        waits_s=LIFECYCLE_WAIT_S,
+    ),
+    Tool(
+        name="update",
+        description="Rebuild an agent on its approved configuration. Needs no approval; harmless when up to date.",
+        properties=_AGENT,
+        required=("name",),
+        waits_s=LIFECYCLE_WAIT_S,
+    ),
+    Tool(name="list_agents", description="List all agents and their states."),
+    Tool(
+        name="logs",
+        description="Read the newest lines an agent's process printed. Use it when an agent crashes.",
+        properties={**_AGENT, "lines": _number("How many. Default 50.", minimum=1)},
+        required=("name",),
+    ),
+)
+
+
+def offered(manager: bool) -> tuple[Tool, ...]:
+    """The tools of an agent, or of the manager."""
+    return AGENT_TOOLS + MANAGER_TOOLS if manager else AGENT_TOOLS
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What the model reads."""
+
+    text: str
+    is_error: bool = False
+
+
+class Toolbox:
+    """Runs the model's calls. Messages that it takes belong to the turn and are settled with it."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self.taken: list[int] = []
+        """Ids that `recv` delivered since the turn began."""
+
+    async def run(self, tool: Tool, arguments: dict[str, Any]) -> Outcome:
+        """Make one request. A refusal is an error result with the daemon's own sentence."""
+        fields = {"limit": 10} if tool.name == "recent" else {"lines": 50} if tool.name == "logs" else {}
+        try:
+            reply = await self._daemon.tool(tool.name, waits_s=tool.waits_s, away_s=AWAY_S, **(fields | arguments))
+        except DaemonRefused as refused:
+            return Outcome(str(refused), is_error=True)
+        except DaemonAway:
+            return Outcome(
+                f"The hive daemon did not answer for {AWAY_S:.0f} s, so this may not have happened. Look before you"
+                " repeat it, or end your turn: hive tries again by itself.",
+                is_error=True,
+            )
+        away_s = reply.pop("daemon_away_s", None)
+        reply.pop("ok", None)
+        if tool.name == "recv":
+            self.taken.extend(row["id"] for row in reply.get("messages", []))
+        if "messages" in reply:
+            reply["messages"] = [framing.message(row) for row in reply["messages"]]
+        text = framing.encode(reply)
+        if away_s is not None:
+            text += f"\nThe hive daemon was away for {away_s} s; the call was repeated and counts once."
+        return Outcome(text)

@@ -1,0 +1,159 @@
+"""One turn on a live CLI: ask, listen, interrupt, compact once when the prompt is too long. Used by `agent`."""
+
+import asyncio
+
+from claude_agent_sdk import ResultMessage
+
+from hive.clock import SystemClock
+from hive.harness import verdict
+from hive.harness.claude import Claude, CliEnded, Interjection
+from hive.harness.tally import Tally
+from hive.harness.verdict import Verdict
+
+INTERRUPT_LIMIT_S = 15.0
+"""From an interrupt to the CLI's result; then the CLI is killed."""
+STOPPING_LIMIT_S = 4.0
+"""The same when the whole agent is being stopped: whoever stops it waits."""
+RATE_LIMIT_WAIT_S = 5.0
+"""A rate limit that ends sooner is left to the CLI; a longer one ends the turn, so that the loop parks with a badge."""
+
+CANCELLED = "cancelled"
+STOPPING = "stopping"
+TIME_LIMIT = "time_limit"
+RATE_LIMITED = "rate_limited"
+GIVE_UP = "give_up"
+"""The interrupt itself got no answer."""
+
+_now_ms = SystemClock().now_ms
+
+
+class Turn:
+    """Runs a prompt to its end. `interrupt` may come from any task at any time."""
+
+    def __init__(self, claude: Claude, tally: Tally, *, limit_s: float) -> None:
+        self._claude = claude
+        self._tally = tally
+        self._limit_s = limit_s
+        self._asked = False
+        self._early: str | None = None
+        self._why: str | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._interrupting: asyncio.Task[None] | None = None
+
+    async def run(self, prompt: str) -> Verdict:
+        """Ask and listen until the turn has ended, one way or another.
+
+        Raises:
+            CliEnded: process or stream ended; the caller needs a new client.
+        """
+        self._after(self._limit_s, TIME_LIMIT)
+        try:
+            end = await self._ask(prompt)
+            if end.result_kind == "prompt_too_long" and await self._compact():
+                end = await self._ask(prompt)
+        finally:
+            self._settle()
+        return end
+
+    async def compact(self) -> bool:
+        """Only shorten the conversation, in place of a prompt.
+
+        Raises:
+            CliEnded: process or stream ended.
+        """
+        self._after(self._limit_s, TIME_LIMIT)
+        try:
+            return await self._compact()
+        finally:
+            self._settle()
+
+    def interrupt(self, why: str) -> None:
+        """End the turn: `cancelled`, `stopping`, `rate_limited` or `time_limit`. Only the first reason counts."""
+        self._early = self._early or why
+        if self._asked:
+            self._claude.interject(why)
+
+    def _settle(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._interrupting is not None:
+            self._interrupting.cancel()
+
+    async def _ask(self, prompt: str) -> Verdict:
+        await self._claude.ask(prompt)
+        self._asked = True
+        if self._early is not None:
+            # It came before there was anything to interrupt.
+            self._claude.interject(self._early)
+        return self._judge(await self._result())
+
+    async def _compact(self) -> bool:
+        """Shorten the conversation; whether it worked. The CLI reports a failure as a success with other words."""
+        self._tally.compacted = False
+        await self._claude.ask("/compact", command=True)
+        await self._result()
+        return self._tally.compacted and self._why is None
+
+    async def _result(self) -> ResultMessage:
+        while True:
+            said = await self._claude.next()
+            if isinstance(said, Interjection):
+                await self._heed(str(said))
+                continue
+            now_ms = _now_ms()
+            self._tally.see(said, now_ms)
+            if isinstance(said, ResultMessage):
+                return said
+            until = self._tally.limited_until_ms
+            if until is not None and until - now_ms > RATE_LIMIT_WAIT_S * 1000 and self._why is None:
+                await self._heed(RATE_LIMITED)
+
+    async def _heed(self, why: str) -> None:
+        if why == GIVE_UP:
+            await self._claude.put_down(at_once=True)
+            raise Interrupted(self._why_verdict())
+        if self._why is None:
+            self._why = why
+            # The control request waits for the CLI, and the CLI for nobody else meanwhile: listen on.
+            self._interrupting = asyncio.create_task(self._claude.interrupt())
+            self._after(STOPPING_LIMIT_S if why == STOPPING else INTERRUPT_LIMIT_S, GIVE_UP)
+
+    def _after(self, delay_s: float, why: str) -> None:
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, self._claude.interject, why))
+
+    def _judge(self, result: ResultMessage) -> Verdict:
+        if not result.is_error:
+            return verdict.OK
+        if self._why is not None:
+            return self._why_verdict()
+        return verdict.of_error(
+            result.result or "; ".join(result.errors or []) or result.subtype,
+            status=result.api_error_status,
+            reason=result.terminal_reason,
+            limited_until_ms=self._tally.limited_until_ms,
+            now_ms=_now_ms(),
+        )
+
+    def _why_verdict(self) -> Verdict:
+        match self._why:
+            case "time_limit":
+                return verdict.failed(f"The turn was cancelled: it took longer than {self._limit_s / 60:g} minutes.")
+            case "rate_limited":
+                return Verdict(
+                    result_kind="failed",
+                    requeue="rate_limited",
+                    note="The API refused the request: rate limit.",
+                    limited_until_ms=self._tally.limited_until_ms,
+                )
+            case "stopping":
+                return verdict.failed("The turn was interrupted: the agent is being stopped.", requeue="stopping")
+            case _:
+                return verdict.failed("The operator cancelled the turn.", requeue="cancelled")
+
+
+class Interrupted(CliEnded):
+    """The turn was interrupted and the CLI had to be killed for it."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.note or "interrupted")
+        self.verdict = verdict

@@ -1,0 +1,205 @@
+"""A daemon's side of the agent socket, small and in memory: what the harness talks to in these tests."""
+
+import collections
+import json
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+DEADLINE_S = 60.0
+REFUSED_NAME = "nobody"
+
+
+class Peer:
+    """Serves one agent socket. `down` and `up` are a daemon's restart: connections break, what was decided stays."""
+
+    def __init__(self, path: Path, *, name: str = "coder", manager: bool = False) -> None:
+        self.path = path
+        self.name = name
+        self.manager = manager
+        self.changed = threading.Condition()
+        self.waiting: collections.deque[dict[str, Any]] = collections.deque()
+        self.in_flight: dict[int, dict[str, Any]] = {}
+        self.acked: list[int] = []
+        self.requeued: list[tuple[list[int], str]] = []
+        self.requests: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
+        self.controls: collections.deque[dict[str, Any]] = collections.deque()
+        self.paused = False
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._next_id = 0
+        self._server: _Server | None = None
+        self.up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server = _Server(str(self.path), self)
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def down(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+            server.hang_up()
+        with self.changed:
+            self.changed.notify_all()
+
+    def put(self, body: str, *, sender: str = "operator") -> int:
+        """A message into the inbox."""
+        with self.changed:
+            self._next_id += 1
+            row = {"id": self._next_id, "at": "2026-01-31T09:30:00.000Z", "from": sender, "body": body}
+            self.waiting.append(row)
+            self.changed.notify_all()
+            return self._next_id
+
+    def control(self, action: str, value: str | None = None) -> None:
+        with self.changed:
+            self.controls.append({"action": action} | ({} if value is None else {"value": value}))
+            self.changed.notify_all()
+
+    def pause(self, paused: bool) -> None:
+        with self.changed:
+            self.paused = paused
+            self.changed.notify_all()
+
+    def wait_for(self, what: Callable[[], Any], *, seconds: float = DEADLINE_S) -> Any:
+        """Until `what` is true; fails with what happened so far."""
+        with self.changed:
+            if not self.changed.wait_for(what, timeout=seconds):
+                seen = [{k: v for k, v in one.items() if k != "lines"} for one in self.requests[-30:]]
+                raise AssertionError(
+                    f"nothing of the kind within {seconds} s; last requests: {seen}; {self.lines[-5:]}"
+                )
+            return what()
+
+    def got(self, cmd: str) -> list[dict[str, Any]]:
+        """The requests of one kind so far."""
+        return [request for request in self.requests if request.get("cmd") == cmd]
+
+    def ended(self, count: int = 1) -> list[dict[str, Any]]:
+        """Wait for so many ended turns and return them."""
+        self.wait_for(lambda: len(self.got("turn_ended")) >= count)
+        return self.got("turn_ended")
+
+    def seen(self, type: str) -> list[dict[str, Any]]:
+        """The live lines of one type so far."""
+        return [line for line in self.lines if line["type"] == type]
+
+    def answer(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
+        key = request.get("key")
+        with self.changed:
+            self.requests.append(request)
+            if key in self._answers:
+                return self._answers[key]
+            reply = self._decide(request, alive)
+            if key is not None:
+                self._answers[key] = reply
+            self.changed.notify_all()
+            return reply
+
+    def _decide(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
+        match request["cmd"]:
+            case "recv":
+                return self._recv(request, alive)
+            case "next_control":
+                was = self.paused
+                self.changed.wait_for(
+                    lambda: self.controls or self.paused != was or not alive(), timeout=request["wait_seconds"]
+                )
+                found = {"control": self.controls.popleft()} if self.controls else {}
+                return {"ok": True, "paused": self.paused, **found}
+            case "ack":
+                for id in request["ids"]:
+                    self.in_flight.pop(id, None)
+                    self.acked.append(id)
+            case "requeue":
+                rows = [self.in_flight.pop(id) for id in request["ids"] if id in self.in_flight]
+                self.waiting.extendleft(reversed([row | {"redelivered": True} for row in rows]))
+                self.requeued.append((request["ids"], request["reason"]))
+            case "whoami":
+                return {"ok": True, "name": self.name, "manager": self.manager, "paused": self.paused, "wanted": True}
+            case "send" if request["to"] == REFUSED_NAME:
+                return {"ok": False, "error": f'There is no agent "{REFUSED_NAME}".'}
+            case "send" | "ask" | "ask_operator" | "remind" | "request_spawn":
+                self._next_id += 1
+                return {"ok": True, "id": self._next_id}
+            case "open_threads":
+                return {"ok": True, "threads": [{"id": 1}]}
+            case "count_pending_reminders":
+                return {"ok": True, "count": 2}
+            case "recent":
+                return {"ok": True, "messages": list(self.waiting)}
+            case "live":
+                self.lines.extend(request["lines"])
+        return {"ok": True}
+
+    def _recv(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
+        self.changed.wait_for(
+            lambda: self.waiting or self.paused or not alive(), timeout=request.get("wait_seconds", 0)
+        )
+        taken = []
+        while alive() and self.waiting and not self.paused and len(taken) < request.get("max", 1):
+            row = self.waiting.popleft()
+            self.in_flight[row["id"]] = row
+            taken.append(row)
+        return {"ok": True, "messages": taken, "remaining": len(self.waiting), "paused": self.paused}
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: str, peer: Peer) -> None:
+        self.peer = peer
+        self.open: set[socket.socket] = set()
+        super().__init__(path, _Handler)
+
+    def hang_up(self) -> None:
+        for connection in list(self.open):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        deadline = time.monotonic() + 5
+        while self.open and time.monotonic() < deadline:
+            with self.peer.changed:
+                self.peer.changed.notify_all()
+            time.sleep(0.01)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A harness that is killed breaks its connections."""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        self.server.open.add(self.request)
+        try:
+            for line in self.rfile:
+                reply = self.server.peer.answer(json.loads(line), self._alive)
+                self.wfile.write(json.dumps(reply).encode() + b"\n")
+        finally:
+            self.server.open.discard(self.request)
+
+    def _alive(self) -> bool:
+        try:
+            return bool(self.request.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False

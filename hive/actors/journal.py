@@ -12,8 +12,8 @@ import pykka
 import structlog
 
 from hive.clock import Clock, DurationMs, TimeMs
-from hive.deciders import Command, decide
-from hive.deciders.draft import Answered
+from hive.deciders import decide
+from hive.deciders.draft import Answered, Command
 from hive.errors import HiveError, Unavailable
 from hive.events import AnyEvent
 from hive.events.base import Seq
@@ -166,7 +166,7 @@ class Journal(pykka.ThreadingActor):
             outcome = self._decided(submission)
         except HiveError as refusal:
             outcome = refusal
-        except Exception as bug:  # noqa: BLE001  # One caller's broken command must not end everybody's writer.
+        except Exception as bug:  # One caller's broken command must not end everybody's writer.
             log.exception("journal.rule_failed", command=type(submission.command).__name__)
             outcome = bug
         answers = self._answers.get(door)
@@ -183,15 +183,13 @@ class Journal(pykka.ThreadingActor):
         now = max(self._clock.now_ms(), self._last_ms)
         self._last_ms = now
         decision = decide(command, self._hive, now)
-        answer = None
-        if isinstance(decision, Answered):
-            decision, answer = decision.events, decision.answer
-        first = self._hive.seq + 1 if decision else self._hive.seq
-        for event in decision:
+        events, answer = decision if isinstance(decision, Answered) else Answered(decision)
+        first = self._hive.seq + 1 if events else self._hive.seq
+        for event in events:
             self._append(event, now, by)
-        if key is not None and decision:
-            self._append(CommandKeyed(key=full_key, first_seq=first, count=len(decision)), now, by)
-        return answer if isinstance(answer, HiveError) else Decided(tuple(decision), first, answer)
+        if key is not None and events:
+            self._append(CommandKeyed(key=full_key, first_seq=first, count=len(events)), now, by)
+        return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
 
     def _append(self, event: AnyEvent, now: TimeMs, by: str) -> None:
         recorded = Recorded(self._hive.seq + 1, now, event, by)

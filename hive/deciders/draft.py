@@ -1,6 +1,6 @@
 """What every rule works with: commands, and a draft that numbers what is written within one decision."""
 
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,18 +23,17 @@ LABEL_MAX_CHARS = 500
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all commands. A rule decides one, purely: no clock, no I/O, no randomness."""
 
-    mutates: ClassVar[bool] = True
     by: By
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Answered(NamedTuple):
     """A decision whose answer is more than its events.
 
     A HiveError as the answer refuses the command, and the events are kept all the same.
     """
 
     events: list[AnyEvent]
-    answer: Any
+    answer: Any = None
 
 
 Decision = list[AnyEvent] | Answered

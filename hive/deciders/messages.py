@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from hive.clock import TimeMs
 from hive.deciders.draft import Answered, Command, Decision, Draft, checked_text, living
 from hive.errors import LimitReached, NotFound, Refused
@@ -29,7 +31,7 @@ FAILED_DELIVERIES_MAX = 5
 COUNTED_REASONS: Final = frozenset({"failed", "prompt_too_long", "incarnation_died", "crashed"})
 """Ends of a delivery that are the message's possible fault."""
 UNCOUNTED_REASONS: Final = frozenset(
-    {"rate_limited", "needs_login", "overloaded", "paused", "cancelled", "stopping", "stopped", "killed"}
+    {"rate_limited", "needs_login", "overloaded", "paused", "cancelled", "stopping", "stopped", "killed", "lost"}
 )
 """Ends that are not."""
 
@@ -49,10 +51,8 @@ class Recv(Command, frozen=True, kw_only=True):
     agent: AgentName
     limit: int = 1
     incarnation: str | None = None
-
-
-class Received(Answered, frozen=True):
-    """`answer`: the letters taken; how many more wait."""
+    holding: tuple[MessageId, ...] | None = None
+    """What the harness still works on; None: it does not say."""
 
 
 class Ack(Command, frozen=True, kw_only=True):
@@ -104,13 +104,22 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
     ]
 
 
-def recv(command: Recv, hive: Hive, _: TimeMs) -> Decision:
-    """Deliver the oldest waiting messages; those that were requeued come first, in their old order."""
-    letters = hive.messages.waiting(command.agent, max(1, min(command.limit, RECV_MAX)))
-    agent, incarnation = command.agent, command.incarnation
-    events = [MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters]
-    remaining = hive.messages.waiting_count(agent) - len(letters)
-    return Received([*events], (letters, remaining))
+def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
+    """Deliver the oldest waiting messages; those that were requeued come first, in their old order.
+
+    The answer is the letters taken and how many more wait. What this incarnation was given before and does not hold, as a
+    recv whose reply was lost would leave it, is put back first.
+    """
+    agent, incarnation, limit = command.agent, command.incarnation, max(1, min(command.limit, RECV_MAX))
+    draft = Draft(hive, now)
+    lost = _lost(command, hive)
+    for letter in lost:
+        put_back(draft, letter, "lost")
+    waiting = hive.messages.waiting(agent, limit)
+    letters = [*(msgspec.structs.replace(letter, redelivered=True) for letter in lost), *waiting][:limit]
+    draft.add(*(MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters))
+    remaining = hive.messages.waiting_count(agent) + len(lost) - len(letters)
+    return Answered(draft.events, (letters, remaining))
 
 
 def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
@@ -197,6 +206,14 @@ def _not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
 def _refuse_full(hive: Hive, to: str) -> None:
     if hive.messages.waiting_count(to) >= WAITING_MAX:
         raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
+
+
+def _lost(command: Recv, hive: Hive) -> list[Letter]:
+    if command.holding is None or command.incarnation is None:
+        return []
+    held = set(command.holding)
+    given = hive.messages.in_flight(command.agent)
+    return [letter for letter in given if letter.incarnation == command.incarnation and letter.id not in held]
 
 
 def _in_flight(hive: Hive, agent: AgentName, ids: tuple[MessageId, ...]) -> list[Letter]:

@@ -1,0 +1,310 @@
+"""One agent's lifecycle: acts come one after another, each decided first, done under a guard, recorded last."""
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import pykka
+import structlog
+
+import hive
+from hive.actors.doors import ThreadDoor
+from hive.actors.provision import Provisioner
+from hive.actors.transient_guard import TransientGuard
+from hive.clock import Clock, TimeMs
+from hive.deciders.destroy import RecordDestroyed
+from hive.deciders.draft import Command
+from hive.deciders.lifecycle import (
+    BeginAct,
+    RecordActFailed,
+    RecordCrash,
+    RecordKilled,
+    RecordRebuilt,
+    RecordStarted,
+    RecordStopped,
+)
+from hive.errors import HiveError, NotFound, Unavailable
+from hive.events.agents import Act, StartReason
+from hive.events.base import By, actor
+from hive.events.transient import TransientKind
+from hive.names import AgentName
+from hive.projections import agents as roster
+from hive.runtimes.protocol import Bind, Ended, Exit, NeverRan, Running
+
+log = structlog.get_logger()
+
+STOP_GRACE_S = 10.0
+"""For a turn to be interrupted and its messages put back, before the container is killed."""
+
+TRANSIENTS: Final[dict[Act, TransientKind]] = {
+    "spawn": "spawning",
+    "start": "starting",
+    "stop": "stopping",
+    "kill": "stopping",
+    "restart": "restarting",
+    "rebuild": "rebuilding",
+    "destroy": "destroying",
+}
+
+
+class Ticket(concurrent.futures.Future[None]):
+    """Done when the act is; holds its error when it failed."""
+
+
+class Do(msgspec.Struct, frozen=True):
+    """Message: do this act when the ones before it are over."""
+
+    agent: AgentName
+    act: Act
+    by: By
+    ticket: Ticket
+    purge: bool = False
+    graceful: bool = True
+
+
+class ContainerEnded(msgspec.Struct, frozen=True):
+    """Message: the crash watch found the container of this incarnation ended."""
+
+    agent: AgentName
+    ended: Ended
+
+
+class GoDown(msgspec.Struct, frozen=True):
+    """Message: the hive stops; stay wanted, so that the next daemon starts it."""
+
+    agent: AgentName
+    ticket: Ticket
+
+
+class _RestartDue(msgspec.Struct, frozen=True):
+    """To itself: the wait after a crash is over."""
+
+    at: TimeMs
+
+
+Message = Do | ContainerEnded | GoDown | _RestartDue
+
+
+class Agent(pykka.ThreadingActor):
+    """Serialises what happens to one container; messages never wait for it, they go through the journal.
+
+    A crash loses nothing: the next one finds in the roster what was decided and has no outcome, and does it again.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(self, name: AgentName, door: ThreadDoor, provisioner: Provisioner, clock: Clock):
+        super().__init__()
+        self._name = name
+        self._door = door
+        self._provisioner = provisioner
+        self._runtime = provisioner.runtime
+        self._record = provisioner.paths.record(name)
+        self._clock = clock
+        self._by = actor("agent")
+        self._cancel_restart: Callable[[], None] = lambda: None
+
+    def on_start(self) -> None:
+        try:
+            self._recover()
+        except HiveError as error:
+            log.warning("agent.not_recovered", agent=self._name, error=str(error))
+
+    def on_receive(self, message: Message) -> None:
+        match message:
+            case Do(ticket=ticket):
+                self._answered(ticket, lambda: self._do(message))
+            case GoDown(ticket=ticket):
+                self._answered(ticket, self._go_down)
+            case ContainerEnded(ended=ended):
+                self._crashed(ended)
+            case _RestartDue(at=at):
+                self._restart_after_crash(at)
+
+    def on_failure(self, *_: object) -> None:
+        self._refuse_waiting()
+
+    def on_stop(self) -> None:
+        self._cancel_restart()
+        self._refuse_waiting()
+
+    # What others ask for
+
+    def _answered(self, ticket: Ticket, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except HiveError as error:
+            ticket.set_exception(error)
+        except Exception as bug:
+            ticket.set_exception(bug)
+            raise
+        else:
+            ticket.set_result(None)
+
+    def _do(self, message: Do) -> None:
+        begin = BeginAct(by=message.by, agent=self._name, act=message.act, purge=message.purge)
+        act = self._door.ask(begin).answer
+        if act is not None:
+            self._carry_out(act, message.by, purge=message.purge, graceful=message.graceful)
+
+    def _carry_out(self, act: Act, by: By, *, purge: bool = False, graceful: bool = True) -> None:
+        """Raises HiveError: the act failed, and that is recorded."""
+        self._cancel_restart()
+        with self._guard(TRANSIENTS[act], by):
+            try:
+                match act:
+                    case "spawn" | "start":
+                        self._start(act, by)
+                    case "stop":
+                        self._stop(by, STOP_GRACE_S if graceful else 0)
+                    case "kill":
+                        self._runtime.kill(self._record)
+                        self._door.ask(RecordKilled(by=by, agent=self._name))
+                    case "restart":
+                        self._stop_if_running(by)
+                        self._start("restart", by)
+                    case "rebuild":
+                        self._rebuild(by)
+                    case "destroy":
+                        self._destroy(by, purge)
+            except (HiveError, OSError) as error:
+                self._door.ask(RecordActFailed(by=by, agent=self._name, act=act, error=str(error)))
+                raise error if isinstance(error, HiveError) else Unavailable(f"{act} failed: {error}") from error
+
+    # The acts
+
+    def _start(self, reason: StartReason, by: By) -> None:
+        self._runtime.kill(self._record)  # What a daemon that died in the middle may have left.
+        revision = self._provisioner.wanted(self._name)
+        row, mounts = self._row()
+        container, file = self._provisioner.container(row, mounts, self._binds(), revision)
+        running = self._runtime.start(container)
+        started = RecordStarted(
+            by=by,
+            agent=self._name,
+            incarnation=running.incarnation,
+            reason=reason,
+            revision=revision,
+            harness_version=hive.__version__,
+            recipients=file.allowed_recipients,
+        )
+        self._door.ask(started)
+
+    def _binds(self) -> tuple[Bind, ...]:
+        """Folders of the hive that this agent sees beside its own."""
+        return ()
+
+    def _stop(self, by: By, grace_s: float) -> None:
+        ended = self._runtime.stop(self._record, grace_s=grace_s)
+        how = "was not running" if ended is None else ended.reason()
+        self._door.ask(RecordStopped(by=by, agent=self._name, exit=how))
+
+    def _stop_if_running(self, by: By) -> None:
+        if self._row()[0].running:
+            self._stop(by, STOP_GRACE_S)
+
+    def _rebuild(self, by: By) -> None:
+        revision = self._provisioner.wanted(self._name)
+        try:
+            self._provisioner.repositories.generation(self._name, revision)
+        except HiveError as error:
+            self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=False, revision=revision, error=str(error)))
+            raise
+        row, _ = self._row()
+        if row.running or row.wanted_running:
+            self._stop_if_running(by)
+            self._start("rebuild", by)
+        self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision))
+
+    def _destroy(self, by: By, purge: bool) -> None:
+        self._runtime.stop(self._record, grace_s=STOP_GRACE_S)
+        if purge:
+            self._provisioner.wipe(self._name)
+        self._door.ask(RecordDestroyed(by=by, agent=self._name, purge=purge))
+
+    def _go_down(self) -> None:
+        if self._row()[0].running:
+            with self._guard("stopping", self._by):
+                self._stop(self._by, STOP_GRACE_S)
+
+    # What happens by itself
+
+    def _recover(self) -> None:
+        row, _ = self._row()
+        if row.act is not None:
+            self._carry_out(row.act, self._by, purge=row.act_purges)
+        elif row.running:
+            self._take_over(row)
+        elif row.restart_ms is not None:
+            self._await_restart(row.restart_ms)
+        elif row.wanted_running and row.failure is None:
+            self._start_guarded("boot")
+
+    def _take_over(self, row: roster.Agent) -> None:
+        match self._runtime.status(self._record):
+            case Running(incarnation=incarnation) if incarnation == row.incarnation:
+                log.info("agent.found_again", agent=self._name, incarnation=incarnation)
+            case Ended(incarnation=incarnation) as ended if incarnation == row.incarnation:
+                self._crashed(ended)
+            case NeverRan():
+                self._door.ask(RecordStopped(by=self._by, agent=self._name, exit="the host was restarted"))
+                self._start_guarded("boot")
+            case _:
+                self._runtime.kill(self._record)
+                self._crashed(Ended(incarnation=row.incarnation or "", exit=Exit()))
+
+    def _crashed(self, ended: Ended) -> None:
+        how = ended.exit
+        crash = RecordCrash(
+            by=self._by,
+            agent=self._name,
+            incarnation=ended.incarnation,
+            reason=how.reason(),
+            code=how.code,
+            signal=how.signal,
+            out_of_memory=how.out_of_memory,
+            ended_ms=how.at_ms,
+        )
+        if self._door.ask(crash).events:
+            row, _ = self._row()
+            if row.restart_ms is not None:
+                self._await_restart(row.restart_ms)
+
+    def _await_restart(self, at: TimeMs) -> None:
+        self._cancel_restart()
+        self._cancel_restart = self._clock.call_at(at, lambda: self._tell_itself(_RestartDue(at)))
+
+    def _restart_after_crash(self, at: TimeMs) -> None:
+        row, _ = self._row()
+        if row.restart_ms == at and not row.running:
+            self._start_guarded("crash")
+
+    def _start_guarded(self, reason: StartReason) -> None:
+        with self._guard("restarting" if reason == "crash" else "starting", self._by):
+            try:
+                self._start(reason, self._by)
+            except (HiveError, OSError) as error:
+                failed: Command = RecordActFailed(by=self._by, agent=self._name, act="start", error=str(error))
+                self._door.ask(failed)
+
+    def _guard(self, kind: TransientKind, by: By) -> Any:
+        return TransientGuard.hold(self._door, self._clock, self._name, kind, self.actor_ref, by)
+
+    def _row(self) -> tuple[roster.Agent, list[roster.Mount]]:
+        row, mounts = self._door.read(
+            lambda state: (state.agents.all.get(self._name), state.agents.mounts_of(self._name))
+        )
+        if row is None:
+            raise NotFound(f'agent "{self._name}" is not managed by this hive')
+        return row, mounts
+
+    def _tell_itself(self, message: Message) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(message)
+
+    def _refuse_waiting(self) -> None:
+        while not self.actor_inbox.empty():
+            message = self.actor_inbox.get().message
+            if isinstance(message, Do | GoDown):
+                message.ticket.set_exception(Unavailable(f"{self._name} was ended before this could be done."))

@@ -1,0 +1,29 @@
+"""Copies the log's WAL into the database from a thread of its own, so that no commit waits for it."""
+
+from pathlib import Path
+from typing import Literal
+
+import apsw
+import pykka
+
+from hive.events.log import checkpoint
+
+
+class Checkpointer(pykka.ThreadingActor):
+    """A crash loses nothing but time: the WAL grows until the next one is asked."""
+
+    use_daemon_thread = True
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self._folder = folder
+        self._db: apsw.Connection
+
+    def on_start(self) -> None:
+        self._db = checkpoint(self._folder)
+
+    def on_receive(self, message: Literal["wal_is_long"]) -> None:
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def on_stop(self) -> None:
+        self._db.close()

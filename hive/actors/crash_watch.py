@@ -1,0 +1,181 @@
+"""Looks at every agent along four axes, every ten seconds and at once when a file says so."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pykka
+import structlog
+import watchfiles
+
+import hive
+from hive.actors.agent import ContainerEnded
+from hive.actors.doors import ThreadDoor
+from hive.actors.provision import Provisioner
+from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
+from hive.deciders.axes import Look
+from hive.errors import HiveError
+from hive.events.base import actor
+from hive.names import AgentName
+from hive.projections.agents import Agent
+from hive.runtimes.ownership import open_folder
+from hive.runtimes.protocol import Ended, Exit, NeverRan
+
+log = structlog.get_logger()
+
+TICK_MS: DurationMs = 10_000
+SILENT_MS: DurationMs = 60_000
+"""A running container whose harness is not connected for so long is unresponsive; a badge, never a kill."""
+SETTLE_MS: DurationMs = 50
+"""Changes within this time are one look."""
+BY = actor("crash_watch")
+WATCHED_NAMES = frozenset({"exit.json", ".credentials.json", "main", "hive.toml"})
+"""A run that ended, a login, a deploy, the host's settings."""
+_UNSEEN = Exit()
+
+Message = Literal["tick", "files"]
+
+
+class CrashWatch(pykka.ThreadingActor):
+    """Tells agents' actors of containers that ended, and the journal of every other change.
+
+    A crash loses nothing: the next one looks at everything again. Its first look tells nobody about logins and updates.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(
+        self,
+        door: ThreadDoor,
+        provisioner: Provisioner,
+        clock: Clock,
+        last_seen: Callable[[AgentName], TimeMs | None],
+        tell_agent: Callable[[ContainerEnded], None],
+        settings_changed: Callable[[], None],
+    ):
+        super().__init__()
+        self._door = door
+        self._provisioner = provisioner
+        self._paths = provisioner.paths
+        self._clock = clock
+        self._last_seen = last_seen
+        self._tell_agent = tell_agent
+        self._settings_changed = settings_changed
+        self._is_first = True
+        self._cancel_tick: Callable[[], None] = lambda: None
+        self._stop_watching = threading.Event()
+        self._watched: frozenset[Path] = frozenset()
+        self._wanted: dict[AgentName, tuple[int, str]] = {}
+        self._began_ms = clock.now_ms()
+
+    def on_start(self) -> None:
+        self._tick()
+
+    def on_receive(self, message: Message) -> None:
+        if message == "tick":
+            self._tick()
+        else:
+            self._settings_changed()
+            self._look_at_all()
+
+    def on_stop(self) -> None:
+        self._cancel_tick()
+        self._stop_watching.set()
+
+    def _tick(self) -> None:
+        self._look_at_all()
+        self._cancel_tick = self._clock.call_at(self._clock.now_ms() + TICK_MS, lambda: self._tell_itself("tick"))
+
+    def _look_at_all(self) -> None:
+        rows = self._door.read(lambda state: state.agents.living())
+        for row in rows:
+            try:
+                self._look_at(row)
+            except (HiveError, OSError) as error:
+                log.warning("crash_watch.cannot_look", agent=row.name, error=str(error))
+        self._is_first = False
+        self._watch(rows)
+
+    def _look_at(self, row: Agent) -> None:
+        if row.running and row.act is None:
+            status = self._provisioner.runtime.status(self._paths.record(row.name))
+            if isinstance(status, Ended | NeverRan):
+                found = status if isinstance(status, Ended) else Ended(incarnation=row.incarnation or "", exit=_UNSEEN)
+                self._tell_agent(ContainerEnded(row.name, found))
+                return
+        if not row.spawned:
+            return
+        look = Look(
+            by=BY,
+            agent=row.name,
+            has_key=self._provisioner.has_key(),
+            credentials_ms=self._credentials_ms(row.name),
+            stale=self._is_stale(row),
+            connected=self._is_connected(row),
+            seeds=self._is_first,
+        )
+        self._door.ask(look)
+
+    def _is_stale(self, row: Agent) -> bool:
+        if row.revision is None:
+            return False
+        return row.revision != self._wanted_revision(row.name) or row.harness_version != hive.__version__
+
+    def _wanted_revision(self, name: AgentName) -> str:
+        """Asks git only when the ref was written: a process for each agent and look is what an idle host would notice."""
+        ref = self._paths.applied(name) / ".git" / "refs" / "heads" / "main"
+        written = ref.stat().st_mtime_ns if ref.exists() else 0
+        known = self._wanted.get(name)
+        if known is None or known[0] != written:
+            known = self._wanted[name] = (written, self._provisioner.repositories.main(name))
+        return known[1]
+
+    def _is_connected(self, row: Agent) -> bool:
+        since = max(self._last_seen(row.name) or 0, row.started_ms or 0, self._began_ms)
+        return self._clock.now_ms() - since < SILENT_MS
+
+    def _credentials_ms(self, name: AgentName) -> TimeMs | None:
+        path = self._provisioner.credentials(name)
+        try:
+            folder = open_folder(str(path.parent))
+        except OSError:
+            return None
+        try:
+            return int(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mtime * MS_PER_S)
+        except OSError:
+            return None
+        finally:
+            os.close(folder)
+
+    # Files
+
+    def _watch(self, rows: list[Agent]) -> None:
+        folders = [self._paths.state, *(self._paths.record(row.name) for row in rows)]
+        folders += [self._provisioner.credentials(row.name).parent for row in rows]
+        folders += [self._paths.applied(row.name) / ".git" / "refs" / "heads" for row in rows]
+        wanted = frozenset(folder for folder in folders if folder.is_dir())
+        if wanted == self._watched:
+            return
+        self._stop_watching.set()
+        self._stop_watching, self._watched = threading.Event(), wanted
+        arguments = (tuple(wanted), self._stop_watching)
+        threading.Thread(target=self._watch_files, args=arguments, name="crash-watch-files", daemon=True).start()
+
+    def _watch_files(self, folders: tuple[Path, ...], stop: threading.Event) -> None:
+        try:
+            for _ in watchfiles.watch(
+                *folders, watch_filter=_matters, recursive=False, stop_event=stop, debounce=SETTLE_MS, step=SETTLE_MS
+            ):
+                self._tell_itself("files")
+        except (OSError, RuntimeError) as error:
+            log.warning("crash_watch.no_file_events", error=str(error))  # The tick still looks.
+
+    def _tell_itself(self, message: Message) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(message)
+
+
+def _matters(_change: watchfiles.Change, path: str) -> bool:
+    return Path(path).name in WATCHED_NAMES

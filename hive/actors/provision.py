@@ -1,0 +1,131 @@
+"""What an agent's container is made of: folders, configuration, environment, walls. Used by the agent actors."""
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hive.config import agent_file
+from hive.config.agent_file import AgentFile
+from hive.config.repositories import Repositories
+from hive.names import MANAGER, AgentName
+from hive.paths import Paths
+from hive.projections.agents import Agent, Mount
+from hive.runtimes import protocol
+from hive.runtimes.protocol import Bind, Container, Limits, Runtime
+from hive.settings import Settings, secret
+
+DUMMY_KEY = "hive-dummy-"
+"""With `--model-url`, an agent's key is this and its name: no login is needed, and the model knows who asks."""
+MANAGER_SLOT = 1
+"""The manager is the first agent of every hive."""
+MIB = 1024 * 1024
+
+
+class Provisioner:
+    """Stateless but for where things lie. Blocking; called from actor threads."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Callable[[], Settings],
+        repositories: Repositories,
+        runtime: Runtime,
+        model_url: str | None,
+    ):
+        self.paths = paths
+        self.repositories = repositories
+        self.runtime = runtime
+        self._settings = settings
+        self._model_url = model_url
+
+    def uid(self, slot: int) -> int | None:
+        """The host uid of an agent; None when it runs as the daemon's own user."""
+        if os.geteuid() != 0 or self.runtime.kind == "process":
+            return None
+        return self._settings().runtime.first_uid + slot
+
+    def has_key(self) -> bool:
+        """Whether agents are given a key or a model of their own, so that they need no login."""
+        claude = self._settings().claude
+        return bool(self._model_url or claude.base_url or claude.api_key_file)
+
+    def credentials(self, name: AgentName) -> Path:
+        """Where the CLI keeps a login."""
+        return self.paths.agent_state(name) / ".claude" / ".credentials.json"
+
+    def wanted(self, name: AgentName) -> str:
+        """The commit of `applied` that should run; made from the template for a new agent.
+
+        Raises:
+            Unavailable: git failed.
+        """
+        for parent in (self.paths.all_proposed, self.paths.all_applied, self.paths.agent(name)):
+            parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        revision = self.repositories.ensure(name, manager_uid=self.uid(MANAGER_SLOT))
+        for link, real in (("proposed", self.paths.proposed(name)), ("applied", self.paths.applied(name))):
+            beside = self.paths.agent(name) / link
+            if not beside.is_symlink():
+                beside.symlink_to(os.path.relpath(real, beside.parent))
+        return revision
+
+    def container(
+        self, row: Agent, mounts: list[Mount], binds: tuple[Bind, ...], revision: str
+    ) -> tuple[Container, AgentFile]:
+        """Everything ready for a start on this revision.
+
+        Raises:
+            BadRequest: the configuration or hive.toml is wrong, in one line. Unavailable: git or the disk failed.
+        """
+        generation = self.repositories.generation(row.name, revision)
+        file = agent_file.load(generation)
+        incarnation = secrets.token_hex(8)
+        state = self.paths.agent_state(row.name)
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        uid = self.uid(row.slot)
+        container = Container(
+            name=row.name,
+            incarnation=incarnation,
+            argv=(sys.executable, "-m", "hive.harness"),
+            environment=self._environment(row, file, incarnation),
+            state=state,
+            config=generation,
+            socket_folder=self.paths.agent_run(row.name),
+            record=self.paths.record(row.name),
+            uid=uid,
+            mounts=tuple(protocol.Mount(Path(one.host_path), one.folder, one.read_only) for one in mounts),
+            binds=binds,
+            limits=Limits(
+                memory_bytes=None if file.limits.memory_mb is None else file.limits.memory_mb * MIB,
+                processes=file.limits.processes,
+            ),
+        )
+        return container, file
+
+    def wipe(self, name: AgentName) -> None:
+        """Remove everything of an agent; what an agent made is removed without following its links."""
+        for folder in (self.paths.agent(name), self.paths.proposed(name), self.paths.applied(name)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _environment(self, row: Agent, file: AgentFile, incarnation: str) -> dict[str, str]:
+        settings = self._settings()
+        environment = {
+            **file.environment,
+            "HIVE_AGENT_NAME": row.name,
+            "HIVE_INCARNATION": incarnation,
+            "HIVE_IDLE_MINUTES": str(settings.claude.idle_minutes),
+        }
+        if row.name == MANAGER:
+            environment["HIVE_MANAGER"] = "1"
+        if (model := row.model or (None if file.model else settings.claude.model)) is not None:
+            environment["HIVE_MODEL"] = model
+        base_url = self._model_url or settings.claude.base_url
+        if base_url is not None:
+            environment["ANTHROPIC_BASE_URL"] = base_url
+        if self._model_url is not None:
+            environment["ANTHROPIC_API_KEY"] = DUMMY_KEY + row.name
+        elif settings.claude.api_key_file is not None:
+            environment["ANTHROPIC_API_KEY"] = secret(self.paths.state, settings.claude.api_key_file)
+        return environment

@@ -1,0 +1,45 @@
+"""Answers `[expired]` at each question's deadline."""
+
+from typing import Literal
+
+import pykka
+
+from hive.actors.deadlines import Deadlines
+from hive.actors.doors import ThreadDoor
+from hive.clock import Clock
+from hive.deciders.questions import Expire
+from hive.events.base import QuestionId, actor
+from hive.events.questions import QuestionAdded, QuestionResolved
+
+BY = actor("question_watchdog")
+
+
+class QuestionWatchdog(pykka.ThreadingActor):
+    """A crash loses nothing: the next one reads the open deadlines from the questions projection."""
+
+    use_daemon_thread = True
+
+    def __init__(self, door: ThreadDoor, clock: Clock):
+        super().__init__()
+        self._door = door
+        self._deadlines = Deadlines(clock, lambda: self.actor_ref.is_alive() and self.actor_ref.tell("deadline"))
+
+    def on_start(self) -> None:
+        for question in self._door.read(lambda hive: hive.questions.pending()):
+            if question.deadline_ms is not None:
+                self._deadlines.set(question.id, question.deadline_ms)
+
+    def on_receive(self, message: QuestionAdded | QuestionResolved | Literal["deadline"]) -> None:
+        match message:
+            case QuestionAdded(id=id, deadline_ms=int() as deadline):
+                self._deadlines.set(id, deadline)
+            case QuestionAdded():
+                pass  # Waits for ever.
+            case QuestionResolved(id=id):
+                self._deadlines.discard(id)
+            case "deadline":
+                for due in self._deadlines.passed():
+                    self._door.tell(Expire(by=BY, id=QuestionId(due)))  # Answered meanwhile? The rule makes it a no-op.
+
+    def on_stop(self) -> None:
+        self._deadlines.close()

@@ -1,0 +1,167 @@
+"""Starts every other actor from a list, routes committed events to them, and restarts one that crashed."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import msgspec
+import pykka
+import structlog
+
+from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Ticket
+from hive.actors.doors import ThreadDoor
+from hive.actors.manager import Manager
+from hive.actors.provision import Provisioner
+from hive.clock import Clock, DurationMs
+from hive.errors import NotFound
+from hive.events.agents import AgentAdded, Destroyed, Revived
+from hive.names import MANAGER, AgentName
+from hive.projections.table import Recorded
+
+log = structlog.get_logger()
+
+LOOK_EVERY_MS: DurationMs = 1_000
+RESTARTS_MAX = 5
+"""Of one actor within the window; then something is broken that a restart does not mend, and the daemon ends."""
+RESTART_WINDOW_MS: DurationMs = 60_000
+
+
+class Child(msgspec.Struct, frozen=True):
+    """One actor that is always there."""
+
+    name: str
+    start: Callable[[], "pykka.ActorRef[Any]"]
+    listens: tuple[type, ...] = ()
+    """Events told to it after their commit."""
+
+
+class GoDownAll(msgspec.Struct, frozen=True):
+    """Message: stop every agent, keep it wanted; the reply is a ticket for each."""
+
+
+class _RosterChanged(msgspec.Struct, frozen=True):
+    event: AgentAdded | Revived | Destroyed
+
+
+Message = Do | ContainerEnded | GoDownAll | _RosterChanged | Literal["look"]
+
+
+class Supervisor(pykka.ThreadingActor):
+    """Children start in the order of the list and stop in reverse; agents start after them.
+
+    If it crashes itself the daemon ends with an error, and whoever runs the daemon starts it again.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        door: ThreadDoor,
+        provisioner: Provisioner,
+        clock: Clock,
+        give_up: Callable[[str], None],
+    ):
+        super().__init__()
+        self._children = {child.name: child for child in children}
+        self._listeners: dict[type, list[str]] = {}
+        for child in children:
+            for event_type in child.listens:
+                self._listeners.setdefault(event_type, []).append(child.name)
+        self._door = door
+        self._provisioner = provisioner
+        self._clock = clock
+        self._give_up = give_up
+        self._refs: dict[str, pykka.ActorRef[Any]] = {}
+        self._agents: dict[AgentName, pykka.ActorRef[Any]] = {}
+        self._crashes: dict[str, deque[int]] = {}
+        self._cancel_look: Callable[[], None] = lambda: None
+
+    def on_start(self) -> None:
+        for child in self._children.values():
+            self._refs[child.name] = child.start()
+        for row in self._door.read(lambda hive: hive.agents.living()):
+            self._start_agent(row.name)
+        self._look_later()
+
+    def on_committed(self, _journal: object, batch: list[Recorded]) -> None:
+        """Receiver of the journal's signal, on the journal's thread: it only tells."""
+        for recorded in batch:
+            event = recorded.event
+            for name in self._listeners.get(type(event), ()):
+                if (ref := self._refs.get(name)) is not None and ref.is_alive():
+                    ref.tell(event)
+            if isinstance(event, AgentAdded | Revived | Destroyed):
+                self.actor_ref.tell(_RosterChanged(event))
+
+    def on_receive(self, message: Message) -> Any:
+        match message:
+            case Do(agent=name, ticket=ticket):
+                ref = self._agents.get(name)
+                if ref is None or not ref.is_alive():
+                    ticket.set_exception(NotFound(f'agent "{name}" is not managed by this hive'))
+                else:
+                    ref.tell(message)
+            case ContainerEnded(agent=name):
+                if (ref := self._agents.get(name)) is not None and ref.is_alive():
+                    ref.tell(message)
+            case GoDownAll():
+                return [self._go_down(name) for name in self._agents]
+            case _RosterChanged(event=AgentAdded() | Revived() as event):
+                self._start_agent(event.agent)
+            case _RosterChanged(event=Destroyed() as event):
+                if (ref := self._agents.pop(event.agent, None)) is not None:
+                    ref.stop(block=False)
+            case "look":
+                self._look()
+                self._look_later()
+        return None
+
+    def on_stop(self) -> None:
+        self._cancel_look()
+        for ref in [*self._agents.values(), *reversed(self._refs.values())]:
+            ref.stop(block=False)
+        for ref in [*self._agents.values(), *reversed(self._refs.values())]:
+            ref.stop()
+
+    def on_failure(self, exception_type: object, exception_value: object, _traceback: object) -> None:
+        self._give_up(f"The supervisor crashed: {exception_value!r}.")
+
+    def _start_agent(self, name: AgentName) -> None:
+        if name not in self._agents:
+            kind = Manager if name == MANAGER else Agent
+            self._agents[name] = kind.start(name, self._door, self._provisioner, self._clock)
+
+    def _go_down(self, name: AgentName) -> Ticket:
+        ticket, ref = Ticket(), self._agents[name]
+        if ref.is_alive():
+            ref.tell(GoDown(name, ticket))
+        else:
+            ticket.set_result(None)
+        return ticket
+
+    def _look(self) -> None:
+        for name, ref in list(self._refs.items()):
+            if not ref.is_alive() and self._may_restart(name):
+                self._refs[name] = self._children[name].start()
+        for name, ref in list(self._agents.items()):
+            if not ref.is_alive() and self._may_restart(f"agent {name}"):
+                del self._agents[name]
+                self._start_agent(name)
+
+    def _may_restart(self, name: str) -> bool:
+        now = self._clock.now_ms()
+        crashes = self._crashes.setdefault(name, deque(maxlen=RESTARTS_MAX))
+        if len(crashes) == RESTARTS_MAX and now - crashes[0] < RESTART_WINDOW_MS:
+            self._give_up(f"{name} crashed {RESTARTS_MAX} times within {RESTART_WINDOW_MS // 1000} s.")
+            return False
+        crashes.append(now)
+        log.error("supervisor.restarts", actor=name)
+        return True
+
+    def _look_later(self) -> None:
+        self._cancel_look = self._clock.call_at(self._clock.now_ms() + LOOK_EVERY_MS, self._tell_look)
+
+    def _tell_look(self) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell("look")

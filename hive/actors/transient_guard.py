@@ -1,0 +1,94 @@
+"""Holds what an agent is in the middle of, for exactly as long as somebody is in the middle of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import pykka
+import structlog
+
+from hive.actors.doors import ThreadDoor
+from hive.clock import Clock, DurationMs
+from hive.deciders.record import ClearTransient, SetTransient
+from hive.errors import HiveError
+from hive.events.base import By
+from hive.events.transient import TransientKind
+from hive.names import AgentName
+
+log = structlog.get_logger()
+
+HOLDER_LOOK_MS: DurationMs = 500
+"""How often a guard looks whether its holder lives."""
+_Message = Literal["set", "look"]
+_LOOK: Final = "look"
+
+
+class TransientGuard(pykka.ThreadingActor):
+    """Sets the transient when it starts and clears it when it stops, for whatever reason it stops.
+
+    It watches its holder: one that died without leaving the `with` block is cleared after. If the guard or the daemon
+    dies, the next boot clears.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(
+        self,
+        door: ThreadDoor,
+        clock: Clock,
+        agent: AgentName,
+        kind: TransientKind,
+        holder: "pykka.ActorRef[Any]",
+        by: By,
+    ):
+        super().__init__()
+        self._door = door
+        self._clock = clock
+        self._agent = agent
+        self._kind = kind
+        self._holder = holder
+        self._by = by
+        self._cancel_look = lambda: None
+
+    @classmethod
+    @contextmanager
+    def hold(
+        cls,
+        door: ThreadDoor,
+        clock: Clock,
+        agent: AgentName,
+        kind: TransientKind,
+        holder: "pykka.ActorRef[Any]",
+        by: By,
+    ) -> Iterator[None]:
+        """The transient shows from the first line of the block to its end, however it ends.
+
+        Raises:
+            Unavailable: the journal does not take it.
+        """
+        guard = cls.start(door, clock, agent, kind, holder, by)
+        try:
+            guard.ask("set")
+            yield
+        finally:
+            guard.stop()
+
+    def on_receive(self, message: _Message) -> None:
+        if message == "set":
+            self._door.ask(SetTransient(by=self._by, agent=self._agent, kind=self._kind))
+        if self._holder.is_alive():
+            self._cancel_look = self._clock.call_at(self._clock.now_ms() + HOLDER_LOOK_MS, self._look_again)
+        else:
+            log.warning("transient.holder_died", agent=self._agent, kind=self._kind)
+            self.stop()
+
+    def on_stop(self) -> None:
+        self._cancel_look()
+        try:
+            self._door.ask(ClearTransient(by=self._by, agent=self._agent, kind=self._kind))
+        except HiveError as error:
+            log.warning("transient.not_cleared", agent=self._agent, kind=self._kind, error=str(error))
+
+    def _look_again(self) -> None:
+        if self.actor_ref.is_alive():
+            self.actor_ref.tell(_LOOK)

@@ -1,0 +1,157 @@
+"""What lives only as long as the daemon: who is parked, who is connected, turn streams, controls. Event-loop only."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from hive.clock import Clock, TimeMs
+from hive.errors import LimitReached
+from hive.events.agents import Paused, Resumed
+from hive.events.messages import MessageRequeued, MessageSent
+from hive.names import AgentName
+from hive.projections.table import Recorded
+
+LIVE_LINES_KEPT: Final = 1_000
+"""Of each agent's turn stream."""
+CONTROLS_MAX: Final = 32
+"""Controls waiting for one harness."""
+FOLLOWER_LAG_MAX: Final = 10_000
+"""Batches a follower may fall behind before it is told to start over."""
+
+
+class Presence:
+    """Which harnesses are connected. Read by the crash watch from its own thread: plain dict reads only."""
+
+    def __init__(self, clock: Clock):
+        self._clock = clock
+        self._connections: dict[AgentName, int] = {}
+        self._seen: dict[AgentName, TimeMs] = {}
+
+    @contextmanager
+    def connected(self, agent: AgentName) -> Iterator[None]:
+        """While one connection that said hello is open."""
+        self._connections[agent] = self._connections.get(agent, 0) + 1
+        try:
+            yield
+        finally:
+            self._connections[agent] -= 1
+            self._seen[agent] = self._clock.now_ms()
+
+    def last_seen(self, agent: AgentName) -> TimeMs | None:
+        """When it was last connected: now, if it is; None if not since the daemon started."""
+        return self._clock.now_ms() if self._connections.get(agent) else self._seen.get(agent)
+
+
+class Feed:
+    """Batches for one follower; filled by the hub, emptied by a connection."""
+
+    def __init__(self) -> None:
+        self._batches: deque[list[Any]] = deque()
+        self._came = asyncio.Event()
+
+    def put(self, batch: list[Any]) -> None:
+        if len(self._batches) >= FOLLOWER_LAG_MAX:
+            self._batches.clear()
+        self._batches.append(batch)
+        self._came.set()
+
+    async def next(self) -> list[Any]:
+        """Everything since the last call, as one list."""
+        await self._came.wait()
+        self._came.clear()
+        batches, self._batches = self._batches, deque()
+        return [item for batch in batches for item in batch]
+
+
+class Hub:
+    """Wakes what waits when a batch was committed, and carries what is not in the log."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.presence = Presence(clock)
+        self._parked: dict[AgentName, set[asyncio.Event]] = {}
+        self._followers: set[Feed] = set()
+        self._live: dict[AgentName, deque[Any]] = {}
+        self._live_followers: dict[AgentName, set[Feed]] = {}
+        self._controls: dict[AgentName, deque[dict[str, str]]] = {}
+
+    def on_committed(self, batch: list[Recorded]) -> None:
+        """On the loop, after the commit."""
+        for recorded in batch:
+            event = recorded.event
+            match event:
+                case MessageSent() | MessageRequeued():
+                    self.wake(event.to)
+                case Paused() | Resumed():
+                    self.wake(event.agent)
+        for follower in self._followers:
+            follower.put(batch)
+
+    def wake(self, agent: AgentName) -> None:
+        """Everything parked for an agent looks again."""
+        for event in self._parked.get(agent, ()):
+            event.set()
+
+    @contextmanager
+    def parked(self, agent: AgentName) -> Iterator[asyncio.Event]:
+        """An event that is set when something may have come; enter before looking, so that nothing is missed."""
+        event = asyncio.Event()
+        self._parked.setdefault(agent, set()).add(event)
+        try:
+            yield event
+        finally:
+            waiting = self._parked[agent]
+            waiting.discard(event)
+            if not waiting:
+                del self._parked[agent]
+
+    @contextmanager
+    def following(self) -> Iterator[Feed]:
+        """Every committed batch from now on."""
+        feed = Feed()
+        self._followers.add(feed)
+        try:
+            yield feed
+        finally:
+            self._followers.discard(feed)
+
+    def add_live(self, agent: AgentName, lines: Iterable[Any]) -> None:
+        """More of an agent's turn stream; the oldest lines give way."""
+        added = list(lines)
+        self._live.setdefault(agent, deque(maxlen=LIVE_LINES_KEPT)).extend(added)
+        for feed in self._live_followers.get(agent, ()):
+            feed.put(added)
+
+    def live(self, agent: AgentName) -> list[Any]:
+        """What the ring holds, oldest first."""
+        return list(self._live.get(agent, ()))
+
+    @contextmanager
+    def following_live(self, agent: AgentName) -> Iterator[Feed]:
+        """An agent's turn stream from now on."""
+        feed = Feed()
+        followers = self._live_followers.setdefault(agent, set())
+        followers.add(feed)
+        try:
+            yield feed
+        finally:
+            followers.discard(feed)
+
+    def add_control(self, agent: AgentName, control: dict[str, str]) -> None:
+        """Raises LimitReached: the harness does not take its controls."""
+        waiting = self._controls.setdefault(agent, deque())
+        if len(waiting) >= CONTROLS_MAX:
+            raise LimitReached(f"{agent} has {CONTROLS_MAX} controls waiting and takes none; restart it.")
+        waiting.append(control)
+        self.wake(agent)
+
+    def next_control(self, agent: AgentName) -> dict[str, str] | None:
+        """Take the oldest control."""
+        waiting = self._controls.get(agent)
+        return waiting.popleft() if waiting else None
+
+    def forget(self, agent: AgentName) -> None:
+        """A destroyed agent leaves nothing behind."""
+        self._live.pop(agent, None)
+        self._controls.pop(agent, None)

@@ -1,0 +1,73 @@
+"""Requests as typed Structs, decoded with errors a person can act on. Used by both protocols."""
+
+import difflib
+from typing import Annotated, Any, NewType
+
+import msgspec
+
+from hive.errors import BadRequest, HiveError
+
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Signed 64-bit."""
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Limit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Line = NewType("Line", bytes)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all requests. Unknown keys are ignored, so a sender that claims to be somebody says nothing."""
+
+    key: str | None = None
+    """Idempotency: the same key again gets the first answer."""
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    cmd: str
+
+
+class Vocabulary:
+    """The requests of one protocol, by `cmd`."""
+
+    def __init__(self, requests: dict[str, type[Request]]):
+        self._decoders = {cmd: msgspec.json.Decoder(request).decode for cmd, request in requests.items()}
+        self._envelope = msgspec.json.Decoder(_Envelope).decode
+
+    def decode(self, line: bytes) -> tuple[str, Request]:
+        """The command's name and its request.
+
+        Raises:
+            BadRequest: not JSON, no `cmd`, an unknown one, or wrong fields.
+        """
+        try:
+            cmd = self._envelope(line).cmd
+        except msgspec.ValidationError:
+            raise BadRequest('A request is a JSON object with a "cmd".') from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"Not a line of JSON: {error}.") from None
+        decode = self._decoders.get(cmd)
+        if decode is None:
+            near = difflib.get_close_matches(cmd, self._decoders, n=1)
+            raise BadRequest(f"unknown cmd {cmd[:64]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        try:
+            return cmd, decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"{cmd}: {error}") from None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def granted(data: dict[str, Any], **head: Any) -> bytes:
+    """`{"ok":true,…}`; a key whose value is None is left out."""
+    return _encode({**head, "ok": True, **{key: value for key, value in data.items() if value is not None}})
+
+
+def refused(error: Exception, **head: Any) -> bytes:
+    """`{"ok":false,"error":…,"code":…}`, on one line."""
+    code = error.code if isinstance(error, HiveError) else "internal"
+    text = (
+        str(error)
+        if isinstance(error, HiveError)
+        else f"The daemon made a mistake ({type(error).__name__}); see its log."
+    )
+    return _encode({**head, "ok": False, "error": " ".join(text.split()), "code": code})

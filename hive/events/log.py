@@ -156,6 +156,22 @@ class LogReader:
         query = f"SELECT {_COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._db.execute(query, (first, *values, limit))]
 
+    def where(self, condition: str, values: tuple[object, ...] = ()) -> Iterator[Row]:
+        """Every row for which an SQL condition over the columns holds, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY seq"
+        return map(Row._make, self._db.execute(query, values))
+
+    def last_until(self, at: str) -> Seq:
+        """The newest event at or before an RFC 3339 time as `at` is written; 0 when there is none."""
+        query = "SELECT seq FROM events WHERE at <= ? ORDER BY seq DESC LIMIT 1"
+        row = self._db.execute(query, (at,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def damage(self) -> str | None:
+        """What SQLite finds wrong with the file itself; None when it is sound."""
+        found = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        return None if found is None or found[0] == "ok" else str(found[0])
+
     def hash_at(self, seq: Seq) -> bytes | None:
         """The chain's hash at a position; None beyond the head."""
         return _hash_at(self._db, seq)

@@ -24,7 +24,8 @@ def refuse_unsafe(version: str) -> None:
 def connect(path: Path, *, write: bool, daemon_runs: bool = True) -> apsw.Connection:
     """One connection, owned by the thread that opened it.
 
-    Without `write` nothing is created or changed, not even a `-wal` beside a database that no daemon has open.
+    Without `write` nothing is created or changed, not even a `-shm` beside a database that no daemon has open; a
+    read-only copy with its `-wal` can be read.
 
     Raises:
         Unavailable: unsafe SQLite, or no such file.
@@ -33,12 +34,16 @@ def connect(path: Path, *, write: bool, daemon_runs: bool = True) -> apsw.Connec
     refuse_unsafe(apsw.sqlite_lib_version())
     if not write and not path.exists():
         raise Unavailable(f"There is no {path.name} in {path.parent}; give the hive's state folder with --state.")
-    untouched = not write and not daemon_runs and not path.with_name(path.name + "-wal").exists()
-    name = f"{path.absolute().as_uri()}?immutable=1" if untouched else str(path)
+    alone = not write and not daemon_runs
+    has_wal = path.with_name(path.name + "-wal").exists()
+    how = ("?vfs=unix-none" if has_wal else "?immutable=1") if alone else ""
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE if write else apsw.SQLITE_OPEN_READONLY
     try:
-        db = apsw.Connection(name, flags=flags | apsw.SQLITE_OPEN_URI)
+        db = apsw.Connection(path.absolute().as_uri() + how, flags=flags | apsw.SQLITE_OPEN_URI)
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
+        if alone and has_wal:  # The index of the WAL then stays in memory, and closing does not checkpoint.
+            db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            db.pragma("locking_mode", "exclusive")
         db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     except apsw.NotADBError as error:
         raise CorruptState(

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hive.errors import Unavailable
-from hive.runtimes import installation, launch, ownership, stage
+from hive.runtimes import installation, launch, ownership, seccomp, stage
 from hive.runtimes.protocol import Container, Exit, Running, Status
 from hive.runtimes.record import Record
 
@@ -81,6 +81,7 @@ class BubblewrapRuntime:
             "bwrap": program,
             "arguments": [*_arguments(container), *_binds(container, shown, staged=root)],
             "files": _files(container),
+            "seccomp": seccomp.program(),
             "last": ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"],
             "stage": [(str(index), *entry[1:]) for index, entry in enumerate(shown)] if root else [],
             "stage_folder": str(container.record.resolve()),

@@ -13,19 +13,18 @@ import sys
 if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+import _thread
 import ctypes
 import marshal
 
 from hive.runtimes import spawn
 
-PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITIES = 64
 """More than any kernel knows; dropping an unknown one is refused and harmless."""
 CAPABILITY_VERSION_3 = 0x20080522
-SIGKILL = 9
 
 
 def drop_privileges(uid: int | None) -> None:
@@ -41,10 +40,18 @@ def drop_privileges(uid: int | None) -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if libc.capset(header, nothing) != 0 or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refused to drop privileges")
-    # A change of uid has cleared the parent-death signal that bubblewrap set.
-    libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
     # The program has the same uid: keep it from tracing us and from our descriptors.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def end_with_shim(life: int) -> None:
+    """Wait for the end of the shim's pipe, then end, and the container with us.
+
+    A parent-death signal would not do: bubblewrap, without capabilities, may not signal another uid.
+    """
+    while os.read(life, 1):
+        pass
+    os._exit(1)
 
 
 def main() -> None:
@@ -66,6 +73,7 @@ def main() -> None:
         return
     os.write(report_fd, b"executed\n")
     del spec
+    _thread.start_new_thread(end_with_shim, (go_fd,))
     while True:
         pid, status = os.wait()
         if pid == held.pid:

@@ -30,6 +30,8 @@ class Walls(TypedDict):
     arguments: list[str]
     files: list[tuple[str, bytes]]
     """Small files made for the container: path inside and content."""
+    seccomp: bytes | None
+    """The system call filter."""
     last: list[str]
     """Arguments after the files."""
     stage: list[tuple[str, str, bool, str]]

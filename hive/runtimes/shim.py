@@ -79,6 +79,8 @@ class Run:
         self._output_read, self._output_write = os.pipe()
         self._report = -1
         """What the container's init says, or -1 without walls."""
+        self._life = -1
+        """Init ends when this pipe is closed, by us or by our death."""
         self._said = b""
         self._child = 0
         self._status: int | None = None
@@ -146,7 +148,7 @@ class Run:
         since_ms = self._put_on_record(program, init)
         os.write(go_write, b"g")
         self._expect("executed")
-        os.close(go_write)
+        self._life = go_write
         return program, since_ms
 
     def _enter(self) -> None:
@@ -221,6 +223,8 @@ class Run:
 
     def _end(self) -> None:
         at_ms = _now_ms()
+        if self._life >= 0:
+            os.close(self._life)
         self._groups.kill()
         _kill_descendants()
         left = DRAIN_BYTES
@@ -271,6 +275,8 @@ def _exec_walls(walls: "Spec", fds: tuple[int, int, int]) -> None:
     arguments = list(walls["arguments"])
     for inside, content in walls["files"]:
         arguments += ["--perms", "0644", "--file", str(_memory_file(content)), inside]
+    if walls["seccomp"]:
+        arguments += ["--seccomp", str(_memory_file(walls["seccomp"]))]
     if walls["stage"]:
         from hive.runtimes import stage  # In the child alone: it needs ctypes.
 

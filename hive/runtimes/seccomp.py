@@ -1,0 +1,102 @@
+"""A system call filter: behind walls nobody makes a set-user-id or set-group-id file.
+
+A mount shows a folder's owner as the agent, so such a file would run with that owner's rights when somebody on the host
+executes it. io_uring and openat2 hide their arguments from a filter and say "not implemented", which programs expect.
+"""
+
+import platform
+import struct
+from typing import NamedTuple
+
+LOAD_WORD = 0x20
+JUMP_EQUAL = 0x15
+JUMP_GREATER_EQUAL = 0x35
+JUMP_BITS = 0x45
+RETURN = 0x06
+ALLOW = 0x7FFF0000
+NOT_PERMITTED = 0x00050001
+NOT_IMPLEMENTED = 0x00050026
+NUMBER_OFFSET = 0
+ARCHITECTURE_OFFSET = 4
+ARGUMENTS_OFFSET = 16
+"""In struct seccomp_data; each argument takes 8 bytes, and the low half comes first on these architectures."""
+SET_ID_BITS = 0o6000
+CREATING = 0o100 | 0o20000000
+"""O_CREAT and O_TMPFILE: only then does the call read a mode."""
+X32_CALLS = 0x40000000
+
+
+class _Call(NamedTuple):
+    number: int
+    mode: int
+    """Which argument is the mode."""
+    flags: int | None = None
+    """Which argument are the open flags."""
+
+
+class _Machine(NamedTuple):
+    architecture: int
+    calls: tuple[_Call, ...]
+
+
+HIDDEN_CALLS = (425, 437)
+"""io_uring_setup and openat2: the same numbers everywhere."""
+_FCHMODAT2 = _Call(452, mode=2)
+_MACHINES = {
+    "x86_64": _Machine(
+        0xC000003E,
+        (
+            _Call(2, mode=2, flags=1),  # open
+            _Call(85, mode=1),  # creat
+            _Call(90, mode=1),  # chmod
+            _Call(91, mode=1),  # fchmod
+            _Call(133, mode=1),  # mknod
+            _Call(257, mode=3, flags=2),  # openat
+            _Call(259, mode=2),  # mknodat
+            _Call(268, mode=2),  # fchmodat
+            _FCHMODAT2,
+        ),
+    ),
+    "aarch64": _Machine(
+        0xC00000B7,
+        (
+            _Call(33, mode=2),  # mknodat
+            _Call(52, mode=1),  # fchmod
+            _Call(53, mode=2),  # fchmodat
+            _Call(56, mode=3, flags=2),  # openat
+            _FCHMODAT2,
+        ),
+    ),
+}
+
+
+def program() -> bytes | None:
+    """The filter for this machine as bubblewrap takes it; None on a machine whose numbers are not in the table."""
+    machine = _MACHINES.get(platform.machine())
+    if machine is None:
+        return None
+    # Calls of another architecture (32-bit programs, x32) have other numbers: none of them is let through.
+    code = _load(ARCHITECTURE_OFFSET) + _step(JUMP_EQUAL, machine.architecture, 1, 0) + _step(RETURN, NOT_IMPLEMENTED)
+    code += _load(NUMBER_OFFSET) + _step(JUMP_GREATER_EQUAL, X32_CALLS, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
+    for number in HIDDEN_CALLS:
+        code += _step(JUMP_EQUAL, number, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
+    for call in machine.calls:
+        block = b""
+        if call.flags is not None:
+            block += _load_argument(call.flags) + _step(JUMP_BITS, CREATING, 1, 0) + _step(RETURN, ALLOW)
+        block += _load_argument(call.mode) + _step(JUMP_BITS, SET_ID_BITS, 0, 1)
+        block += _step(RETURN, NOT_PERMITTED) + _step(RETURN, ALLOW)
+        code += _step(JUMP_EQUAL, call.number, 0, len(block) // len(_load(0))) + block
+    return code + _step(RETURN, ALLOW)
+
+
+def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("HBBI", code, if_true, if_false, value)
+
+
+def _load(offset: int) -> bytes:
+    return _step(LOAD_WORD, offset)
+
+
+def _load_argument(index: int) -> bytes:
+    return _load(ARGUMENTS_OFFSET + 8 * index)

@@ -1,0 +1,381 @@
+"""What an agent's own process sees and may do behind walls; each probe runs inside."""
+
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from contract import Lab, eventually, listen
+
+from hive.errors import Unavailable
+from hive.runtimes import installation, spawn
+from hive.runtimes.protocol import Bind, Mount
+
+import msgspec
+
+PYTHON = "/usr/bin/python3"
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives agents a uid of their own")
+
+
+def inside(lab: Lab, code: str, **more: object) -> object:
+    """The value that `code`, run inside, leaves in `answer`."""
+    lines = lab.run(PYTHON, "-c", f"import json, os, sys\n{code}\nprint(json.dumps(answer))", **more)
+    return json.loads(lines[-1])
+
+
+def tries(*expressions: str) -> str:
+    """Code that counts what succeeded of what must fail."""
+    body = "\n".join(
+        f"try:\n  {expression}\n  answer.append({expression!r})\nexcept OSError as error: pass"
+        for expression in expressions
+    )
+    return f"import socket\nanswer = []\n{body}"
+
+
+def connects(path: Path) -> str:
+    return f"socket.socket(socket.AF_UNIX).connect({str(path)!r})"
+
+
+def test_it_reaches_its_own_socket_and_cannot_write_beside_it(walled_lab: Lab):
+    container = walled_lab.container("true")
+    with listen(container.socket_folder / "hive.sock"):
+        answer = inside(
+            walled_lab,
+            tries(
+                connects(Path("/run/hive/hive.sock")),
+                "open('/run/hive/other', 'w')",
+                "os.unlink('/run/hive/hive.sock')",
+                "os.chmod('/run/hive/hive.sock', 0o777)",
+            ),
+        )
+    assert answer == [connects(Path("/run/hive/hive.sock"))]
+
+
+def test_a_socket_made_anew_by_the_next_daemon_is_reached(walled_lab: Lab):
+    code = "import os, socket\nwhile not os.path.exists('/run/hive/hive.sock'): pass\nprint('there')\n"
+    container = walled_lab.container(PYTHON, "-c", f"{code}{connects(Path('/run/hive/hive.sock'))}\nprint('reached')")
+    walled_lab.start(container)
+    old = socket.socket(socket.AF_UNIX)
+    old.bind(str(container.socket_folder / "new"))
+    (container.socket_folder / "new").chmod(0o600)
+    old.listen()
+    (container.socket_folder / "new").rename(container.socket_folder / "hive.sock")
+    walled_lab.ended(container)
+    old.close()
+    assert walled_lab.output(container) == ["there", "reached"]
+
+
+def test_it_reaches_nothing_else_of_the_hive(walled_lab: Lab):
+    lab = walled_lab
+    other = lab.container("sleep", "1000", name="other")
+    lab.start(other)
+    (lab.root / "events.db").write_text("precious")
+    (other.state / "secret").write_text("secret")
+    with listen(lab.root / "host.sock"), listen(other.socket_folder / "hive.sock"):
+        paths = [lab.root / "events.db", other.state / "secret", other.record / "run.json", lab.root]
+        answer = inside(
+            lab,
+            tries(
+                connects(lab.root / "host.sock"),
+                connects(other.socket_folder / "hive.sock"),
+                *(f"os.stat({str(path)!r})" for path in paths),
+                *(f"os.listdir('/proc/1/root{path.parent}')" for path in paths),
+                "os.stat('/sys')",
+                "os.stat('/home')",
+                "os.listdir('/root')"
+                if not any(str(f).startswith("/root") for f in installation.folders())
+                else "os.stat('/root/.ssh')",
+            ),
+        )
+    assert answer == []
+
+
+def test_it_reads_no_file_that_only_root_may(walled_lab: Lab):
+    secret = walled_lab.root / "secret"
+    secret.write_text("x")
+    secret.chmod(0o600)
+    (walled_lab.container("true").state / "way-out").symlink_to(secret)
+    answer = inside(
+        walled_lab,
+        tries(
+            "open('/etc/shadow')",
+            f"open({str(secret)!r})",
+            "open('/state/way-out')",
+            "open('/proc/kcore', 'rb')",
+            "open('/dev/mem', 'rb')",
+            "open('/dev/vda', 'rb')",
+        ),
+    )
+    assert answer == []
+
+
+def test_it_sees_no_process_but_its_own(walled_lab: Lab):
+    walled_lab.start(walled_lab.container("sleep", "1000", name="other"))
+    answer = inside(walled_lab, "answer = sorted(int(n) for n in os.listdir('/proc') if n.isdecimal()), os.getpid()")
+    pids, own = answer
+    assert pids == [1, own]
+    answer = inside(
+        walled_lab,
+        tries(
+            "os.kill(%d, 0)" % os.getpid(),
+            "os.kill(1, 9) or os.stat('/proc/1/exe').st_size",
+            "open('/proc/1/environ').read()",
+            "os.listdir('/proc/1/fd')",
+        ),
+    )
+    assert answer == []
+
+
+def test_only_state_tmp_and_mounts_are_writable(walled_lab: Lab):
+    installed = list(installation.folders())
+    places = [
+        "/",
+        "/etc",
+        "/usr",
+        "/usr/bin",
+        "/config",
+        "/run",
+        "/run/hive",
+        "/work",
+        "/dev",
+        "/proc",
+        "/root",
+        "/var",
+        *(str(folder) for folder in installed),
+    ]
+    answer = inside(
+        walled_lab, tries(*(f"open({place!r} + '/probe', 'w')" for place in (*places, "/state", "/tmp", "/dev/shm")))
+    )
+    assert answer == [f"open({place!r} + '/probe', 'w')" for place in ("/state", "/tmp", "/dev/shm")]
+    for folder in installed:
+        assert not (folder / "probe").exists()
+
+
+def test_its_tmp_is_its_own(walled_lab: Lab):
+    with_name = walled_lab.root.parent if walled_lab.root.parent == Path("/tmp") else Path("/tmp")
+    (with_name / f"hive-probe-{os.getpid()}").touch()
+    try:
+        assert inside(walled_lab, "answer = [n for n in os.listdir('/tmp') if 'probe' in n]") == []
+    finally:
+        (with_name / f"hive-probe-{os.getpid()}").unlink()
+
+
+def test_it_has_no_privilege_and_no_way_to_one(walled_lab: Lab):
+    status = inside(
+        walled_lab, "answer = dict(map(str.strip, l.partition(':')[::2]) for l in open('/proc/self/status'))"
+    )
+    assert isinstance(status, dict)
+    sets = (
+        ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd")
+        if os.geteuid() == 0
+        else ("CapInh", "CapPrm", "CapEff", "CapAmb")
+    )
+    assert {name: int(status[name], 16) for name in sets} == dict.fromkeys(sets, 0)
+    assert status["NoNewPrivs"] == "1"
+    expected = walled_lab.uid("coder") if os.geteuid() == 0 else os.getuid()
+    assert status["Uid"].split() == [str(expected)] * 4
+    assert status["Gid"].split()[0] != "0"
+    assert "0" not in status["Groups"].split()
+    leave = tries(
+        "os.setuid(0)", "os.setgroups([0])", "os.chroot('/state')", "os.mknod('/tmp/d', 0o060600, os.makedev(8, 0))"
+    )
+    assert inside(walled_lab, leave) == []
+
+
+def test_no_setuid_file_can_be_made_where_the_host_would_honour_it(walled_lab: Lab):
+    project = walled_lab.root / "project"
+    project.mkdir()
+    mount = Mount(host_path=project, folder="project")
+    code = tries(
+        "open('/work/project/f', 'w').close() or os.chmod('/work/project/f', 0o4755)",
+        "os.chmod('/work/project/f', 0o2755)",
+        "os.fchmod(os.open('/work/project/f', os.O_RDONLY), 0o4755)",
+        "os.open('/work/project/g', os.O_CREAT | os.O_WRONLY, 0o4755)",
+        "os.open('/state/g', os.O_CREAT | os.O_WRONLY, 0o4755)",
+        "os.mknod('/work/project/h', 0o104755)",
+        "os.mkdir('/work/project/d') or os.chmod('/work/project/d', 0o2775)",
+    )
+    assert inside(walled_lab, code, mounts=(mount,)) == []
+    made = inside(
+        walled_lab,
+        "os.chmod('/work/project/f', 0o755); answer = oct(os.stat('/work/project/f').st_mode)",
+        mounts=(mount,),
+    )
+    assert made == "0o100755"
+
+
+def test_its_host_name_and_user_are_its_own(walled_lab: Lab):
+    answer = inside(
+        walled_lab, "import pwd, socket\nanswer = socket.gethostname(), pwd.getpwuid(os.getuid()).pw_dir, os.getcwd()"
+    )
+    assert answer == ["coder", "/state", "/state"]
+
+
+def test_what_it_is_promised_is_there(walled_lab: Lab):
+    lines = walled_lab.run(
+        "sh",
+        "-ec",
+        "git init -q /state/repo; cd /state/repo; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x;"
+        "python3 -c 'import ssl, sqlite3; print(1)'; test -r /etc/resolv.conf; test -r /etc/hosts; test -d /work; echo $HOME",
+    )
+    assert lines == ["1", "/state"]
+
+
+def test_it_shares_the_hosts_network(walled_lab: Lab):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert (
+            inside(walled_lab, f"import socket\nsocket.create_connection(('127.0.0.1', {port}))\nanswer = 'there'")
+            == "there"
+        )
+
+
+def test_the_harness_can_be_imported(walled_lab: Lab):
+    code = "import hive.names, msgspec, sys; print(hive.names.MANAGER)"
+    path = os.pathsep.join(os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    assert walled_lab.run(sys.executable, "-c", code, environment={"PYTHONPATH": path} if path else {}) == ["manager"]
+
+
+def test_a_project_folder_is_written_and_the_host_sees_it(walled_lab: Lab):
+    project = walled_lab.root / "project"
+    project.mkdir(mode=0o700)
+    (project / "mine").write_text("mine")
+    (project / "mine").chmod(0o600)
+    mount = Mount(host_path=project, folder="project")
+    walled_lab.run(
+        "sh",
+        "-ec",
+        "cat /work/project/mine; echo more >>/work/project/mine; mkdir /work/project/d; echo new >/work/project/d/new",
+        mounts=(mount,),
+    )
+    assert (project / "mine").read_text() == "minemore\n"
+    assert (project / "d/new").read_text() == "new\n"
+    assert {path.stat().st_uid for path in project.rglob("*")} == {os.geteuid()}
+
+
+@root_only
+def test_a_project_of_an_ordinary_user_stays_that_users(walled_lab: Lab):
+    project = walled_lab.root / "project"
+    project.mkdir(mode=0o700)
+    os.chown(project, 12345, 12346)
+    (project / "roots").write_text("root's own")
+    (project / "roots").chmod(0o600)
+    mount = Mount(host_path=project, folder="project")
+    answer = inside(walled_lab, tries("open('/work/project/new', 'w')", "open('/work/project/roots')"), mounts=(mount,))
+    assert answer == ["open('/work/project/new', 'w')"]
+    made = (project / "new").stat()
+    assert (made.st_uid, made.st_gid) == (12345, 12346)
+
+
+def test_a_read_only_project_folder_is_read(walled_lab: Lab):
+    project = walled_lab.root / "project"
+    project.mkdir()
+    (project / "file").write_text("x")
+    mount = Mount(host_path=project, folder="project", read_only=True)
+    code = tries(
+        "open('/work/project/file')",
+        "open('/work/project/file', 'a')",
+        "open('/work/project/new', 'w')",
+        "os.unlink('/work/project/file')",
+    )
+    assert inside(walled_lab, code, mounts=(mount,)) == ["open('/work/project/file')"]
+
+
+def test_the_managers_repositories_are_git_repositories_inside(walled_lab: Lab):
+    proposed = walled_lab.root / "proposed"
+    subprocess.run(["git", "init", "-q", str(proposed)], check=True)
+    container = walled_lab.container(
+        "sh",
+        "-ec",
+        "cd /agents/coder; git -c user.name=m -c user.email=m@h commit -q --allow-empty -m x; git rev-parse HEAD",
+    )
+    container = msgspec.structs.replace(
+        container, binds=(Bind(host_path=proposed, inside="/agents/coder", read_only=False),)
+    )
+    assert walled_lab.finish(container).code == 0
+    told = subprocess.run(["git", "-C", str(proposed), "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    assert walled_lab.output(container)[-1] == told.stdout.strip()
+
+
+@pytest.mark.parametrize("where", ["state", ".", "agents"])
+def test_a_mount_that_would_show_the_hive_is_refused(walled_lab: Lab, where: str):
+    host_path = (walled_lab.root / "agents/coder/state" if where == "state" else walled_lab.root / where).resolve()
+    host_path.mkdir(parents=True, exist_ok=True)
+    mount = Mount(host_path=host_path.parent if where == "state" else host_path, folder="all")
+    with pytest.raises(Unavailable, match="own files"):
+        walled_lab.start(walled_lab.container("true", mounts=(mount,)))
+
+
+def test_a_mount_that_has_become_a_link_is_refused(walled_lab: Lab):
+    (walled_lab.root / "project").mkdir()
+    (walled_lab.root / "project/sub").symlink_to("/etc")
+    with pytest.raises(Unavailable, match="link"):
+        walled_lab.start(
+            walled_lab.container("true", mounts=(Mount(host_path=walled_lab.root / "project/sub", folder="sub"),))
+        )
+
+
+@root_only
+def test_giving_state_follows_no_link_and_takes_no_file_of_others(walled_lab: Lab):
+    container = walled_lab.container("true")
+    outside = walled_lab.root / "outside"
+    outside.write_text("root's")
+    (container.state / "link").symlink_to(outside)
+    (container.state / "folder-link").symlink_to(walled_lab.root)
+    os.link(outside, container.state / "second-name")
+    (container.state / "of-the-daemon").write_text("x")
+    assert walled_lab.finish(container).code == 0
+    assert outside.stat().st_uid == 0
+    assert walled_lab.root.stat().st_uid == 0
+    assert (container.state / "of-the-daemon").stat().st_uid == container.uid
+    assert (container.state / "link").lstat().st_uid == container.uid
+
+
+def test_it_dies_with_its_shim(walled_lab: Lab):
+    container = walled_lab.container("sh", "-c", "setsid sleep 1000 & echo ready; sleep 1000")
+    running = walled_lab.start(container)
+    walled_lab.says(container, "ready")
+    init = spawn.parent_of(running.pid)
+    tree = [running.pid, *spawn.children(running.pid), init]
+    os.kill(json.loads((container.record / "run.json").read_text())["shim"], 9)
+    eventually(lambda: all(spawn.started(pid) is None for pid in tree), "all of the container is gone")
+
+
+DRIVER = """
+import pathlib, sys
+from contract import Lab, walled_runtimes
+import hive
+assert str(pathlib.Path(hive.__file__)).startswith(sys.argv[1]), hive.__file__
+lab = Lab(next(r for r in walled_runtimes() if r.kind == sys.argv[2]), pathlib.Path(sys.argv[1]))
+code = "import hive; print(hive.__file__)"
+print(*lab.run(sys.executable, "-c", code, environment={"PYTHONPATH": sys.argv[1] + "/src"}))
+"""
+
+
+@root_only
+def test_an_installation_under_a_private_folder_is_visible(walled_lab: Lab):
+    private = walled_lab.root / "private"
+    private.mkdir(mode=0o700)
+    package = Path(installation.hive.__file__).parent
+    shutil.copytree(package, private / "src/hive", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (private / "src").rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(private), walled_lab.runtime.kind],
+        cwd="/",
+        env={"PYTHONPATH": f"{private}/src:{Path(__file__).parent}", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == f"{private}/src/hive/__init__.py", done.stderr
+
+
+def test_who_runs_this():
+    """The name in the report of the run as an ordinary user."""
+    assert getpass.getuser() or os.geteuid()

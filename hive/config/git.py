@@ -65,6 +65,11 @@ class GitFailed(HiveError):
     code = "git_failed"
 
 
+class _TooMuchOutput(Exception):
+    def __init__(self, output: bytes) -> None:
+        self.output = output
+
+
 class Git:
     """One repository, named by its git directory: nothing is discovered, no other owner need be trusted."""
 
@@ -82,9 +87,10 @@ class Git:
         environment: Mapping[str, str] | None = None,
         time_limit_s: float = GIT_TIME_LIMIT_S,
         output_limit_bytes: int = OUTPUT_LIMIT_BYTES,
+        cut_output: bool = False,
         protocols: str = "file",
     ) -> bytes:
-        """Standard output of one run.
+        """Standard output of one run; with `cut_output` its first bytes where there are more.
 
         `secrets` are settings that travel in the environment, never in the arguments, and are not echoed in errors.
 
@@ -98,7 +104,12 @@ class Git:
         hidden = [
             word for value in secrets.values() for word in (value, *value.split()) if len(word) >= SECRET_SHORTEST
         ]
-        return _run(["git", *self._where, *args], stdin, env, time_limit_s, output_limit_bytes, hidden)
+        try:
+            return _run(["git", *self._where, *args], stdin, env, time_limit_s, output_limit_bytes, hidden)
+        except _TooMuchOutput as said:
+            if cut_output:
+                return said.output
+            raise Unavailable(f"git {args[0]} said more than {output_limit_bytes} bytes and was ended.") from said
 
     def text(self, *args: str, stdin: bytes = b"") -> str:
         """Standard output of one run, stripped."""
@@ -178,8 +189,6 @@ def _run(
         status = process.wait(timeout=time_limit_s)
     except (TimeoutError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"git {what} took longer than {time_limit_s:g} s and was ended.") from error
-    except OverflowError as error:
-        raise Unavailable(f"git {what} said more than {output_limit_bytes} bytes and was ended.") from error
     finally:
         _end(process)
     if status != 0:
@@ -188,7 +197,7 @@ def _run(
 
 
 def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
-    """Feed and read all pipes at once. Raises TimeoutError or OverflowError."""
+    """Feed and read all pipes at once. Raises TimeoutError or _TooMuchOutput."""
     assert process.stdin and process.stdout and process.stderr
     out, err, rest = bytearray(), bytearray(), memoryview(stdin)
     with selectors.DefaultSelector() as selector:
@@ -213,7 +222,7 @@ def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit
                 elif key.data is out or len(err) < STDERR_KEPT_BYTES:
                     key.data.extend(chunk)
                 if len(out) > limit:
-                    raise OverflowError
+                    raise _TooMuchOutput(bytes(out[:limit]))
     return bytes(out), bytes(err)
 
 

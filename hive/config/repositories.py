@@ -24,7 +24,7 @@ MESSAGE_MAX_BYTES = 16 * 1024
 
 MAIN: Final = "refs/heads/main"
 TEMPLATE: Final = ("agent.toml", "prompt.md", "flake.nix", "agent.nix")
-_UNFINISHED: Final = ".unfinished-"
+UNFINISHED: Final = ".unfinished-"
 
 
 class Repositories:
@@ -107,7 +107,7 @@ class Repositories:
         """A new folder beside the generations, gone afterwards unless it was finished."""
         parent = self._paths.generations(name)
         parent.mkdir(mode=0o755, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
         try:
             yield folder
         finally:
@@ -137,7 +137,7 @@ class Repositories:
     def sweep(self, name: AgentName) -> None:
         """Remove what a daemon that died left unfinished. Only at start, before anybody builds."""
         for folder in (self._paths.agent(name), self._paths.generations(name)):
-            for left in folder.glob(f"{_UNFINISHED}*"):
+            for left in folder.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(left, ignore_errors=True)
 
     def agent_file(self, name: AgentName, sha: str) -> AgentFile:
@@ -204,7 +204,7 @@ class Repositories:
 
     @contextlib.contextmanager
     def _unfinished_repository(self, name: AgentName) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._paths.agent(name)))
+        folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._paths.agent(name)))
         folder.chmod(0o755)
         try:
             yield folder
@@ -218,7 +218,7 @@ class Repositories:
         newest_first = sorted(folders, key=lambda path: (path.name in kept, path.stat().st_mtime_ns), reverse=True)
         for path in newest_first[self._generations_kept :]:
             if path.name not in kept:
-                going = path.with_name(f"{_UNFINISHED}{path.name}")
+                going = path.with_name(f"{UNFINISHED}{path.name}")
                 path.rename(going)  # A folder half removed must not look like a generation.
                 shutil.rmtree(going, ignore_errors=True)
 
@@ -230,13 +230,23 @@ def template() -> dict[str, bytes | None]:
 
 
 def commit_on(
-    git: Git, parent: str | None, changes: Mapping[str, bytes | None], *, message: str, author: str = "hive"
+    git: Git,
+    parent: str | None,
+    changes: Mapping[str, bytes | None],
+    *,
+    message: str,
+    author: str = "hive",
+    like: str | None = None,
 ) -> str:
-    """A commit with the parent's files and these changes, made without a work tree. Raises BadRequest: a bad path."""
+    """A commit with the files of `like` (else of the parent) and these changes, made without a work tree.
+
+    Raises:
+        BadRequest: a path hive does not write.
+    """
     with tempfile.TemporaryDirectory(prefix="hive-index-") as folder:
         environment = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_AUTHOR_NAME": author.strip() or "hive"}
         if parent is not None:
-            git.run("read-tree", parent, environment=environment)
+            git.run("read-tree", like or parent, environment=environment)
         for path, content in changes.items():
             tree.checked_path(path.encode())
             if content is None:

@@ -1,0 +1,67 @@
+"""The wrapper round git: limits, a clean environment, and no secret in an error."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hive.config.git import Git, GitFailed
+from hive.errors import Unavailable
+
+
+@pytest.fixture
+def git(tmp_path: Path) -> Git:
+    made = Git(tmp_path / "x.git")
+    made.run("init", "--quiet", "--bare", "--template=", str(tmp_path / "x.git"))
+    return made
+
+
+def test_nothing_of_the_environment_or_the_user_counts(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / ".gitconfig").write_text("[user]\nname = evil\n[alias]\nx = !false\n")
+    for key, value in {
+        "HOME": str(tmp_path),
+        "GIT_DIR": "/nonexistent",
+        "GIT_EXTERNAL_DIFF": "false",
+        "GIT_CONFIG_PARAMETERS": "'user.name'='evil'",
+        "GIT_SSH_COMMAND": "false",
+    }.items():
+        monkeypatch.setenv(key, value)
+    assert "evil" not in git.text("config", "--list")
+    assert git.text("rev-parse", "--absolute-git-dir") == str(tmp_path / "x.git")
+
+
+def test_a_run_that_says_too_much_is_ended(git: Git):
+    with pytest.raises(Unavailable, match="said more than 10 bytes"):
+        git.run("help", "-a", output_limit_bytes=10)
+    assert len(git.run("help", "-a", output_limit_bytes=10, cut_output=True)) == 10
+
+
+def test_a_run_that_takes_too_long_is_ended_with_its_children(git: Git, tmp_path: Path):
+    mark = tmp_path / "pid"
+    secrets = {"alias.wait": f"!echo $$ > {mark}; sleep 600"}
+    with pytest.raises(Unavailable, match="took longer than 2 s"):
+        git.run("wait", secrets=secrets, time_limit_s=2)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+
+
+def test_errors_echo_no_secret(git: Git):
+    secret = "Authorization: token abcdef0123456789"
+    with pytest.raises(GitFailed) as failed:
+        git.run("fail", secrets={"http.extraHeader": secret, "alias.fail": "!echo bad abcdef0123456789 >&2; false"})
+    assert "abcdef" not in str(failed.value)
+    with pytest.raises(GitFailed) as failed:
+        git.run("fetch", "https://user:hunter22@example.invalid/x")
+    assert "hunter22" not in str(failed.value)
+
+
+@pytest.mark.parametrize("url", ["ext::sh -c true", "https://127.0.0.1:1/x", "git://127.0.0.1/x", "ssh://127.0.0.1/x"])
+def test_only_the_protocol_that_is_meant_is_spoken(git: Git, url: str):
+    with pytest.raises(GitFailed, match="not allowed"):
+        git.run("fetch", url)
+
+
+def test_much_input_and_output_at_once_does_not_hang(git: Git):
+    blob = git.text("hash-object", "-w", "--stdin", stdin=b"x" * 100_000)
+    out = git.run("cat-file", "--batch", stdin=f"{blob}\n".encode() * 60, output_limit_bytes=10_000_000)
+    assert len(out) > 6_000_000

@@ -84,6 +84,7 @@ def start(container: Container, *, environment: dict[str, str], folder: str, wal
             raise AlreadyDone(f"Agent {container.name} is being started already.")
         case _:
             reason = verdict.removeprefix("failed ") or "its shim ended without a word"
+            cgroup.remove([directory for _, directory, _ in plans])  # In case the shim was killed before it could.
             raise Unavailable(f"Agent {container.name} could not be started: {reason}")
 
 

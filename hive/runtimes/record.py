@@ -80,7 +80,10 @@ class Record:
             busy = self._shim_at_work()
             ended = self._ended(run)
             if not busy or time.monotonic() > deadline:
-                return ended or (NeverRan() if run is None else Ended(incarnation=run.incarnation, exit=Exit()))
+                if ended is not None or run is None:
+                    return ended or NeverRan()
+                cgroup.remove(list(run.groups))  # The shim that would have done it is gone.
+                return Ended(incarnation=run.incarnation, exit=Exit())
             time.sleep(SETTLE_PAUSE_S)
 
     def stop(self, grace_s: float) -> Exit | None:

@@ -60,9 +60,10 @@ class Output:
     def write(self, data: bytes) -> None:
         try:
             if self._size + len(data) > OUTPUT_FILE_BYTES:
-                os.close(self._fd)
+                full = self._fd
                 os.replace(self._path, f"{self._path}.1")
                 self._open()
+                os.close(full)
             self._size += os.write(self._fd, data)
         except OSError:
             return

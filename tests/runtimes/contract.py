@@ -12,10 +12,11 @@ from hive.runtimes.choose import walled
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Running, Runtime
 
-DEADLINE_S = 6.0
+DEADLINE_S = 30.0
 """Far more than anything here takes; only a defect waits for it."""
 PAUSE_S = 0.01
 FIRST_UID = 71000
+UNLIMITED = Limits()
 
 
 def walled_runtimes() -> list[Runtime]:
@@ -58,7 +59,7 @@ class Lab:
         name: str = "coder",
         environment: dict[str, str] | None = None,
         mounts: tuple[Mount, ...] = (),
-        limits: Limits = Limits(),
+        limits: Limits = UNLIMITED,
     ) -> Container:
         self._incarnation += 1
         home = self.root / "agents" / name

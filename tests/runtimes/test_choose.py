@@ -1,0 +1,114 @@
+"""Which runtime is taken, what a host is told that it lacks, and file systems that cannot map owners."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from contract import Lab, listen
+
+from hive.errors import BadRequest, Unavailable
+from hive.runtimes.bubblewrap import BubblewrapRuntime, maps_owners
+from hive.runtimes.choose import choose, walled
+from hive.runtimes.facts import runtime_facts
+from hive.runtimes.protocol import Exit, Mount
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives agents a uid of their own")
+
+
+def test_auto_is_never_without_walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"apt-get install bubblewrap.*--runtime process"):
+        choose("auto")
+    with pytest.raises(Unavailable, match="apt-get install bubblewrap"):
+        choose("bubblewrap")
+    assert choose("process").kind == "process"
+
+
+def test_auto_takes_the_first_that_works():
+    if all(runtime.lacks() for runtime in walled()):
+        pytest.skip("no walls on this host")
+    assert choose().kind == "bubblewrap"
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones():
+    with pytest.raises(BadRequest, match="auto, bubblewrap, process"):
+        choose("docker")
+
+
+def test_a_bubblewrap_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert "No permissions" in (BubblewrapRuntime().lacks() or "")
+
+
+def test_every_lack_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    facts = runtime_facts(tmp_path / "not" / "yet")
+    assert {"runtime", "git", "python3", "bubblewrap", "user"} <= {fact.name for fact in facts}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    lacking = {fact.name: fact for fact in runtime_facts(tmp_path) if not fact.good}
+    assert {"runtime", "bubblewrap"} <= set(lacking)
+    assert all(fact.fix for fact in lacking.values())
+
+
+@pytest.mark.parametrize(
+    ("exit_", "reason"),
+    [
+        (Exit(code=1), "exit code 1"),
+        (Exit(signal=9, out_of_memory=False), "signal 9 (SIGKILL)"),
+        (Exit(signal=9, out_of_memory=True), "out of memory"),
+        (Exit(), "unknown"),
+    ],
+)
+def test_reasons_are_named(exit_: Exit, reason: str):
+    assert exit_.reason() == reason
+
+
+@pytest.fixture
+def unmappable(root: Path):
+    """A folder on a file system that cannot map owners."""
+    folder = root / "ramfs"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "ramfs", "none", str(folder)], check=False).returncode != 0:
+        pytest.skip("this root may not mount")
+    try:
+        if maps_owners(folder):
+            pytest.skip("this kernel maps owners everywhere")
+        folder.chmod(0o700)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@root_only
+def test_where_owners_cannot_be_mapped_the_agents_folders_are_opened_to_it(unmappable: Path):
+    lab = Lab(choose(), unmappable)
+    container = lab.container(
+        "/usr/bin/python3",
+        "-c",
+        "import socket; socket.socket(socket.AF_UNIX).connect('/run/hive/hive.sock');"
+        "print(open('/config/prompt.md').read()); open('/state/mine', 'w')",
+    )
+    (container.config / "prompt.md").write_text("hello")
+    for private in (container.config, container.socket_folder):
+        private.chmod(0o700)
+    (container.config / "prompt.md").chmod(0o600)
+    with listen(container.socket_folder / "hive.sock"):
+        assert lab.finish(container).code == 0, lab.output(container)
+    assert lab.output(container) == ["hello"]
+    assert (container.config / "prompt.md").stat().st_mode & 0o777 == 0o640
+
+
+@root_only
+def test_where_owners_cannot_be_mapped_a_mount_says_what_to_do(unmappable: Path):
+    project = unmappable / "project"
+    project.mkdir(mode=0o700)
+    lab = Lab(choose(), unmappable)
+    mount = Mount(host_path=project, folder="project")
+    with pytest.raises(Unavailable, match=f"setfacl -R -m u:{lab.uid('coder')}:rwX"):
+        lab.start(lab.container("true", mounts=(mount,)))
+    os.chown(project, lab.uid("coder"), -1)
+    lab.run("touch", "/work/project/new", mounts=(mount,))
+    assert (project / "new").exists()

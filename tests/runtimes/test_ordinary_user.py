@@ -1,0 +1,77 @@
+"""The whole contract and all walls once more, by a hive that an ordinary user runs."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import hive
+
+UID = 65501
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def as_user(tmp_path_factory: pytest.TempPathFactory):
+    """How to run Python as a user with no rights: this one or the system's, if it is of the same version."""
+    if os.geteuid() != 0:
+        pytest.skip("the tests run as an ordinary user already")
+    with tempfile.TemporaryDirectory(prefix="hive-user-") as home:
+        os.chown(home, UID, UID)
+        path = os.pathsep.join((str(Path(hive.__file__).parent.parent), sysconfig.get_path("purelib")))
+        more = {
+            "user": UID,
+            "group": UID,
+            "extra_groups": [],
+            "cwd": home,
+            "env": {
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "HOME": home,
+                "TMPDIR": home,
+                "PYTHONPATH": path,
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "CI": os.environ.get("CI", ""),
+            },
+            "capture_output": True,
+            "text": True,
+        }
+        for python in (sys.executable, "/usr/bin/python3"):
+            check = f"import hive.runtimes.choose, pytest, sys; assert sys.version_info[:2] == {sys.version_info[:2]}"
+            try:
+                if subprocess.run([python, "-c", check], check=False, **more).returncode == 0:
+                    yield python, more
+                    return
+            except OSError:
+                continue
+    missing = "no interpreter and packages that an ordinary user may read"
+    if os.environ.get("CI") == "true" and not str(HERE).startswith("/root"):
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def test_contract_and_walls_hold_for_an_ordinary_user(as_user):
+    python, more = as_user
+    done = subprocess.run(
+        [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            str(HERE.parent.parent / "pyproject.toml"),
+            "-rs",
+            str(HERE / "test_contract.py"),
+            str(HERE / "test_walls.py"),
+        ],
+        check=False,
+        **more,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout.splitlines()[-1] or "%]" in done.stdout
+    assert "bubblewrap is not installed" not in done.stdout

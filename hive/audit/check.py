@@ -1,0 +1,144 @@
+"""The stored projections against the log: where they are, whether a replay comes out the same, and a rebuild."""
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import apsw
+import msgspec
+
+from hive import lock
+from hive.audit.reading import Tell, fold_on, log_reader, projections_db, refusing_damage, watched
+from hive.errors import Unavailable
+from hive.events.base import Seq
+from hive.events.codec import Codec
+from hive.events.log import EventLog, Row
+from hive.paths import Paths
+from hive.projections.hive import Hive, digest
+from hive.projections.store import Store, discard, read_rows, stored_positions
+
+State = Literal["stored", "same", "different", "unreadable", "other version", "other log", "missing"]
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One stored projection."""
+
+    projection: str
+    state: State
+    """`stored` where nothing was compared."""
+    seq: Seq | None = None
+    behind: int | None = None
+    """Events between it and the head; some, beside a running daemon, are usual."""
+    digest: str | None = None
+    replayed: str | None = None
+    """Digest of the replay up to `seq`."""
+
+    @property
+    def is_sound(self) -> bool:
+        return self.state in ("stored", "same")
+
+
+def positions(paths: Paths) -> list[Position]:
+    """Every projection as it is stored. Raises Unavailable without the files, CorruptState for damaged ones."""
+    stored = _stored(paths)
+    with log_reader(paths) as reader:
+        head = reader.head().seq
+        hashes = {row.seq: reader.hash_at(row.seq) == hash_ for row, hash_ in stored if row.seq is not None}
+    return [_against(row, head, hashes) for row, _ in stored]
+
+
+def check(paths: Paths, tell: Tell) -> list[Position]:
+    """Replay the log beside the stored projections and compare, each at its own position. Raises as `positions`."""
+    found = positions(paths)
+    replayed: dict[str, str] = {}
+    hive, codec = Hive(), Codec()
+    with log_reader(paths) as reader:
+        for seq in sorted({row.seq for row in found if row.seq is not None}):
+            fold_on(hive, watched(reader.rows(hive.seq + 1, seq), tell), codec)
+            here = {row.projection for row in found if row.seq == seq}
+            replayed |= {one.NAME: digest(one) for one in hive.projections() if one.NAME in here}
+    return [_compared(row, replayed.get(row.projection)) for row in found]
+
+
+def rebuild(paths: Paths, tell: Tell) -> Seq:
+    """Drop every projection and fold the log again, in the daemon's place. Returns the position reached.
+
+    Raises:
+        CorruptState: a daemon runs (ask it instead), or the log is damaged.
+        Unavailable: there is no log.
+    """
+    if not paths.events.exists():
+        raise Unavailable(
+            f"There is no {paths.events.name} in {paths.state}; give the hive's state folder with --state."
+        )
+    with lock.held(paths.lock), refusing_damage(paths.events):
+        log = _WatchedLog(paths, tell)
+        try:
+            discard(paths.projections)
+            store, hive = Store(paths.state), Hive()
+            store.load(hive, log, Codec())
+            store.write(hive, log.head.hash)
+            store.close()
+        finally:
+            log.close()
+        _give_to_owner(paths)
+        return hive.seq
+
+
+class _WatchedLog(EventLog):
+    """The writer's log, telling how far it is read."""
+
+    def __init__(self, paths: Paths, tell: Tell):
+        super().__init__(paths.state)
+        self._tell = tell
+
+    def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
+        return watched(super().rows(first, last), self._tell)
+
+
+def _stored(paths: Paths) -> list[tuple[Position, bytes]]:
+    """Every projection's position and digest as stored, with the log's hash there."""
+    hive = Hive()
+    if paths.events.exists() and not paths.projections.exists():
+        raise Unavailable(f"There is no {paths.projections}; make it with `hive projections rebuild`.")
+    with projections_db(paths) as db:
+        marks = {stored.name: stored for stored in stored_positions(db)}
+        rows = []
+        for projection in hive.projections():
+            mark = marks.get(projection.NAME)
+            if mark is None:
+                rows.append((Position(projection=projection.NAME, state="missing"), b""))
+            elif mark.version != projection.VERSION:
+                rows.append((Position(projection=projection.NAME, state="other version"), mark.hash))
+            else:
+                try:
+                    read_rows(db, projection)
+                except (apsw.Error, msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError):
+                    rows.append((Position(projection=projection.NAME, state="unreadable"), mark.hash))
+                else:
+                    sound = Position(
+                        projection=projection.NAME, state="stored", seq=mark.seq, digest=digest(projection)
+                    )
+                    rows.append((sound, mark.hash))
+        return rows
+
+
+def _against(row: Position, head: Seq, hashes: dict[Seq, bool]) -> Position:
+    if row.seq is None:
+        return row
+    state: State = "stored" if hashes[row.seq] else "other log"
+    return msgspec.structs.replace(row, behind=max(0, head - row.seq), state=state)
+
+
+def _compared(row: Position, replayed: str | None) -> Position:
+    if row.state != "stored":
+        return row
+    return msgspec.structs.replace(row, state="same" if replayed == row.digest else "different", replayed=replayed)
+
+
+def _give_to_owner(paths: Paths) -> None:
+    """A rebuild by root must not leave a file that the daemon's own user cannot write."""
+    owner = paths.events.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        for path in (paths.projections, paths.lock):
+            os.chown(path, owner.st_uid, owner.st_gid)

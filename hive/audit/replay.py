@@ -1,0 +1,48 @@
+"""The state as of any event or time, folded from the log alone."""
+
+from typing import Any
+
+import msgspec
+
+from hive.audit.reading import Tell, fold_on, watched
+from hive.clock import parse_rfc3339, rfc3339
+from hive.errors import BadRequest
+from hive.events.base import Seq
+from hive.events.codec import Codec
+from hive.events.log import LogReader
+from hive.projections.hive import Hive
+
+
+def position(reader: LogReader, until: str | None) -> Seq:
+    """The event that a position or an RFC 3339 time names; beyond the head is the head, None too.
+
+    Raises:
+        BadRequest: neither a position nor a time.
+    """
+    head = reader.head().seq
+    if until is None:
+        return head
+    if until.isascii() and until.isdigit():
+        return min(int(until), head)
+    try:
+        return reader.last_until(rfc3339(parse_rfc3339(until)))
+    except BadRequest as error:
+        raise BadRequest(f"{error} Or give the position of an event.") from None
+
+
+def state_at(reader: LogReader, seq: Seq, tell: Tell) -> Hive:
+    """Every projection after that event."""
+    hive = Hive()
+    fold_on(hive, watched(reader.rows(1, seq), tell), Codec())
+    return hive
+
+
+def as_data(hive: Hive) -> dict[str, dict[str, list[Any]]]:
+    """The rows of every table by projection, in the order of their keys, ready for JSON."""
+    return {
+        projection.NAME: {
+            table.name: [msgspec.to_builtins(table.rows[key]) for key in sorted(table.rows)]
+            for table in projection.tables()
+        }
+        for projection in hive.projections()
+    }

@@ -1,0 +1,159 @@
+"""The ordered events that explain an agent, a message, a question or an approval."""
+
+from collections.abc import Iterable
+from typing import Any, Final, Literal
+
+import msgspec
+
+from hive.errors import NotFound
+from hive.events import agents as agent_facts
+from hive.events.base import Event
+from hive.events.log import LogReader, Row
+from hive.names import SYSTEM
+
+Subject = Literal["agent", "message", "question", "approval"]
+
+_AGENT_TYPES: Final = tuple(
+    name
+    for name, value in vars(agent_facts).items()
+    if isinstance(value, type) and issubclass(value, Event) and value is not Event
+)
+_MESSAGE_TYPES: Final = ("MessageSent", "MessageDelivered", "MessageAcked", "MessageRequeued", "MessageDead")
+_QUESTION_TYPES: Final = ("QuestionAdded", "QuestionResolved")
+_APPROVAL_TYPES: Final = ("ApprovalRequested", "ProposalPinned", "ApprovalResolved", "ApprovalFailed")
+_REMINDER_TYPES: Final = ("ReminderSet", "ReminderFired")
+_NUMBERED_NOTICES: Final = {
+    "operator_answered": _QUESTION_TYPES,
+    "question_asked": _QUESTION_TYPES,
+    "question_closed": _QUESTION_TYPES,
+    "approval_resolved": _APPROVAL_TYPES,
+    "reminder": _REMINDER_TYPES,
+    "message_dead": _MESSAGE_TYPES,
+}
+"""By what a notice says, the events that share its id."""
+_AGENT_NOTICES: Final = {
+    "killed": "Killed",
+    "crashed": "Crashed",
+    "rebuilt": "Rebuilt",
+    "needs_login": "NeedsLogin",
+    "logged_in": "LoggedIn",
+    "needs_update": "NeedsUpdate",
+    "destroyed": "Destroyed",
+}
+_CARRYING_OUT: Final = ("AgentAdded", "ActDecided", "Spawned", "Started", "Rebuilt", "ActFailed", "Crashed", "Stopped")
+_CARRIED_OUT: Final = {"spawn": ("Spawned", "ActFailed"), "apply_commit": ("Started", "ActFailed")}
+
+
+def explain(reader: LogReader, subject: Subject, name: str) -> list[Row]:
+    """The events in the order of the log.
+
+    Raises:
+        NotFound: the log says nothing of it.
+    """
+    if subject == "agent":
+        rows = _agent(reader, name)
+    else:
+        by_id = {"message": _message, "question": _question, "approval": _approval}[subject]
+        rows = by_id(reader, int(name)) if name.isascii() and name.isdigit() else []
+    if not rows:
+        raise NotFound(f"This log, up to event {reader.head().seq}, says nothing of {subject} {name}.")
+    return sorted({row.seq: row for row in rows}.values())
+
+
+def _agent(reader: LogReader, name: str) -> list[Row]:
+    """Its lifecycle and the approvals about it; what it said and did is `hive log --agent`."""
+    return _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES), "agent", name)
+
+
+def _message(reader: LogReader, id: int) -> list[Row]:
+    own = _numbered(reader, _MESSAGE_TYPES, id)
+    if not own:
+        return []
+    sent = msgspec.json.decode(own[0].data)
+    rows = [*own, *_turns_with(reader, id)]
+    if sent.get("in_reply_to") is not None:
+        rows += _typed(reader, ("MessageSent",), "id", sent["in_reply_to"])
+    if sent.get("from") == SYSTEM:
+        rows += _told_of(reader, own[0], sent["body"])
+    return rows
+
+
+def _question(reader: LogReader, id: int) -> list[Row]:
+    own = _numbered(reader, _QUESTION_TYPES, id)
+    return own and [*own, *_notices(reader, "question", id), *_notices(reader, "operator_answered", id)]
+
+
+def _approval(reader: LogReader, id: int) -> list[Row]:
+    own = _numbered(reader, _APPROVAL_TYPES, id)
+    return own and [*own, *_carried_out(reader, own), *_notices(reader, "approval_resolved", id)]
+
+
+def _carried_out(reader: LogReader, own: list[Row]) -> list[Row]:
+    """What was done because it was approved: the agent's acts from the decision to the outcome."""
+    request = msgspec.json.decode(own[0].data)
+    decided = next((row for row in own if row.type == "ApprovalResolved"), None)
+    if decided is None or msgspec.json.decode(decided.data).get("status") != "approved":
+        return []
+    rows, built = [], request.get("kind") == "spawn"
+    for row in _typed(reader, _CARRYING_OUT, "agent", request["agent"], after=decided.seq - 1):
+        rows.append(row)
+        built = built or row.type == "Rebuilt"
+        failed_build = row.type == "Rebuilt" and msgspec.json.decode(row.data).get("ok") is False
+        if failed_build or (built and row.type in _CARRIED_OUT[request["kind"]]):
+            break
+    return rows
+
+
+def _told_of(reader: LogReader, sent: Row, body: str) -> list[Row]:
+    """The facts behind what the system said."""
+    notice = _notice(body)
+    event = notice.get("event")
+    if event in _NUMBERED_NOTICES:
+        return [row for row in _numbered(reader, _NUMBERED_NOTICES[event], notice.get("id")) if row.seq <= sent.seq]
+    if event in _AGENT_NOTICES:
+        facts = _typed(reader, (_AGENT_NOTICES[event],), "agent", notice.get("agent"))
+        return [row for row in facts if row.seq <= sent.seq][-1:]
+    if event == "kicked":
+        started = _typed(reader, ("Started",), "agent", msgspec.json.decode(sent.data)["to"])
+        return [row for row in started if row.seq <= sent.seq][-1:]
+    return []
+
+
+def _notices(reader: LogReader, event: str, id: int) -> list[Row]:
+    """Messages from the system that say this of this id, and what became of them."""
+    condition = (
+        "type = 'MessageSent' AND data ->> 'from' = ? AND json_valid(data ->> 'body')"
+        " AND (data ->> 'body') ->> 'id' = ? AND (data ->> 'body') ->> 'event' LIKE ?"
+    )
+    sent = list(reader.where(condition, (SYSTEM, id, f"{event}%")))
+    return [row for one in sent for row in _numbered(reader, _MESSAGE_TYPES, msgspec.json.decode(one.data)["id"])]
+
+
+def _turns_with(reader: LogReader, message: int) -> list[Row]:
+    condition = "type = 'TurnStarted' AND EXISTS (SELECT 1 FROM json_each(data, '$.message_ids') WHERE value = ?)"
+    rows = []
+    for started in list(reader.where(condition, (message,))):
+        agent = msgspec.json.decode(started.data)["agent"]
+        rows += [started, *_typed(reader, ("TurnEnded",), "agent", agent, after=started.seq, limit=1)]
+    return rows
+
+
+def _numbered(reader: LogReader, types: Iterable[str], id: object) -> list[Row]:
+    return _typed(reader, types, "id", id)
+
+
+def _typed(
+    reader: LogReader, types: Iterable[str], key: str, value: object, *, after: int = 0, limit: int = -1
+) -> list[Row]:
+    named = ",".join(f"'{name}'" for name in types)
+    condition = f"seq > ? AND type IN ({named}) AND data ->> ? = ?"
+    rows = reader.where(condition, (after, key, value))
+    return list(rows) if limit < 0 else [row for _, row in zip(range(limit), rows, strict=False)]
+
+
+def _notice(body: str) -> dict[str, Any]:
+    try:
+        said = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,116 @@
+"""The roster: `hive status`, `hive agents`, `hive logs`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from hive.cli import screen
+from hive.cli.screen import Cell, Column, Styled
+from hive.cli.session import AgentArgument, Noun, Session
+
+noun = Noun("Swarm")
+
+LOG_LINES = 200
+
+
+@noun.command("status", example="hive status")
+def status(hive: Session) -> None:
+    """Show every agent and what waits on you."""
+    state = hive.ask("state")["state"]
+    rows = state["agents"]
+    approvals = [row for row in state["approvals"] if row["status"] == "pending"]
+    questions = [row for row in state["questions"] if row.get("target") is None]
+    if hive.as_json:
+        screen.print_json({"agents": rows, "approvals": approvals, "questions": questions})
+        return
+    _show_agents(rows)
+    if not approvals and not questions:
+        screen.say("\nNothing waits on you.")
+        return
+    screen.say("")
+    screen.heading("Waiting on you")
+    for row in approvals:
+        about = f" – {row['description']}" if row.get("description") else ""
+        screen.line(
+            Styled(f"  approval {row['id']}", "yellow"),
+            f"  {row['kind']} {row['agent']}{about}  ",
+            Styled(f"hive approve {row['id']}", "dim"),
+        )
+    for row in questions:
+        screen.line(
+            Styled(f"  question {row['id']}", "yellow"),
+            f"  {row['asker']}: {row['question']}  ",
+            Styled(f"hive answer {row['id']} TEXT", "dim"),
+        )
+
+
+@noun.command("agents", example="hive agents --json")
+def agents(hive: Session) -> None:
+    """List the agents with their state."""
+    rows = hive.ask("state")["state"]["agents"]
+    if hive.as_json:
+        screen.print_json(rows)
+    else:
+        _show_agents(rows)
+
+
+@noun.command("logs", example="hive logs coder --follow")
+def logs(
+    hive: Session,
+    name: AgentArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="Newest lines to begin with.")] = LOG_LINES,
+) -> None:
+    """Print what an agent's container wrote."""
+    if not follow:
+        found = hive.ask("logs", name=name, lines=lines)["lines"]
+        if hive.as_json:
+            screen.print_json(found)
+        else:
+            screen.say_each(found)
+        return
+    for reply in hive.follow("logs", name=name, lines=lines, follow=True):
+        for text in reply["lines"]:
+            if hive.as_json:
+                screen.print_json(text, one_line=True)
+            else:
+                screen.say(text)
+
+
+def state_of(row: Mapping[str, Any]) -> Styled:
+    """One word for an agent's state: failed before needs login before paused before stopped before running."""
+    transient = row.get("transient")
+    if transient:
+        return Styled(str(transient.get("kind", "")) if isinstance(transient, dict) else str(transient), "cyan")
+    if row.get("failed"):
+        return Styled("failed", "red")
+    if row.get("needs_login"):
+        return Styled("needs login", "magenta")
+    if row.get("paused"):
+        return Styled("paused", "yellow")
+    if not row.get("running"):
+        return Styled("stopped", "dim")
+    return Styled("running", "green")
+
+
+def _show_agents(rows: list[dict[str, Any]]) -> None:
+    columns = (Column("Agent", whole=True), Column("State", whole=True), "Notes", "Status")
+    screen.table(columns, [_agent_cells(row) for row in rows])
+
+
+def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
+    notes = [str(row["failure"])] if row.get("failure") else []
+    if row.get("unresponsive"):
+        notes.append("does not answer")
+    if row.get("needs_update"):
+        notes.append("needs update")
+    if row.get("rate_limited_until"):
+        notes.append(f"rate limited until {screen.when(row['rate_limited_until'])}")
+    if row.get("waiting"):
+        notes.append(f"{row['waiting']} waiting")
+    if row.get("pending_reminders"):
+        notes.append(f"{row['pending_reminders']} reminders")
+    if row.get("active_model"):
+        notes.append(str(row["active_model"]))
+    return [str(row["name"]), state_of(row), ", ".join(notes), str(row.get("status_text", ""))]

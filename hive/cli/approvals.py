@@ -1,0 +1,85 @@
+"""Approvals, the operator's alone: `hive approvals`, `hive diff`, `hive approve`, `hive deny`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from hive.cli import screen
+from hive.cli.screen import Cell, Column, Styled
+from hive.cli.session import Noun, Session, pending_approvals
+
+noun = Noun("Questions and approvals")
+
+SHOWN = 50
+SHA_SHOWN = 12
+STYLES = {"pending": "yellow", "approved": "green", "denied": "red", "failed": "red", "cancelled": "dim"}
+_DIFF_STYLES = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"), ("diff ", "bold"))
+
+IdArgument = Annotated[int, typer.Argument(metavar="ID", help="The approval.", autocompletion=pending_approvals)]
+
+
+@noun.command("approvals", example="hive approvals")
+def approvals(
+    hive: Session,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Newest approvals shown.")] = SHOWN,
+) -> None:
+    """List the approvals, pending and decided."""
+    rows = hive.ask("approvals", limit=limit)["approvals"]
+    if hive.as_json:
+        screen.print_json(rows)
+    elif not rows:
+        screen.say("No approvals.")
+    else:
+        columns = (Column("ID", right=True), Column("Status", whole=True), Column("Kind", whole=True))
+        more = (Column("Agent", whole=True), Column("Commit", whole=True), Column("Requested", whole=True), "About")
+        screen.table((*columns, *more), [_cells(row) for row in rows])
+
+
+@noun.command("diff", example="hive diff 3")
+def diff(hive: Session, id: IdArgument) -> None:
+    """Show what an approval would change."""
+    reply = hive.ask("diff", id=id)
+    if hive.as_json:
+        screen.print_json(reply)
+        return
+    for text in str(reply["diff"]).splitlines():
+        style = next((style for prefix, style in _DIFF_STYLES if text.startswith(prefix)), "")
+        screen.whole_line(Styled(text, style))
+
+
+@noun.command("approve", example="hive approve 3")
+def approve(
+    hive: Session,
+    id: IdArgument,
+    sha: Annotated[
+        str | None, typer.Option("--sha", metavar="SHA", help="Refuse unless this is the commit that is pinned.")
+    ] = None,
+) -> None:
+    """Approve a request; what was pinned is what is built."""
+    hive.done(hive.ask("approve", id=id, sha=sha), f"Approval {id} is approved.")
+
+
+@noun.command("deny", example='hive deny 3 --note "not before Monday"')
+def deny(
+    hive: Session,
+    id: IdArgument,
+    note: Annotated[str | None, typer.Option("--note", metavar="N", help="Why; the manager reads it.")] = None,
+) -> None:
+    """Deny a request."""
+    hive.done(hive.ask("deny", id=id, note=note), f"Approval {id} is denied.")
+
+
+def _cells(row: dict[str, Any]) -> list[Cell]:
+    status = str(row["status"])
+    about = " – ".join(str(row[key]) for key in ("description", "note") if row.get(key))
+    sha = str(row.get("fetched_sha") or row.get("commit_ref") or "")[:SHA_SHOWN]
+    shown_status = Styled(status, STYLES.get(status, ""))
+    return [
+        str(row["id"]),
+        shown_status,
+        str(row["kind"]),
+        str(row["agent"]),
+        sha,
+        screen.when(row["requested_at"]),
+        about,
+    ]

@@ -1,0 +1,96 @@
+"""Agents' configurations: `hive config`, `hive edit`, `hive rollback`."""
+
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from hive.cli import screen
+from hive.cli.screen import Styled
+from hive.cli.session import AgentArgument, Noun, Session
+from hive.errors import BadRequest, Unavailable
+
+noun = Noun("Configuration")
+
+EDITORS: Final = ("VISUAL", "EDITOR")
+FALLBACK_EDITOR: Final = "vi"
+
+
+@noun.command("config", example="hive config coder")
+def config(hive: Session, name: AgentArgument) -> None:
+    """Show the configuration an agent runs on."""
+    found = hive.ask("config", name=name)["config"]
+    if hive.as_json:
+        screen.print_json(found)
+        return
+    deployed = f", deployed {screen.when(found['deployed_at'])}" if found.get("deployed_at") else ""
+    screen.line(Styled(f"{name} runs {found.get('revision') or 'nothing yet'}{deployed}", "bold"))
+    for file in found["files"]:
+        screen.line(Styled(f"\n── {file['path']}", "cyan"))
+        screen.say(file["text"].removesuffix("\n"))
+
+
+@noun.command("edit", example="EDITOR=nano hive edit coder")
+def edit(hive: Session, name: AgentArgument) -> None:
+    """Edit an agent's configuration in $EDITOR and deploy it."""
+    found = hive.ask("config", name=name)["config"]
+    edited = _edited({file["path"]: file["text"] for file in found["files"]})
+    if edited is None:
+        hive.done({}, "Nothing was changed.")
+        return
+    reply = hive.ask("edit", name=name, base=found.get("revision"), files=edited)
+    hive.done(reply, f"{name} runs on the edited configuration.")
+
+
+@noun.command("rollback", example="hive rollback coder")
+def rollback(hive: Session, name: AgentArgument) -> None:
+    """Put an agent back on the configuration before this one."""
+    reply = hive.ask("rollback", name=name)
+    hive.done(reply, f"{name} is back on {reply.get('revision', 'the configuration before')}.")
+
+
+def _edited(files: dict[str, str]) -> list[dict[str, Any]] | None:
+    """The files after the editor, or None when none changed. A file that is gone has no text."""
+    with tempfile.TemporaryDirectory(prefix="hive-edit-") as folder:
+        root = Path(folder)
+        for path, text in files.items():
+            place = _inside(root, path)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text)
+        _open_editor([_inside(root, path) for path in sorted(files)], root)
+        after = {str(place.relative_to(root)): _text_of(place) for place in root.rglob("*") if _is_kept(place)}
+    if after == files:
+        return None
+    gone = [{"path": path, "text": None} for path in files if path not in after]
+    return [{"path": path, "text": text} for path, text in sorted(after.items())] + gone
+
+
+def _is_kept(place: Path) -> bool:
+    """Editors leave swap and backup files behind."""
+    return place.is_file() and not place.name.endswith(("~", ".swp"))
+
+
+def _inside(root: Path, path: str) -> Path:
+    place = (root / path).resolve()
+    if not place.is_relative_to(root.resolve()):
+        raise BadRequest(f"The configuration names a file outside its folder: {path}.")
+    return place
+
+
+def _text_of(place: Path) -> str:
+    try:
+        return place.read_text()
+    except UnicodeDecodeError:
+        raise BadRequest(f"{place.name} is not text; configurations hold only text files.") from None
+
+
+def _open_editor(places: list[Path], folder: Path) -> None:
+    named = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), FALLBACK_EDITOR)
+    try:
+        code = subprocess.run([*shlex.split(named), *map(str, places)], cwd=folder, check=False).returncode
+    except OSError as error:
+        raise Unavailable(f"The editor {named!r} cannot be started ({error.strerror}); name one in $EDITOR.") from None
+    if code != 0:
+        raise Unavailable(f"The editor ended with exit code {code}; nothing was changed.")

@@ -1,0 +1,53 @@
+"""The daemon itself: `hive up`, `hive down`, `hive demo`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hive.cli.session import Noun, Session
+
+noun = Noun("Daemon")
+
+
+@noun.command("up", example="hive up --runtime bubblewrap")
+def up(
+    hive: Session,
+    runtime: Annotated[
+        Literal["auto", "process", "bubblewrap"],
+        typer.Option("--runtime", help="What holds the agents; auto is the strongest this host can give."),
+    ] = "auto",
+    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Of the dashboard.")] = None,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Sockets only.")] = False,
+    model_url: Annotated[
+        str | None,
+        typer.Option("--model-url", metavar="URL", help="Every agent's ANTHROPIC_BASE_URL, with a dummy key."),
+    ] = None,
+) -> None:
+    """Run the daemon in the foreground."""
+    from hive import daemon
+
+    raise typer.Exit(daemon.run(hive.paths, runtime, listen, not no_dashboard, model_url))
+
+
+@noun.command("down", example="hive down")
+def down(
+    hive: Session,
+    keep_agents: Annotated[bool, typer.Option("--keep-agents", help="End only the daemon.")] = False,
+) -> None:
+    """Stop every agent, then the daemon."""
+    reply = hive.ask("shutdown", keep_agents=keep_agents)
+    hive.done(reply, "The daemon has ended; its agents go on." if keep_agents else "Agents and daemon have ended.")
+
+
+@noun.command("demo", example="hive demo --exit")
+def demo(
+    _hive: Session,
+    keep: Annotated[Path | None, typer.Option("--keep", metavar="DIR", help="Leave its state folder there.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the dashboard.")] = False,
+    exit_when_done: Annotated[bool, typer.Option("--exit", help="Decide everything by itself, then end.")] = False,
+) -> None:
+    """Show the main job in a throw-away hive, on a scripted model."""
+    from hive import demo
+
+    raise typer.Exit(demo.run(keep, not no_browser, exit_when_done))

@@ -1,0 +1,48 @@
+"""Project folders given to agents: `hive mount`, `hive unmount`, `hive mounts`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hive.cli import screen
+from hive.cli.screen import Column
+from hive.cli.session import AgentArgument, Noun, Session
+
+noun = Noun("Lifecycle")
+
+
+@noun.command("mount", example="hive mount coder ~/src/project --ro")
+def mount(
+    hive: Session,
+    name: AgentArgument,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of this host.")],
+    read_only: Annotated[bool, typer.Option("--ro", help="The agent may only read it.")] = False,
+) -> None:
+    """Give an agent a project folder, seen at /work/<folder>."""
+    reply = hive.ask("mount", name=name, path=str(path.expanduser().absolute()), read_only=read_only)
+    hive.done(reply, f"{name} has {path} at /work/{reply.get('folder', path.absolute().name)}.")
+
+
+@noun.command("unmount", example="hive unmount coder project")
+def unmount(
+    hive: Session,
+    name: AgentArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The folder on this host, or its name under /work.")],
+) -> None:
+    """Take a project folder away from an agent."""
+    named = path if "/" not in path and path not in (".", "..") else str(Path(path).expanduser().absolute())
+    hive.done(hive.ask("unmount", name=name, path=named), f"{name} no longer has {path}.")
+
+
+@noun.command("mounts", example="hive mounts coder")
+def mounts(hive: Session, name: AgentArgument) -> None:
+    """List the project folders of an agent."""
+    rows = hive.ask("mounts", name=name)["mounts"]
+    if hive.as_json:
+        screen.print_json(rows)
+    elif not rows:
+        screen.say(f"{name} has no project folder: hive mount {name} PATH")
+    else:
+        cells = [(f"/work/{row['folder']}", row["path"], "ro" if row.get("read_only") else "rw") for row in rows]
+        screen.table((Column("Inside", whole=True), "On this host", Column("", whole=True)), cells)

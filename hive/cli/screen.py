@@ -1,0 +1,199 @@
+"""What reaches a terminal or a pipe: text made harmless, tables, JSON, progress. Every command prints through it."""
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+PROGRESS_STEP = 1_000
+"""Rows between two looks of a progress bar."""
+
+_HARMFUL = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # Control characters but tab and line feed.
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # Invisible or bidirectional.
+    "\ud800-\udfff\U000e0000-\U000e007f"  # Half a character; tags.
+)
+_IN_TEXT = re.compile(f"[{_HARMFUL}]")
+_IN_CELL = re.compile(f"[{_HARMFUL}\t\n]")
+_CELL_FORM = {"\n": " ⏎ ", "\t": " "}
+
+
+class Styled(NamedTuple):
+    """A cell's text in a style of rich's."""
+
+    text: str
+    style: str
+
+
+Cell = str | Styled
+
+
+class Column(NamedTuple):
+    """A column that is narrower than its neighbours may be: right-aligned figures, or text that never wraps."""
+
+    title: str
+    right: bool = False
+    whole: bool = False
+
+
+def visible(text: str) -> str:
+    """One line in which nothing an agent wrote can steer the terminal: control and bidi characters as escapes."""
+    return _IN_CELL.sub(lambda match: _CELL_FORM.get(match[0]) or _escape(match[0]), text)
+
+
+def visible_lines(text: str) -> str:
+    """The same, with line feeds and tabs kept."""
+    return _IN_TEXT.sub(lambda match: _escape(match[0]), text)
+
+
+def json_text(value: object, *, indented: bool = False) -> str:
+    """JSON in which control and bidi characters are escaped even where JSON does not ask for it."""
+    encoded = msgspec.json.encode(value)
+    text = (msgspec.json.format(encoded, indent=2) if indented else encoded).decode()
+    return _IN_TEXT.sub(lambda match: _json_escape(match[0]), text)
+
+
+def print_json(value: object, *, one_line: bool = False) -> None:
+    """One JSON value on stdout; indented for a person unless `one_line`."""
+    sys.stdout.write(json_text(value, indented=not one_line and sys.stdout.isatty()) + "\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Lines on stdout."""
+    sys.stdout.write(visible_lines(text) + "\n")
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(visible(text) + "\n")
+    sys.stderr.flush()
+
+
+def say_each(texts: Iterable[str]) -> None:
+    """Many lines on stdout."""
+    sys.stdout.writelines(visible_lines(text) + "\n" for text in texts)
+    sys.stdout.flush()
+
+
+def line(*parts: Cell) -> None:
+    """One line of styled parts: cut at the edge of a terminal, whole in a pipe."""
+    if not sys.stdout.isatty():
+        say("".join(visible(part.text if isinstance(part, Styled) else part) for part in parts))
+        return
+    from rich.text import Text
+
+    text = Text.assemble(*(_text(part) for part in parts))
+    console().print(text, no_wrap=True, overflow="ellipsis", crop=True)
+
+
+def whole_line(*parts: Cell) -> None:
+    """One line of styled parts that wraps on a terminal rather than lose its end."""
+    if not sys.stdout.isatty():
+        line(*parts)
+        return
+    from rich.text import Text
+
+    console().print(Text.assemble(*(_text(part) for part in parts)), soft_wrap=True)
+
+
+def plain(value: object) -> str:
+    """A value of a reply for a person: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json_text(value)
+
+
+def heading(text: str) -> None:
+    console().print(_text(Styled(text, "bold")))
+
+
+def table(columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]]) -> None:
+    """A table that fits the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", padding=(0, 1))
+    shown.show_header = any(column[0] if isinstance(column, Column) else column for column in columns)
+    for column in columns:
+        title, right, whole = column if isinstance(column, Column) else (column, False, False)
+        shown.add_column(title, justify="right" if right else "left", no_wrap=right or whole, overflow="fold")
+    for row in rows:
+        shown.add_row(*map(_text, row))
+    console().print(shown)
+
+
+@contextmanager
+def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function to tell how far the work is; drawn on stderr, and only on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(errors=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@functools.cache
+def console(*, errors: bool = False) -> "Console":
+    """rich's console without markup, emoji names and guessed highlights: what agents write is only text."""
+    from rich.console import Console
+
+    return Console(stderr=errors, markup=False, emoji=False, highlight=False)
+
+
+def when(at: Any) -> str:
+    """`2026-01-31 09:30:00Z` of an RFC 3339 time or Unix milliseconds; empty for None."""
+    if at is None:
+        return ""
+    if isinstance(at, int):
+        return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    day, _, time = str(at).partition("T")
+    return f"{day} {time.removesuffix('Z').partition('.')[0]}Z" if time else day
+
+
+def duration(seconds: float) -> str:
+    """`45s`, `2m 5s`, `1h 2m`, `3d 4h`."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3_600:
+        return f"{whole // 60}m {whole % 60}s"
+    if whole < 86_400:
+        return f"{whole // 3_600}h {whole % 3_600 // 60}m"
+    return f"{whole // 86_400}d {whole % 86_400 // 3_600}h"
+
+
+def seconds_until(at: str) -> float:
+    """From now to an RFC 3339 time; negative when it has passed."""
+    return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds()
+
+
+def _text(cell: Cell) -> "Text":
+    from rich.text import Text
+
+    return Text(visible(cell.text), style=cell.style) if isinstance(cell, Styled) else Text(visible(cell))
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _json_escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"

@@ -1,0 +1,218 @@
+"""How a command comes to be: the options every one takes, the hive it talks to, and its registration by noun."""
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command_from_info, get_group
+
+from hive.cli import screen
+from hive.errors import HiveError
+from hive.paths import Paths, default_paths
+from hive.sockets.client import HostClient, Reply
+
+F = TypeVar("F", bound=Callable[..., None])
+
+COMPLETION_TIMEOUT_S = 1.0
+"""A shell that waits for names longer than this feels broken."""
+EXIT_BROKEN_PIPE: Final = 141
+"""As the shell reports a program that SIGPIPE ended."""
+
+
+class Session:
+    """One run of one command: which hive, which output, and the connection once something is asked."""
+
+    def __init__(self, paths: Paths, *, as_json: bool):
+        self.paths = paths
+        self.as_json = as_json
+        self.client = HostClient(paths.host_socket)
+
+    def ask(self, cmd: str, /, **fields: Any) -> Reply:
+        """The daemon's reply. Raises Unreachable or Declined."""
+        return self.client.ask(cmd, **fields)
+
+    def follow(self, cmd: str, /, **fields: Any) -> Iterator[Reply]:
+        """The daemon's replies, until it ends."""
+        return self.client.follow(cmd, **fields)
+
+    def done(self, reply: Mapping[str, Any], text: str) -> None:
+        """Say that something happened."""
+        if self.as_json:
+            screen.print_json(reply)
+        else:
+            screen.say(text)
+
+
+class _Plain:
+    """Turns the text of an argument into a plain type."""
+
+    def __init__(self, convert: Callable[[str], object], kind: str):
+        self._convert = convert
+        self._kind = kind
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        if isinstance(value, (list, tuple)):
+            return [self._one(item, param, ctx) for item in value]
+        return self._one(value, param, ctx)
+
+    def _one(self, value: Any, param: Any, ctx: Any) -> object:
+        try:
+            return self._convert(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not {self._kind}.", ctx=ctx, param=param) from None
+
+
+_PLAIN: dict[object, _Plain] = {
+    str: _Plain(str, "text"),
+    list[str]: _Plain(str, "text"),
+    int: _Plain(int, "a whole number"),
+    Path: _Plain(Path, "a path"),
+    bool: _Plain(bool, "a flag"),
+}
+
+
+def quicken(params: Iterable[Any]) -> None:
+    """Let plain arguments be converted here.
+
+    typer loads pydantic to turn a str into a str, which takes longer than everything else `hive status` does. Should
+    a later typer have no such attribute, this one is ignored.
+    """
+    for param in params:
+        descriptor = getattr(param, "type_descriptor", None)
+        plain = _PLAIN.get(getattr(descriptor, "annotation", None))
+        if plain is not None:
+            param._runtime_param = plain
+
+
+class QuickCommand(TyperCommand):
+    """A command that starts without pydantic."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)  # With --help, which is made anew for each context.
+        quicken(params)
+        return params
+
+
+class QuickGroup(TyperGroup):
+    """The same for a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)
+        quicken(params)
+        return params
+
+
+StateOption = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="State folder (env HIVE_STATE).")]
+RunOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Folder of sockets (env HIVE_RUN).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_COMMON = {"state": (StateOption, None), "run": (RunOption, None), "json": (JsonOption, False)}
+
+
+class Noun:
+    """The commands of one module. With `group`, they are `hive GROUP COMMAND`."""
+
+    def __init__(self, panel: str, *, group: str | None = None, help: str = ""):
+        self._panel = panel
+        self._group = group
+        self._app = typer.Typer(name=group, cls=QuickGroup, help=help)
+
+    def command(self, name: str, *, example: str) -> Callable[[F], F]:
+        """Register a function as a command. Its first parameter is the Session, the others are typer's.
+
+        `example` is a command line that can be pasted; `--help` shows it.
+        """
+
+        def register(function: F) -> F:
+            run = _with_common_options(function)
+            panel = None if self._group else self._panel
+            epilog = f"Example: [bold]{escaped(example)}[/bold]"
+            self._app.command(name, cls=QuickCommand, epilog=epilog, rich_help_panel=panel)(run)
+            return function
+
+        return register
+
+    def built(self, name: str) -> TyperCommand | TyperGroup:
+        """The command or group that `hive NAME` runs."""
+        if name == self._group:
+            group = get_group(self._app)
+            group.rich_help_panel = self._panel
+            return group
+        info = next(info for info in self._app.registered_commands if info.name == name)
+        return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode="rich")  # type: ignore[return-value]
+
+
+def escaped(text: str) -> str:
+    """Text in which rich sees no markup."""
+    return text.replace("[", "\\[")
+
+
+def _with_common_options(function: Callable[..., None]) -> Callable[..., None]:
+    def run(*, state: Path | None, run: Path | None, json: bool, **arguments: Any) -> None:
+        session = Session(default_paths(state, run), as_json=json)
+        try:
+            function(session, **arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader had enough. What is still buffered must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from None
+        finally:
+            session.client.close()
+
+    own = list(inspect.signature(function).parameters.values())[1:]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _COMMON.items()
+    ]
+    parameters = [*own, *common]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = function.__doc__
+    return run
+
+
+def _asked(ctx: typer.Context, cmd: str, **fields: Any) -> Reply:
+    paths = default_paths(ctx.params.get("state"), ctx.params.get("run"))
+    try:
+        with HostClient(paths.host_socket, reply_timeout_s=COMPLETION_TIMEOUT_S) as client:
+            return client.ask(cmd, **fields)
+    except HiveError:  # No daemon, no names: the shell completes nothing.
+        return {}
+
+
+def agent_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completes an agent's name."""
+    return [name for name in _asked(ctx, "list").get("agents", []) if name.startswith(incomplete)]
+
+
+def recipients(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completes whom the operator can write to."""
+    return [name for name in [*agent_names(ctx, ""), "*"] if name.startswith(incomplete)]
+
+
+def pending_approvals(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Completes the id of an approval that waits."""
+    rows = _asked(ctx, "pending").get("approvals", [])
+    return [(str(row["id"]), f"{row['kind']} {row['agent']}") for row in rows if str(row["id"]).startswith(incomplete)]
+
+
+def open_questions(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Completes the id of a question that waits."""
+    rows = _asked(ctx, "questions").get("questions", [])
+    return [
+        (str(row["id"]), screen.visible(f"{row['asker']}: {row['question']}"))
+        for row in rows
+        if str(row["id"]).startswith(incomplete)
+    ]
+
+
+AgentArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The agent.", autocompletion=agent_names, show_default=False)
+]

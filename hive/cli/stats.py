@@ -1,0 +1,74 @@
+"""`hive stats`: turns, tokens, durations, tools. Reads the log; needs no daemon."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from hive.audit.figures import WINDOWS_MS, Figures, turn_figures
+from hive.audit.reading import log_reader
+from hive.cli import screen
+from hive.cli.screen import Cell, Column
+from hive.cli.session import Noun, Session, agent_names
+from hive.clock import MS_PER_S, SystemClock, rfc3339
+
+noun = Noun("Audit")
+
+TOOLS_SHOWN = 5
+
+
+@noun.command("stats", example="hive stats --agent coder --window 7d")
+def stats(
+    hive: Session,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="A", help="Only this one.", autocompletion=agent_names)
+    ] = None,
+    window: Annotated[
+        Literal["1h", "4h", "24h", "3d", "7d", "30d"], typer.Option("--window", help="How far back.")
+    ] = "24h",
+) -> None:
+    """Sum up each agent's turns, as their harnesses reported."""
+    since = SystemClock().now_ms() - WINDOWS_MS[window]
+    with log_reader(hive.paths) as reader:
+        rows = turn_figures(reader, since, agent)
+    if hive.as_json:
+        screen.print_json({"window": window, "since": rfc3339(since), "agents": rows})
+    elif not rows:
+        screen.say(f"No turn ended in the last {window}.")
+    else:
+        figures = ("Turns", "Not ok", "In", "Out", "Cached", "Time", "Median", "Tools")
+        screen.table(
+            (Column("Agent", whole=True), *(Column(title, right=True) for title in figures)), map(_cells, rows)
+        )
+        for row in rows:
+            if row.tools:
+                used = sorted(row.tools.items(), key=lambda item: -item[1])[:TOOLS_SHOWN]
+                screen.line(f"{row.agent}: ", ", ".join(f"{name} ×{count}" for name, count in used))
+
+
+def _cells(row: Figures) -> list[Cell]:
+    return [
+        row.agent,
+        str(row.turns),
+        str(row.failed),
+        _count(row.input_tokens),
+        _count(row.output_tokens),
+        _count(row.cache_read_tokens),
+        _time(row.duration_ms),
+        _time(row.median_duration_ms),
+        _count(row.tool_calls),
+    ]
+
+
+def _count(figure: int | None) -> str:
+    if figure is None:
+        return "?"
+    for unit, size in (("M", 1_000_000), ("k", 1_000)):
+        if figure >= 10 * size:
+            return f"{figure / size:.0f}{unit}"
+    return str(figure)
+
+
+def _time(ms: int | None) -> str:
+    if ms is None:
+        return "?"
+    return f"{ms / MS_PER_S:.1f}s" if ms < 10 * MS_PER_S else screen.duration(ms / MS_PER_S)

@@ -44,7 +44,7 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     memory_mb: int | None = None
     processes: int | None = None
-    turn_minutes: int | None = None
+    turn_minutes: float | None = None
     """A turn that takes longer is cancelled and its messages are requeued."""
     budget_hours: int = 24
     """The window that the two budgets below count in."""

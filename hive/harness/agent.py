@@ -52,6 +52,7 @@ class Agent:
         self._turn: Turn | None = None
         self._interrupt_as: str | None = None
         self._in_turn = False
+        self._complaint = ""
         self.busy = asyncio.Lock()
 
     @property
@@ -76,7 +77,9 @@ class Agent:
         try:
             return agent_file.load(self._surroundings.config)
         except BadRequest as error:
-            self._live.notice(f"The agent's configuration is ignored: {error}")
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                self._live.notice(f"The agent's configuration is ignored: {error}")
             return agent_file.AgentFile()
 
     def model(self) -> str | None:
@@ -85,10 +88,11 @@ class Agent:
 
     async def turn(self, messages: list[dict[str, Any]], remaining: int, *, note: str = "") -> tuple[Verdict, TurnRow]:
         """Run one turn with these messages and describe it."""
+        # An interrupt counts from here on, also while a compaction keeps this turn waiting.
+        self._interrupt_as = None
+        self._in_turn = True
         async with self.busy:
             self._toolbox.taken.clear()
-            self._interrupt_as = None
-            self._in_turn = True
             started = time.monotonic()
             row = TurnRow(
                 model=self.model(),

@@ -34,6 +34,8 @@ class Login:
         self._surroundings = surroundings
         self._refused_file: Fingerprint | None = None
         self._key_refused = False
+        self.doubtful = False
+        """What was refused is being tried again; only a turn can tell."""
 
     def usable(self) -> bool:
         """Something is there that was not refused yet."""
@@ -46,13 +48,19 @@ class Login:
 
     def refused(self) -> None:
         """The API said 401 to what is there now."""
+        self.doubtful = False
         self._key_refused = self._surroundings.has_key
         self._refused_file = self._fingerprint()
 
     def forgive(self) -> None:
         """Let what was refused be tried again."""
+        self.doubtful = True
         self._key_refused = False
         self._refused_file = None
+
+    def accepted(self) -> None:
+        """A turn got through to the model."""
+        self.doubtful = False
 
     def _fresh_file(self) -> bool:
         now = self._fingerprint()

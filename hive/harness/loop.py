@@ -133,7 +133,8 @@ class Harness:
             elif (until := await self._budget_until()) is not None:
                 await self._stir_or(min(BUDGET_LOOK_S, max(1.0, (until - _now_ms()) / 1000)))
             else:
-                await self._tell_login(True)
+                if not self._login.doubtful:
+                    await self._tell_login(True)
                 if self._limited:
                     self._limited = False
                     await self._or_stop(self._reports.rate_limited(None))
@@ -174,6 +175,9 @@ class Harness:
         await self._or_stop(
             self._reports.turn_started(model=self._agent.model(), wake_from=str(messages[0].get("from")), ids=ids)
         )
+        if self._stopping.is_set():
+            await self._or_stop(self._reports.requeue(ids, "stopping"), grace_s=STOP_REPORT_S)
+            return
         note, self._note = self._note, ""
         verdict, row = await self._agent.turn(messages, remaining, note=note)
         ids += [id for id in self._agent.taken if id not in ids]
@@ -193,6 +197,8 @@ class Harness:
     async def _draw_conclusions(self, verdict: Verdict) -> None:
         """Decide how long to rest before the next turn."""
         self._failures = 0 if verdict.requeue in (None, "cancelled") else self._failures + 1
+        if verdict.requeue is None:
+            self._login.accepted()
         match verdict.requeue:
             case "needs_login":
                 self._login.refused()

@@ -10,7 +10,7 @@ from claude_agent_sdk.types import McpServerConfig
 
 from hive.config.agent_file import OWN_MCP_SERVER, AgentFile, McpServer
 from hive.harness import mcp_server
-from hive.harness.surroundings import Surroundings
+from hive.harness.surroundings import KEY_NAMES, Surroundings
 from hive.harness.tools import LIFECYCLE_WAIT_S, Toolbox, offered
 
 CLI_TOOLS = (
@@ -98,7 +98,7 @@ def environment(surroundings: Surroundings, agent: AgentFile, *, use_key: bool) 
         # As root the CLI skips permissions only where it is told that there are walls.
         added["IS_SANDBOX"] = "1"
     if not use_key:
-        added["ANTHROPIC_API_KEY"] = ""
+        added |= dict.fromkeys(KEY_NAMES, "")
     return added
 
 

@@ -104,6 +104,7 @@ class Peer:
         key = request.get("key")
         with self.changed:
             self.requests.append(request)
+            self.changed.notify_all()
             if key in self._answers:
                 return self._answers[key]
             reply = self._decide(request, alive)

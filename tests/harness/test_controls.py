@@ -1,0 +1,206 @@
+"""The operator's hand on an agent: pause, model, compaction, session, login flow, live stream; and the idle agent."""
+
+import json
+import sys
+
+import pytest
+
+from hive.scripted_model import call, say
+
+from .conftest import Run
+
+pytestmark = pytest.mark.system
+
+
+def test_a_paused_agent_takes_nothing_until_it_is_resumed(run: Run) -> None:
+    run.start()
+    run.peer.wait_for(lambda: run.peer.got("recv"))
+    run.peer.pause(True)
+    run.peer.wait_for(lambda: len(run.peer.got("next_control")) >= 2)
+    id = run.peer.put("later")
+    asked = len(run.peer.got("recv"))
+    run.peer.control("cancel")
+    run.peer.wait_for(lambda: run.peer.seen("notice"))
+    assert (len(run.peer.got("recv")), run.peer.acked) == (asked, [])
+    run.peer.pause(False)
+    run.peer.ended()
+    assert run.peer.acked == [id]
+
+
+def test_an_agent_that_starts_paused_does_not_begin(run: Run) -> None:
+    run.peer.pause(True)
+    run.peer.put("later")
+    run.start()
+    run.peer.wait_for(lambda: run.peer.got("next_control"))
+    assert run.peer.got("turn_started") == []
+    run.peer.pause(False)
+    run.peer.ended()
+
+
+def test_the_model_is_chosen_live_and_kept(run: Run) -> None:
+    (run.config / "agent.toml").write_text('model = "claude-haiku-4-5"')
+    run.extra = {"HIVE_MODEL": "claude-opus-4-5"}
+    run.start()
+    run.peer.put("one")
+    run.peer.ended()
+    run.peer.control("model", "claude-sonnet-4-5")
+    run.peer.wait_for(lambda: run.peer.seen("notice"))
+    run.peer.put("two")
+    run.peer.ended(2)
+    assert run.stop() == 0
+    run.start()
+    run.peer.put("three")
+    run.peer.ended(3)
+    assert [request.body["model"] for request in run.model.turns(run.name)] == [
+        "claude-haiku-4-5",
+        "claude-sonnet-4-5",
+        "claude-sonnet-4-5",
+    ]
+    assert run.peer.ended(3)[1]["model"] == "claude-sonnet-4-5"
+
+
+def test_compact_and_new_session(run: Run) -> None:
+    run.start([say("the word is walnut"), say("the word is acorn")])
+    for count in (1, 2):
+        run.peer.put(f"message {count}")
+        run.peer.ended(count)
+    run.peer.control("compact")
+    run.peer.wait_for(lambda: [line for line in run.peer.seen("notice") if "was compacted" in line["text"]])
+    run.peer.put("after")
+    run.peer.ended(3)
+    assert "in short: the scripted work" in json.dumps(run.model.turns(run.name)[-1].body["messages"])
+    run.peer.control("new_session")
+    run.peer.wait_for(lambda: [line for line in run.peer.seen("notice") if "new session" in line["text"]])
+    run.peer.put("fresh")
+    run.peer.ended(4)
+    assert "in short" not in json.dumps(run.model.turns(run.name)[-1].body["messages"])
+
+
+def test_what_happens_in_a_turn_is_streamed(run: Run) -> None:
+    run.start([call("Bash", command="seq 3", description="count"), say("counted")])
+    run.peer.put("count")
+    run.peer.wait_for(lambda: run.peer.seen("turn_ended"))
+    types = [line["type"] for line in run.peer.lines]
+    assert types == ["turn_started", "tool_call", "tool_result", "text", "turn_ended"]
+    [called], [result], [ended] = (run.peer.seen(type) for type in ("tool_call", "tool_result", "turn_ended"))
+    assert (called["tool"], json.loads(called["arguments"])["command"]) == ("Bash", "seq 3")
+    assert (result["id"], result["text"], result["lines"]) == (called["id"], "1\n2\n3", 3)
+    assert ended["result_kind"] == "ok"
+    assert ended["output_tokens"] > 0
+    assert all(line["at"].endswith("Z") for line in run.peer.lines)
+
+
+def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
+    run.start([say("I shall remember walnut")], idle_minutes=0.02)
+    run.peer.put("remember")
+    run.peer.ended()
+    pid = run.pid
+    run.eventually(lambda: run.log.read_bytes().count(b"harness.started") == 2)
+    run.eventually(lambda: not run.cli_pids() and run.rss_mb() < 60)
+    run.peer.put("what was it?")
+    run.peer.ended(2)
+    assert run.pid == pid
+    assert run.process is not None
+    assert run.process.poll() is None
+    assert "walnut" in json.dumps(run.model.turns(run.name)[-1].body["messages"])
+    assert len({hello["incarnation"] for hello in run.peer.got("hello")}) == 1
+
+
+def test_the_login_flow_shows_its_url_and_takes_the_code(run: Run) -> None:
+    run.start(key=False)
+    run.peer.wait_for(lambda: run.peer.got("login"))
+    run.peer.control("login_start")
+    run.peer.wait_for(lambda: run.peer.seen("login_url"))
+    assert run.peer.seen("login_url")[0]["url"].startswith("https://")
+    run.peer.control("login_code", "not#a-code")
+    run.peer.wait_for(lambda: run.peer.seen("login_result"))
+    [result] = run.peer.seen("login_result")
+    assert result["ok"] is False
+    assert result["text"]
+
+
+def test_a_code_without_a_flow_is_answered(run: Run) -> None:
+    run.start(key=False)
+    run.peer.control("login_code", "abc")
+    run.peer.wait_for(lambda: run.peer.seen("login_result"))
+
+
+def test_a_used_up_budget_parks_and_tells_the_operator(run: Run) -> None:
+    (run.config / "agent.toml").write_text("limits.budget_turns = 1")
+    run.start()
+    run.peer.put("one")
+    run.peer.ended()
+    run.peer.put("two")
+    run.peer.wait_for(lambda: run.peer.got("send"))
+    [told] = run.peer.got("send")
+    assert told["to"] == "operator"
+    assert "1 turns" in told["body"]
+    assert len(run.peer.waiting) == 1
+    assert run.stop() == 0
+
+
+def test_the_agents_own_configuration_takes_effect(run: Run) -> None:
+    server = run.config / "server.py"
+    server.write_text(MCP_SERVER)
+    (run.config / "agent.toml").write_text(
+        f"""
+        allowed_tools = ["Read", "Bash(printenv *)"]
+        environment.GREETING = "salut"
+        [mcp_servers.extra]
+        command = "{sys.executable}"
+        args = ["{server}"]
+        """
+    )
+    run.start(
+        [
+            call("Bash", command="printenv GREETING", description="d"),
+            call("Bash", command="touch forbidden", description="d"),
+            call("mcp__extra__add", a=2, b=3),
+            say("done"),
+        ]
+    )
+    run.peer.put("go")
+    run.peer.wait_for(lambda: run.peer.seen("turn_ended"))
+    results = [line["text"] for line in run.peer.seen("tool_result")]
+    assert results[0] == "salut"
+    assert "denied" in results[1]
+    assert results[2] == "5"
+    assert not (run.state / "forbidden").exists()
+    names = {tool["name"] for tool in run.model.turns(run.name)[0].body["tools"]}
+    assert {name for name in names if not name.startswith("mcp__hive__")} == {"Bash", "Read", "mcp__extra__add"}
+
+
+def test_settings_the_agent_writes_into_its_home_do_not_count(run: Run) -> None:
+    home = run.state / ".claude"
+    home.mkdir()
+    hook = {"hooks": {"UserPromptSubmit": [{"hooks": [{"type": "command", "command": f"touch {run.state}/hooked"}]}]}}
+    for folder in (home, run.state):
+        (folder / "settings.json").write_text(json.dumps(hook))
+    (run.state / ".mcp.json").write_text(json.dumps({"mcpServers": {"sly": {"command": "true"}}}))
+    (run.state / "CLAUDE.md").write_text("Sly instructions 4711")
+    run.start()
+    run.peer.put("go")
+    run.peer.ended()
+    assert not (run.state / "hooked").exists()
+    assert "4711" not in json.dumps(run.model.turns(run.name)[0].body)
+
+
+MCP_SERVER = """
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if "id" not in request:
+        continue
+    if request["method"] == "initialize":
+        result = {"protocolVersion": request["params"]["protocolVersion"], "capabilities": {"tools": {}},
+                  "serverInfo": {"name": "extra", "version": "1"}}
+    elif request["method"] == "tools/list":
+        schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+        result = {"tools": [{"name": "add", "description": "adds", "inputSchema": schema}]}
+    elif request["method"] == "tools/call":
+        arguments = request["params"]["arguments"]
+        result = {"content": [{"type": "text", "text": str(arguments["a"] + arguments["b"])}]}
+    else:
+        result = {}
+    print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
+"""

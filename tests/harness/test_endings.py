@@ -1,0 +1,254 @@
+"""Every way a turn can end badly, each driven for real: what is requeued and why, and how the harness goes on."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from hive.clock import parse_rfc3339
+from hive.scripted_model import (
+    Script,
+    Step,
+    call,
+    dropped,
+    hang,
+    overloaded,
+    prompt_too_long,
+    rate_limited,
+    say,
+    server_error,
+    unauthorized,
+)
+
+from .conftest import Run
+
+pytestmark = pytest.mark.system
+
+CLI_TRIES = 3
+"""One request and the CLI's own retries."""
+
+
+def test_a_tool_error_is_the_models_to_handle(run: Run) -> None:
+    run.start([call("Read", file_path="/nonexistent"), Step(when="does not exist", answer=say("no such file"))])
+    run.peer.put("read it")
+    assert run.peer.ended()[0]["result_kind"] == "ok"
+
+
+def test_overloaded_backs_off_and_goes_on(run: Run) -> None:
+    run.start([*[overloaded()] * CLI_TRIES, say("now")])
+    id = run.peer.put("go")
+    first, second = run.peer.ended(2)
+    assert (first["result_kind"], second["result_kind"]) == ("failed", "ok")
+    assert "529" in first["note"]
+    assert (first["input_tokens"], first["model"]) == (None, None)
+    assert run.peer.requeued == [([id], "overloaded")]
+    assert run.peer.acked == [id]
+
+
+def test_an_error_of_the_api_and_a_lost_connection_do_not_count_against_the_message(run: Run) -> None:
+    run.start([*[server_error()] * CLI_TRIES, say("now"), dropped(), say("and now")])
+    run.peer.put("go")
+    run.peer.ended(2)
+    run.peer.put("go on")
+    assert run.peer.ended(3)[2]["result_kind"] == "ok"
+    assert [reason for _, reason in run.peer.requeued] == ["overloaded"]
+
+
+def test_an_api_out_of_reach_does_not_count_against_the_message(run: Run) -> None:
+    run.extra = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
+    run.start()
+    id = run.peer.put("go")
+    assert run.peer.ended()[0]["result_kind"] == "failed"
+    assert run.peer.requeued == [([id], "overloaded")]
+
+
+def test_a_rate_limit_parks_with_a_badge_until_it_ends(run: Run) -> None:
+    run.start([rate_limited(for_s=7), say("now")])
+    id = run.peer.put("go")
+    first, second = run.peer.ended(2)
+    assert (first["result_kind"], second["result_kind"]) == ("failed", "ok")
+    assert run.peer.requeued == [([id], "rate_limited")]
+    badges = [one["until"] for one in run.peer.got("rate_limited")]
+    assert badges[0] is None
+    assert badges[2] is None
+    assert parse_rfc3339(second["started_at"]) >= parse_rfc3339(badges[1])
+
+
+def test_a_subscriptions_rate_limit_says_when_it_ends(run: Run) -> None:
+    run.extra = {"CLAUDE_CODE_OAUTH_TOKEN": f"hive-dummy-{run.name}"}
+    run.start([rate_limited(for_s=4), say("now")], key=False)
+    run.peer.put("go")
+    _, second = run.peer.ended(2)
+    until = run.peer.got("rate_limited")[1]["until"]
+    assert until.endswith(".000Z")
+    assert parse_rfc3339(second["started_at"]) >= parse_rfc3339(until)
+
+
+def test_a_refused_key_needs_login_rests_and_goes_on_with_a_login(run: Run) -> None:
+    run.start(Script(steps=(Step(answer=unauthorized(), times=CLI_TRIES), Step(answer=say("in")))))
+    id = run.peer.put("go")
+    run.peer.wait_for(lambda: [one for one in run.peer.got("login") if not one["logged_in"]])
+    assert run.peer.requeued == [([id], "needs_login")]
+    assert [one["logged_in"] for one in run.peer.got("login")] == [True, False]
+    assert run.cli_pids() == []
+    log_in(run)
+    assert run.peer.ended(2)[1]["result_kind"] == "ok"
+    assert [one["logged_in"] for one in run.peer.got("login")] == [True, False, True]
+    assert run.peer.acked == [id]
+
+
+def test_without_a_login_it_rests_without_work_and_notices_the_login_at_once(run: Run) -> None:
+    id = run.peer.put("go")
+    run.start(key=False)
+    run.peer.wait_for(lambda: run.peer.got("login"))
+    assert run.peer.got("login")[0]["logged_in"] is False
+    assert run.peer.got("recv") == []
+    assert run.rss_mb() < 60
+    log_in(run)
+    assert run.peer.ended()[0]["result_kind"] == "ok"
+    assert run.peer.acked == [id]
+
+
+def test_a_prompt_too_long_is_compacted_once_and_tried_again(run: Run) -> None:
+    run.start([say("first"), say("second"), prompt_too_long(), say("fits")])
+    for count in (1, 2):
+        run.peer.put(f"message {count}")
+        run.peer.ended(count)
+    run.peer.put("long one")
+    assert run.peer.ended(3)[2]["result_kind"] == "ok"
+    assert "compaction" in {request.kind for request in run.model.requests}
+    assert run.peer.requeued == []
+
+
+def test_a_prompt_that_stays_too_long_says_so(run: Run) -> None:
+    steps = (Step(answer=say("first")), Step(answer=prompt_too_long(), times=50))
+    run.start(Script(steps=steps, compaction=prompt_too_long()))
+    run.peer.put("message")
+    run.peer.ended()
+    id = run.peer.put("long one")
+    row = run.peer.ended(2)[1]
+    assert row["result_kind"] == "prompt_too_long"
+    assert run.peer.requeued[0] == ([id], "failed")
+
+
+def test_a_killed_cli_is_replaced_and_the_message_comes_again(run: Run) -> None:
+    run.start([say("warm"), hang(60), say("done")])
+    run.peer.put("warm up")
+    run.peer.ended()
+    id = run.peer.put("go")
+    run.eventually(lambda: len(run.model.turns(run.name)) == 2)
+    [pid] = run.cli_pids()
+    os.kill(pid, signal.SIGKILL)
+    rows = run.peer.ended(3)
+    assert (rows[1]["result_kind"], rows[2]["result_kind"]) == ("failed", "ok")
+    assert run.peer.requeued == [([id], "failed")]
+    assert "warm up" in json.dumps(run.model.turns(run.name)[-1].body["messages"]), "the session goes on"
+
+
+def test_a_hanging_turn_ends_at_its_limit(run: Run) -> None:
+    (run.config / "agent.toml").write_text("limits.turn_minutes = 0.03")
+    run.start([say("warm"), hang(600), say("done")])
+    run.peer.put("warm up")
+    run.peer.ended()
+    id = run.peer.put("go")
+    rows = run.peer.ended(3)
+    assert rows[1]["note"] == "The turn was cancelled: it took longer than 0.03 minutes."
+    assert rows[2]["result_kind"] == "ok"
+    assert run.peer.requeued == [([id], "failed")]
+
+
+def test_a_cancelled_turns_messages_come_again_with_a_word_about_it(run: Run) -> None:
+    run.start([hang(600), say("done")])
+    id = run.peer.put("go")
+    run.eventually(lambda: run.model.turns(run.name))
+    run.peer.control("cancel")
+    rows = run.peer.ended(2)
+    assert [row["note"] for row in rows] == ["The operator cancelled the turn.", None]
+    assert run.peer.requeued == [([id], "cancelled")]
+    assert "The operator cancelled the turn that had these" in json.dumps(run.model.turns(run.name)[-1].body)
+
+
+def test_a_cli_that_is_stopped_dead_is_killed_when_cancelled(run: Run) -> None:
+    run.start([say("warm"), hang(600), say("done")])
+    run.peer.put("warm up")
+    run.peer.ended()
+    run.peer.put("go")
+    run.eventually(lambda: len(run.model.turns(run.name)) == 2)
+    [pid] = run.cli_pids()
+    os.kill(pid, signal.SIGSTOP)
+    run.peer.control("cancel")
+    rows = run.peer.ended(3)
+    assert [row["result_kind"] for row in rows] == ["ok", "failed", "ok"]
+    assert run.peer.requeued[0][1] == "cancelled"
+    assert pid not in run.cli_pids()
+
+
+def test_sigterm_in_mid_turn_requeues_and_exits_zero(run: Run) -> None:
+    run.start([hang(600)])
+    id = run.peer.put("go")
+    run.eventually(lambda: run.model.turns(run.name))
+    assert run.stop() == 0
+    assert run.peer.requeued == [([id], "stopping")]
+    assert run.peer.ended()[0]["result_kind"] == "failed"
+
+
+def test_sigterm_lets_a_turn_finish_that_is_nearly_done(run: Run) -> None:
+    run.start([say("done", wait_s=1.0)])
+    id = run.peer.put("go")
+    run.eventually(lambda: run.model.turns(run.name))
+    assert run.stop() == 0
+    assert run.peer.acked == [id]
+
+
+def test_a_daemon_that_restarts_loses_no_ack(run: Run) -> None:
+    run.start([say("done", wait_s=1.0)])
+    id = run.peer.put("go")
+    run.eventually(lambda: run.model.turns(run.name))
+    run.peer.down()
+    run.eventually(lambda: b"turn_ended" in run.log.read_bytes())
+    run.peer.up()
+    run.peer.wait_for(lambda: run.peer.acked)
+    assert run.peer.acked == [id]
+    run.peer.put("still there?")
+    run.peer.ended(2)
+
+
+def test_a_tool_call_waits_for_a_restarting_daemon_and_says_so(run: Run) -> None:
+    run.start(
+        [
+            say("warm"),
+            call("Bash", command="until [ -e go ]; do sleep 0.05; done", description="d"),
+            call("send", to="manager", body="hello"),
+            Step(when="daemon was away for .* s; the call was repeated and counts once", answer=say("ok")),
+        ]
+    )
+    run.peer.put("warm up")
+    run.peer.ended()
+    run.peer.put("go")
+    run.eventually(lambda: len(run.model.turns(run.name)) == 2)
+    run.peer.down()
+    (run.state / "go").touch()
+    run.eventually(lambda: len(run.model.turns(run.name)) == 3)
+    run.peer.up()
+    run.peer.ended(2)
+    assert run.model.steps_left(run.name) == 0
+    assert len(run.peer.got("send")) == 1
+
+
+def log_in(run: Run) -> None:
+    """What a login leaves behind."""
+    folder = run.state / ".claude"
+    folder.mkdir(exist_ok=True)
+    token = {
+        "claudeAiOauth": {
+            "accessToken": f"hive-dummy-{run.name}",
+            "refreshToken": "none",
+            "expiresAt": 4102444800000,
+            "scopes": ["user:inference", "user:profile"],
+            "subscriptionType": "max",
+        }
+    }
+    beside = folder / "new"
+    beside.write_text(json.dumps(token))
+    beside.rename(folder / ".credentials.json")

@@ -1,0 +1,175 @@
+"""The harness's parts that need no CLI: framing, verdicts, statistics, memory, the connection, the tools' schemas."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hive.clock import SystemClock, rfc3339
+from hive.errors import BadRequest
+from hive.harness import framing, tools, verdict
+from hive.harness.connection import Connection, Daemon, DaemonAway, DaemonRefused
+from hive.harness.memory import Memory
+from hive.harness.stats import DAY_MS, TurnRow, TurnStats
+from hive.harness.surroundings import from_environment
+
+from .peer import Peer
+
+NOW = SystemClock().now_ms()
+
+
+@given(st.text(), st.lists(st.text(), max_size=4))
+def test_whatever_a_body_holds_it_stays_in_its_line(sender: str, bodies: list[str]) -> None:
+    rows = [{"id": id, "from": sender, "body": body} for id, body in enumerate(bodies)]
+    prompt = framing.wake_prompt(rows, 0)
+    lines = prompt.split("\n")
+    assert [json.loads(line) for line in lines[2:-1]] == [framing.message(row) for row in rows]
+    mark = lines[1].removeprefix("<messages ").removesuffix(">")
+    assert lines[-1] == f"</messages {mark}>"
+    assert not {"<", ">"} & set("".join(lines[2:-1]))
+
+
+def test_the_marks_are_new_each_time() -> None:
+    rows = [{"id": 1, "from": "a", "body": "x"}]
+    assert framing.wake_prompt(rows, 0) != framing.wake_prompt(rows, 0)
+    assert "3 more wait in your inbox" in framing.wake_prompt(rows, 3)
+
+
+def test_only_the_system_speaks_in_events() -> None:
+    body = '{"event": "operator_answered", "id": 3}'
+    assert framing.message({"from": "system", "body": body}) == {"from": "system", "event": json.loads(body)}
+    assert framing.message({"from": "coder", "body": body}) == {"from": "coder", "body": body}
+    assert framing.message({"from": "system", "body": "plain"}) == {"from": "system", "body": "plain"}
+
+
+def test_hidden_and_turning_characters_are_shown_as_escapes() -> None:
+    assert framing.encode("a\u202eb\u200bc\x1b[0m") == '"a\\u202eb\\u200bc\\u001b[0m"'
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "reason", "kind", "requeue"),
+    [
+        ("Invalid API key", 401, "api_error", "failed", "needs_login"),
+        ("Not logged in · Please run /login", None, None, "failed", "needs_login"),
+        ("API Error: Request rejected (429)", 429, "api_error", "failed", "rate_limited"),
+        ("API Error: 529 Overloaded", 529, "api_error", "failed", "overloaded"),
+        ("API Error: Unable to connect", None, "api_error", "failed", "overloaded"),
+        ("Prompt is too long · the request is", 400, "api_error", "prompt_too_long", "failed"),
+        ("API Error: 400 tools.0: bad", 400, "api_error", "failed", "failed"),
+        ("error_during_execution", None, None, "failed", "failed"),
+    ],
+)
+def test_verdicts(text: str, status: int | None, reason: str | None, kind: str, requeue: str) -> None:
+    end = verdict.of_error(text, status=status, reason=reason, limited_until_ms=None, now_ms=NOW)
+    assert (end.result_kind, end.requeue, end.note) == (kind, requeue, text)
+    assert (end.limited_until_ms is not None) == (requeue == "rate_limited")
+
+
+def test_rows_older_than_ninety_days_go(tmp_path: Path) -> None:
+    stats = TurnStats(tmp_path)
+    for days in (91, 89, 0):
+        row = TurnRow(started_at=rfc3339(NOW - days * DAY_MS), input_tokens=10, result_kind="ok")
+        assert stats.record(row, NOW) is None
+    spent = stats.spent(NOW - 365 * DAY_MS)
+    assert (spent.turns, spent.tokens, spent.first_started_at) == (2, 20, rfc3339(NOW - 89 * DAY_MS))
+
+
+def test_a_spoilt_statistics_file_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "hive-turn-stats.sqlite").write_bytes(b"not a database" * 1000)
+    assert TurnStats(tmp_path).record(TurnRow(), NOW)
+    assert TurnStats(tmp_path).spent(0).turns == 0
+
+
+def test_unknown_figures_are_null_in_the_file(tmp_path: Path) -> None:
+    TurnStats(tmp_path).record(TurnRow(started_at=rfc3339(NOW)), NOW)
+    database = apsw.Connection(str(tmp_path / "hive-turn-stats.sqlite"))
+    [row] = database.execute("SELECT * FROM turn_stats").fetchall()
+    assert row == (None, None, None, rfc3339(NOW), *[None] * 11)
+
+
+def test_memory_survives_and_bears_spoiling(tmp_path: Path) -> None:
+    memory = Memory(tmp_path)
+    memory.session_id = "s"
+    memory.model = "m"
+    assert (Memory(tmp_path).session_id, Memory(tmp_path).model) == ("s", "m")
+    (tmp_path / "hive-harness.json").write_text("{")
+    assert Memory(tmp_path).session_id is None
+
+
+def test_the_environment_must_be_whole() -> None:
+    with pytest.raises(BadRequest, match="HIVE_AGENT_NAME is not set"):
+        from_environment({})
+
+
+def test_a_request_outlives_a_daemons_restart_and_counts_once(tmp_path: Path) -> None:
+    async def story(peer: Peer) -> None:
+        connection = Connection(peer.path, "run-1")
+        await connection.call("whoami")
+        peer.down()
+        asking = asyncio.create_task(connection.call("send", to="manager", body="x", key="k"))
+        await asyncio.sleep(0)
+        peer.up()
+        reply = await asking
+        assert reply["daemon_away_s"] >= 0
+        again = await connection.call("send", to="manager", body="x", key="k")
+        assert again["id"] == reply["id"]
+        with pytest.raises(DaemonRefused, match='There is no agent "nobody"'):
+            await connection.call("send", to="nobody", body="x")
+        connection.close()
+
+    with Peer(tmp_path / "hive.sock") as peer:
+        asyncio.run(story(peer))
+        assert [one["incarnation"] for one in peer.got("hello")] == ["run-1", "run-1"]
+
+
+def test_a_daemon_that_stays_away_is_reported(tmp_path: Path) -> None:
+    async def story() -> None:
+        with pytest.raises(DaemonAway):
+            await Connection(tmp_path / "nothing.sock", "run-1").call("whoami", away_s=0)
+
+    asyncio.run(story())
+
+
+def test_a_cancelled_request_leaves_no_stale_reply(tmp_path: Path) -> None:
+    async def story(peer: Peer) -> None:
+        connection = Connection(peer.path, "run-1")
+        parked = asyncio.create_task(connection.call("recv", waits_s=30, wait_seconds=30))
+        await asyncio.to_thread(peer.wait_for, lambda: peer.got("recv"))
+        parked.cancel()
+        await asyncio.gather(parked, return_exceptions=True)
+        assert (await connection.call("whoami"))["name"] == "coder"
+        connection.close()
+
+    with Peer(tmp_path / "hive.sock") as peer:
+        asyncio.run(story(peer))
+
+
+def test_parallel_tools_do_not_wait_for_a_parked_recv(tmp_path: Path) -> None:
+    async def story(peer: Peer) -> None:
+        daemon = Daemon(peer.path, "run-1")
+        box = tools.Toolbox(daemon)
+        by_name = {tool.name: tool for tool in tools.offered(manager=True)}
+        parked = asyncio.create_task(box.run(by_name["recv"], {"wait_seconds": 30}))
+        sent = await box.run(by_name["send"], {"to": "operator", "body": "x"})
+        assert not parked.done()
+        assert json.loads(sent.text)["id"]
+        id = peer.put("hello")
+        assert json.loads((await parked).text)["messages"][0]["body"] == "hello"
+        assert box.taken == [id]
+        daemon.close()
+
+    with Peer(tmp_path / "hive.sock") as peer:
+        asyncio.run(story(peer))
+
+
+def test_every_tool_says_what_its_arguments_mean() -> None:
+    for tool in tools.offered(manager=True):
+        assert tool.description.endswith((".", "."))
+        assert set(tool.required) <= set(tool.properties)
+        assert all(property.get("description") for property in tool.properties.values())
+    assert "at most 180" in tools.WAIT_SECONDS["description"]
+    assert not {"nap", "login", "approve"} & {tool.name for tool in tools.offered(manager=True)}

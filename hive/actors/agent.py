@@ -9,6 +9,7 @@ import pykka
 import structlog
 
 import hive
+from hive.actors import mail
 from hive.actors.doors import ThreadDoor
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
@@ -77,13 +78,20 @@ class GoDown(msgspec.Struct, frozen=True):
     ticket: Ticket
 
 
+class Settle(msgspec.Struct, frozen=True):
+    """Message: done when the acts before it are; an agent that does not run is its error."""
+
+    agent: AgentName
+    ticket: Ticket
+
+
 class _RestartDue(msgspec.Struct, frozen=True):
     """To itself: the wait after a crash is over."""
 
     at: TimeMs
 
 
-Message = Do | ContainerEnded | GoDown | _RestartDue
+Message = Do | Settle | ContainerEnded | GoDown | _RestartDue
 
 
 class Agent(pykka.ThreadingActor):
@@ -115,6 +123,8 @@ class Agent(pykka.ThreadingActor):
         match message:
             case Do(ticket=ticket):
                 self._answered(ticket, lambda: self._do(message))
+            case Settle(ticket=ticket):
+                self._answered(ticket, self._refuse_failed)
             case GoDown(ticket=ticket):
                 self._answered(ticket, self._go_down)
             case ContainerEnded(ended=ended):
@@ -155,15 +165,15 @@ class Agent(pykka.ThreadingActor):
             try:
                 match act:
                     case "spawn" | "start":
-                        self._start(act, by)
+                        self._start_container(act, by)
                     case "stop":
-                        self._stop(by, STOP_GRACE_S if graceful else 0)
+                        self._stop_container(by, STOP_GRACE_S if graceful else 0)
                     case "kill":
                         self._runtime.kill(self._record)
                         self._door.ask(RecordKilled(by=by, agent=self._name))
                     case "restart":
                         self._stop_if_running(by)
-                        self._start("restart", by)
+                        self._start_container("restart", by)
                     case "rebuild":
                         self._rebuild(by)
                     case "destroy":
@@ -174,7 +184,7 @@ class Agent(pykka.ThreadingActor):
 
     # The acts
 
-    def _start(self, reason: StartReason, by: By) -> None:
+    def _start_container(self, reason: StartReason, by: By) -> None:
         self._runtime.kill(self._record)  # What a daemon that died in the middle may have left.
         revision = self._provisioner.wanted(self._name)
         row, mounts = self._row()
@@ -195,14 +205,14 @@ class Agent(pykka.ThreadingActor):
         """Folders of the hive that this agent sees beside its own."""
         return ()
 
-    def _stop(self, by: By, grace_s: float) -> None:
+    def _stop_container(self, by: By, grace_s: float) -> None:
         ended = self._runtime.stop(self._record, grace_s=grace_s)
         how = "was not running" if ended is None else ended.reason()
         self._door.ask(RecordStopped(by=by, agent=self._name, exit=how))
 
     def _stop_if_running(self, by: By) -> None:
         if self._row()[0].running:
-            self._stop(by, STOP_GRACE_S)
+            self._stop_container(by, STOP_GRACE_S)
 
     def _rebuild(self, by: By) -> None:
         revision = self._provisioner.wanted(self._name)
@@ -214,7 +224,7 @@ class Agent(pykka.ThreadingActor):
         row, _ = self._row()
         if row.running or row.wanted_running:
             self._stop_if_running(by)
-            self._start("rebuild", by)
+            self._start_container("rebuild", by)
         self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision))
 
     def _destroy(self, by: By, purge: bool) -> None:
@@ -223,10 +233,15 @@ class Agent(pykka.ThreadingActor):
             self._provisioner.wipe(self._name)
         self._door.ask(RecordDestroyed(by=by, agent=self._name, purge=purge))
 
+    def _refuse_failed(self) -> None:
+        failure = self._row()[0].failure
+        if failure is not None:
+            raise Unavailable(failure)
+
     def _go_down(self) -> None:
         if self._row()[0].running:
             with self._guard("stopping", self._by):
-                self._stop(self._by, STOP_GRACE_S)
+                self._stop_container(self._by, STOP_GRACE_S)
 
     # What happens by itself
 
@@ -273,7 +288,7 @@ class Agent(pykka.ThreadingActor):
 
     def _await_restart(self, at: TimeMs) -> None:
         self._cancel_restart()
-        self._cancel_restart = self._clock.call_at(at, lambda: self._tell_itself(_RestartDue(at)))
+        self._cancel_restart = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, _RestartDue(at)))
 
     def _restart_after_crash(self, at: TimeMs) -> None:
         row, _ = self._row()
@@ -283,7 +298,7 @@ class Agent(pykka.ThreadingActor):
     def _start_guarded(self, reason: StartReason) -> None:
         with self._guard("restarting" if reason == "crash" else "starting", self._by):
             try:
-                self._start(reason, self._by)
+                self._start_container(reason, self._by)
             except (HiveError, OSError) as error:
                 failed: Command = RecordActFailed(by=self._by, agent=self._name, act="start", error=str(error))
                 self._door.ask(failed)
@@ -299,12 +314,8 @@ class Agent(pykka.ThreadingActor):
             raise NotFound(f'agent "{self._name}" is not managed by this hive')
         return row, mounts
 
-    def _tell_itself(self, message: Message) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(message)
-
     def _refuse_waiting(self) -> None:
         while not self.actor_inbox.empty():
             message = self.actor_inbox.get().message
-            if isinstance(message, Do | GoDown):
+            if isinstance(message, Do | Settle | GoDown):
                 message.ticket.set_exception(Unavailable(f"{self._name} was ended before this could be done."))

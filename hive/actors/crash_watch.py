@@ -11,6 +11,7 @@ import structlog
 import watchfiles
 
 import hive
+from hive.actors import mail
 from hive.actors.agent import ContainerEnded
 from hive.actors.doors import ThreadDoor
 from hive.actors.provision import Provisioner
@@ -86,7 +87,9 @@ class CrashWatch(pykka.ThreadingActor):
 
     def _tick(self) -> None:
         self._look_at_all()
-        self._cancel_tick = self._clock.call_at(self._clock.now_ms() + TICK_MS, lambda: self._tell_itself("tick"))
+        self._cancel_tick = self._clock.call_at(
+            self._clock.now_ms() + TICK_MS, lambda: mail.tell(self.actor_ref, "tick")
+        )
 
     def _look_at_all(self) -> None:
         rows = self._door.read(lambda state: state.agents.living())
@@ -124,7 +127,7 @@ class CrashWatch(pykka.ThreadingActor):
         return row.revision != self._wanted_revision(row.name) or row.harness_version != hive.__version__
 
     def _wanted_revision(self, name: AgentName) -> str:
-        """Asks git only when the ref was written: a process for each agent and look is what an idle host would notice."""
+        """Asks git only when the ref was written: an idle host would notice a process for each agent and look."""
         ref = self._paths.applied(name) / ".git" / "refs" / "heads" / "main"
         written = ref.stat().st_mtime_ns if ref.exists() else 0
         known = self._wanted.get(name)
@@ -168,13 +171,9 @@ class CrashWatch(pykka.ThreadingActor):
             for _ in watchfiles.watch(
                 *folders, watch_filter=_matters, recursive=False, stop_event=stop, debounce=SETTLE_MS, step=SETTLE_MS
             ):
-                self._tell_itself("files")
+                mail.tell(self.actor_ref, "files")
         except (OSError, RuntimeError) as error:
             log.warning("crash_watch.no_file_events", error=str(error))  # The tick still looks.
-
-    def _tell_itself(self, message: Message) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(message)
 
 
 def _matters(_change: watchfiles.Change, path: str) -> bool:

@@ -9,7 +9,7 @@ from hive.clock import Clock, TimeMs
 class Deadlines:
     """Ids by when they fall due. Owned by one actor; `wake` is called on a timer thread and should only tell it."""
 
-    def __init__(self, clock: Clock, wake: Callable[[], None]):
+    def __init__(self, clock: Clock, wake: Callable[[], object]):
         self._clock = clock
         self._wake = wake
         self._heap: list[tuple[TimeMs, int]] = []

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pykka
 
 from hive.actors.journal import KEY_MAX_CHARS, Decided, Read, Rebuild, Submission, Submit
-from hive.deciders import Command
+from hive.deciders.draft import Command
 from hive.errors import BadRequest, LimitReached, Unavailable
 from hive.projections.hive import Hive
 

@@ -33,10 +33,6 @@ WRITE_BEHIND_MAX_MS: DurationMs = 100
 KEY_MAX_CHARS: Final = 64
 """Of an idempotency key."""
 
-committed = blinker.Signal(
-    "A batch is durable. Sent on the journal's thread with batch=list[Recorded]; receivers only tell."
-)
-
 
 class Decided(msgspec.Struct, frozen=True):
     """What a command came to, once it is durable."""
@@ -45,6 +41,10 @@ class Decided(msgspec.Struct, frozen=True):
     seq: Seq
     """Of the first event; the log's head when there was none."""
     answer: Any = None
+
+    def first(self) -> Any:
+        """The event that made something, and so knows its id."""
+        return self.events[0]
 
 
 Outcome = Decided | HiveError | Exception
@@ -103,8 +103,12 @@ class Journal(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, folder: Path, clock: Clock, wal_is_long: Callable[[], None] = lambda: None):
-        """Opens and loads on the caller's thread, so that a damaged log is the caller's error; owned by the actor after.
+    def __init__(
+        self, folder: Path, clock: Clock, committed: blinker.Signal, wal_is_long: Callable[[], None] = lambda: None
+    ):
+        """Open and load on the caller's thread, so that a damaged log is the caller's error.
+
+        `committed` is sent on the journal's thread, with batch=list[Recorded], when it is durable; receivers only tell.
 
         Raises:
             CorruptState, Unavailable: the log cannot be used.
@@ -113,6 +117,7 @@ class Journal(pykka.ThreadingActor):
         self._clock = clock
         self._codec = Codec()
         self._folder = folder
+        self._committed = committed
         self._log = EventLog(folder)
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
@@ -226,7 +231,7 @@ class Journal(pykka.ThreadingActor):
                 tickets[:] = [(ticket, error) for ticket, _ in tickets]
             self._reload(from_scratch=False)
             return
-        committed.send(self, batch=batch)
+        self._committed.send(self, batch=batch)
 
     def _read(self, query: Callable[[Hive], Any]) -> Any:
         try:

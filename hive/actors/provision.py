@@ -84,6 +84,7 @@ class Provisioner:
         incarnation = secrets.token_hex(8)
         state = self.paths.agent_state(row.name)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.paths.agent_run(row.name).mkdir(parents=True, exist_ok=True, mode=0o755)
         uid = self.uid(row.slot)
         container = Container(
             name=row.name,

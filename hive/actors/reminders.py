@@ -4,6 +4,7 @@ from typing import Literal
 
 import pykka
 
+from hive.actors import mail
 from hive.actors.deadlines import Deadlines
 from hive.actors.doors import ThreadDoor
 from hive.clock import Clock
@@ -22,7 +23,7 @@ class Reminders(pykka.ThreadingActor):
     def __init__(self, door: ThreadDoor, clock: Clock):
         super().__init__()
         self._door = door
-        self._deadlines = Deadlines(clock, lambda: self.actor_ref.is_alive() and self.actor_ref.tell("due"))
+        self._deadlines = Deadlines(clock, lambda: mail.tell(self.actor_ref, "due"))
 
     def on_start(self) -> None:
         for row in self._door.read(lambda hive: list(hive.reminders.pending)):

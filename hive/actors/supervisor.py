@@ -4,11 +4,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import blinker
 import msgspec
 import pykka
 import structlog
 
-from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Ticket
+from hive.actors import mail
+from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Settle, Ticket
 from hive.actors.doors import ThreadDoor
 from hive.actors.manager import Manager
 from hive.actors.provision import Provisioner
@@ -43,7 +45,7 @@ class _RosterChanged(msgspec.Struct, frozen=True):
     event: AgentAdded | Revived | Destroyed
 
 
-Message = Do | ContainerEnded | GoDownAll | _RosterChanged | Literal["look"]
+Message = Do | Settle | ContainerEnded | GoDownAll | _RosterChanged | Literal["look"]
 
 
 class Supervisor(pykka.ThreadingActor):
@@ -61,6 +63,7 @@ class Supervisor(pykka.ThreadingActor):
         provisioner: Provisioner,
         clock: Clock,
         give_up: Callable[[str], None],
+        committed: blinker.Signal,
     ):
         super().__init__()
         self._children = {child.name: child for child in children}
@@ -72,12 +75,14 @@ class Supervisor(pykka.ThreadingActor):
         self._provisioner = provisioner
         self._clock = clock
         self._give_up = give_up
+        self._committed = committed
         self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self._agents: dict[AgentName, pykka.ActorRef[Any]] = {}
         self._crashes: dict[str, deque[int]] = {}
         self._cancel_look: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
+        self._committed.connect(self.on_committed)
         for child in self._children.values():
             self._refs[child.name] = child.start()
         for row in self._door.read(lambda hive: hive.agents.living()):
@@ -89,29 +94,27 @@ class Supervisor(pykka.ThreadingActor):
         for recorded in batch:
             event = recorded.event
             for name in self._listeners.get(type(event), ()):
-                if (ref := self._refs.get(name)) is not None and ref.is_alive():
-                    ref.tell(event)
+                if (ref := self._refs.get(name)) is not None:
+                    mail.tell(ref, event)
             if isinstance(event, AgentAdded | Revived | Destroyed):
-                self.actor_ref.tell(_RosterChanged(event))
+                mail.tell(self.actor_ref, _RosterChanged(event))
 
     def on_receive(self, message: Message) -> Any:
         match message:
-            case Do(agent=name, ticket=ticket):
+            case Do(agent=name, ticket=ticket) | Settle(agent=name, ticket=ticket):
                 ref = self._agents.get(name)
-                if ref is None or not ref.is_alive():
+                if ref is None or not mail.tell(ref, message):
                     ticket.set_exception(NotFound(f'agent "{name}" is not managed by this hive'))
-                else:
-                    ref.tell(message)
             case ContainerEnded(agent=name):
-                if (ref := self._agents.get(name)) is not None and ref.is_alive():
-                    ref.tell(message)
+                if (ref := self._agents.get(name)) is not None:
+                    mail.tell(ref, message)
             case GoDownAll():
                 return [self._go_down(name) for name in self._agents]
-            case _RosterChanged(event=AgentAdded() | Revived() as event):
-                self._start_agent(event.agent)
-            case _RosterChanged(event=Destroyed() as event):
+            case _RosterChanged(event=event) if isinstance(event, Destroyed):
                 if (ref := self._agents.pop(event.agent, None)) is not None:
                     ref.stop(block=False)
+            case _RosterChanged(event=event):
+                self._start_agent(event.agent)
             case "look":
                 self._look()
                 self._look_later()
@@ -119,6 +122,7 @@ class Supervisor(pykka.ThreadingActor):
 
     def on_stop(self) -> None:
         self._cancel_look()
+        self._committed.disconnect(self.on_committed)
         for ref in [*self._agents.values(), *reversed(self._refs.values())]:
             ref.stop(block=False)
         for ref in [*self._agents.values(), *reversed(self._refs.values())]:
@@ -134,9 +138,7 @@ class Supervisor(pykka.ThreadingActor):
 
     def _go_down(self, name: AgentName) -> Ticket:
         ticket, ref = Ticket(), self._agents[name]
-        if ref.is_alive():
-            ref.tell(GoDown(name, ticket))
-        else:
+        if not mail.tell(ref, GoDown(name, ticket)):
             ticket.set_result(None)
         return ticket
 
@@ -160,8 +162,6 @@ class Supervisor(pykka.ThreadingActor):
         return True
 
     def _look_later(self) -> None:
-        self._cancel_look = self._clock.call_at(self._clock.now_ms() + LOOK_EVERY_MS, self._tell_look)
-
-    def _tell_look(self) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell("look")
+        self._cancel_look = self._clock.call_at(
+            self._clock.now_ms() + LOOK_EVERY_MS, lambda: mail.tell(self.actor_ref, "look")
+        )

@@ -1,12 +1,13 @@
 """Holds what an agent is in the middle of, for exactly as long as somebody is in the middle of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 import pykka
 import structlog
 
+from hive.actors import mail
 from hive.actors.doors import ThreadDoor
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import ClearTransient, SetTransient
@@ -21,6 +22,7 @@ HOLDER_LOOK_MS: DurationMs = 500
 """How often a guard looks whether its holder lives."""
 _Message = Literal["set", "look"]
 _LOOK: Final = "look"
+Holder = pykka.ActorRef
 
 
 class TransientGuard(pykka.ThreadingActor):
@@ -38,7 +40,7 @@ class TransientGuard(pykka.ThreadingActor):
         clock: Clock,
         agent: AgentName,
         kind: TransientKind,
-        holder: "pykka.ActorRef[Any]",
+        holder: "Holder[Any]",
         by: By,
     ):
         super().__init__()
@@ -48,7 +50,7 @@ class TransientGuard(pykka.ThreadingActor):
         self._kind = kind
         self._holder = holder
         self._by = by
-        self._cancel_look = lambda: None
+        self._cancel_look: Callable[[], None] = lambda: None
 
     @classmethod
     @contextmanager
@@ -58,7 +60,7 @@ class TransientGuard(pykka.ThreadingActor):
         clock: Clock,
         agent: AgentName,
         kind: TransientKind,
-        holder: "pykka.ActorRef[Any]",
+        holder: "Holder[Any]",
         by: By,
     ) -> Iterator[None]:
         """The transient shows from the first line of the block to its end, however it ends.
@@ -77,7 +79,8 @@ class TransientGuard(pykka.ThreadingActor):
         if message == "set":
             self._door.ask(SetTransient(by=self._by, agent=self._agent, kind=self._kind))
         if self._holder.is_alive():
-            self._cancel_look = self._clock.call_at(self._clock.now_ms() + HOLDER_LOOK_MS, self._look_again)
+            at = self._clock.now_ms() + HOLDER_LOOK_MS
+            self._cancel_look = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, _LOOK))
         else:
             log.warning("transient.holder_died", agent=self._agent, kind=self._kind)
             self.stop()
@@ -88,7 +91,3 @@ class TransientGuard(pykka.ThreadingActor):
             self._door.ask(ClearTransient(by=self._by, agent=self._agent, kind=self._kind))
         except HiveError as error:
             log.warning("transient.not_cleared", agent=self._agent, kind=self._kind, error=str(error))
-
-    def _look_again(self) -> None:
-        if self.actor_ref.is_alive():
-            self.actor_ref.tell(_LOOK)

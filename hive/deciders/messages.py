@@ -107,8 +107,8 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
 def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
     """Deliver the oldest waiting messages; those that were requeued come first, in their old order.
 
-    The answer is the letters taken and how many more wait. What this incarnation was given before and does not hold, as a
-    recv whose reply was lost would leave it, is put back first.
+    The answer is the letters taken, how many more wait, and whether the agent is paused. What this incarnation was
+    given before and does not hold, as a recv whose reply was lost would leave it, is put back first.
     """
     agent, incarnation, limit = command.agent, command.incarnation, max(1, min(command.limit, RECV_MAX))
     draft = Draft(hive, now)
@@ -119,7 +119,7 @@ def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
     letters = [*(msgspec.structs.replace(letter, redelivered=True) for letter in lost), *waiting][:limit]
     draft.add(*(MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters))
     remaining = hive.messages.waiting_count(agent) + len(lost) - len(letters)
-    return Answered(draft.events, (letters, remaining))
+    return Answered(draft.events, (letters, remaining, living(hive, agent).paused))
 
 
 def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:

@@ -85,6 +85,8 @@ class Hub:
                     self.wake(event.to)
                 case Paused() | Resumed():
                     self.wake(event.agent)
+                case _:
+                    pass  # Nobody is parked for it.
         for follower in self._followers:
             follower.put(batch)
 

@@ -44,8 +44,9 @@ class LineConnection(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._task: asyncio.Task[None] | None = None
-        self.gone = asyncio.Event()
+        self.gone = False
         """The peer has hung up; nobody will read a reply."""
+        self.on_gone: Callable[[], None] = lambda: None
         self.transport: asyncio.Transport
         self.peer: Peer
 
@@ -63,7 +64,7 @@ class LineConnection(asyncio.Protocol):
 
     async def reply(self, line: bytes) -> bool:
         """Write one line. False when the peer is gone: it will not be read."""
-        if self.gone.is_set() or self.transport.is_closing():
+        if self.gone or self.transport.is_closing():
             return False
         self.transport.write(line + b"\n")
         if self.transport.get_write_buffer_size() > UNREAD_MAX_BYTES:
@@ -71,7 +72,7 @@ class LineConnection(asyncio.Protocol):
             self.transport.abort()
             return False
         await self._writable.wait()
-        return not self.gone.is_set()
+        return not self.gone
 
     def close(self) -> None:
         self.transport.close()
@@ -130,8 +131,9 @@ class LineConnection(asyncio.Protocol):
         self._partial.clear()
 
     def _set_gone(self) -> None:
-        self.gone.set()
+        self.gone = True
         self._writable.set()
+        self.on_gone()
 
     def _hung_up(self) -> bool:
         poll = select.poll()

@@ -1,0 +1,221 @@
+"""The daemon: what it is made of, in the order in which it starts. Wiring and nothing else."""
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import blinker
+import pykka
+import structlog
+
+import hive
+from hive import lock
+from hive import settings as host_settings
+from hive.actors import mail
+from hive.actors.checkpointer import Checkpointer
+from hive.actors.crash_watch import CrashWatch
+from hive.actors.doors import LoopDoor, ThreadDoor
+from hive.actors.journal import Journal
+from hive.actors.provision import Provisioner
+from hive.actors.question_watchdog import QuestionWatchdog
+from hive.actors.reminders import Reminders
+from hive.actors.supervisor import Child, GoDownAll, Supervisor
+from hive.clock import SystemClock
+from hive.config.repositories import Repositories
+from hive.deciders.record import Boot, Shut
+from hive.deciders.roster import Spawn
+from hive.errors import BadRequest, HiveError
+from hive.events.base import actor
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.events.reminders import ReminderDropped, ReminderSet
+from hive.names import MANAGER
+from hive.paths import Paths
+from hive.projections.table import Recorded
+from hive.runtimes.choose import choose
+from hive.settings import Settings
+from hive.sockets.hub import Hub
+from hive.sockets.server import Sockets
+from hive.sockets.services import Services
+
+log = structlog.get_logger()
+
+BY = actor("daemon")
+LAST_REPLY_S = 0.05
+"""For the reply to a shutdown to leave before its socket is closed."""
+
+
+def run(paths: Paths, *, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None) -> int:
+    """Run until told to end; the exit code.
+
+    Raises:
+        HiveError: it cannot start; nothing was changed but folders made.
+    """
+    _log_to_stderr()
+    _raise_file_limit()
+    paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
+    paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with lock.held(paths.lock):
+        return asyncio.run(_Daemon(paths, runtime, listen, model_url).run())
+
+
+class _HostSettings:
+    """`hive.toml` as it last was good."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.now = host_settings.load(path)
+
+    def reload(self) -> None:
+        try:
+            self.now = host_settings.load(self._path)
+        except BadRequest as error:
+            log.warning("settings.refused", error=str(error))
+
+
+class _Daemon:
+    def __init__(self, paths: Paths, runtime: str | None, listen: str | None, model_url: str | None):
+        self._paths = paths
+        self._clock = SystemClock()
+        self._settings = _HostSettings(paths.settings)
+        self._runtime = choose(runtime or self._settings.now.runtime.kind)
+        self._listen = listen or self._settings.now.dashboard.listen
+        host_settings.check_listen(self._listen, "--listen")
+        self._provisioner = Provisioner(paths, self._now, Repositories(paths), self._runtime, model_url)
+        self._hub = Hub(self._clock)
+        self._committed = blinker.Signal()
+        self._ends = asyncio.Event()
+        self._failure: str | None = None
+        self._checkpointer: pykka.ActorRef[Any] | None = None
+        self._supervisor: pykka.ActorRef[Any]
+        self._loop: asyncio.AbstractEventLoop
+        self._sockets: Sockets
+
+    def _now(self) -> Settings:
+        return self._settings.now
+
+    async def run(self) -> int:
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._ends.set)
+        journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
+        try:
+            await self._serve(ThreadDoor(journal), LoopDoor(journal, self._loop))
+        finally:
+            journal.stop()
+        if self._failure is not None:
+            print(f"hive: {self._failure} See its log; the state is safe.", file=sys.stderr)  # noqa: T201
+        return 0 if self._failure is None else 1
+
+    async def _serve(self, threads: ThreadDoor, door: LoopDoor) -> None:
+        await door.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
+        if await door.read(lambda state: state.agents.living_one(MANAGER)) is None:
+            await door.ask(Spawn(by=BY, agent=MANAGER))
+        self._supervisor = Supervisor.start(
+            self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
+        )
+        services = Services(
+            paths=self._paths,
+            clock=self._clock,
+            door=door,
+            hub=self._hub,
+            supervisor=self._supervisor,
+            provisioner=self._provisioner,
+            settings=self._now,
+            dashboard_url=lambda: None,
+            shut_down=lambda keep: self._shut_down(door, keep),
+        )
+        self._sockets = Sockets(services)
+        self._committed.connect(self._on_committed)
+        try:
+            await self._sockets.open()
+            self._say_ready()
+            await self._ends.wait()
+        finally:
+            self._sockets.close()
+            await asyncio.to_thread(self._supervisor.stop)
+
+    def _children(self, door: ThreadDoor) -> list[Child]:
+        clock = self._clock
+
+        def crash_watch() -> "pykka.ActorRef[Any]":
+            return CrashWatch.start(
+                door,
+                self._provisioner,
+                clock,
+                self._hub.presence.last_seen,
+                lambda ended: mail.tell(self._supervisor, ended),
+                self._settings.reload,
+            )
+
+        def checkpointer() -> "pykka.ActorRef[Any]":
+            self._checkpointer = Checkpointer.start(self._paths.state)
+            return self._checkpointer
+
+        return [
+            Child("checkpointer", checkpointer),
+            Child(
+                "question watchdog",
+                lambda: QuestionWatchdog.start(door, clock),
+                listens=(QuestionAdded, QuestionResolved),
+            ),
+            Child("reminders", lambda: Reminders.start(door, clock), listens=(ReminderSet, ReminderDropped)),
+            Child("crash watch", crash_watch),
+        ]
+
+    def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:
+        """Receiver of the journal's signal, on its thread."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody is connected any more.
+            self._loop.call_soon_threadsafe(self._after_commit, batch)
+
+    def _after_commit(self, batch: list[Recorded]) -> None:
+        self._hub.on_committed(batch)
+        self._sockets.on_committed(batch)
+
+    def _wal_is_long(self) -> None:
+        if self._checkpointer is not None:
+            mail.tell(self._checkpointer, "wal_is_long")
+
+    async def _shut_down(self, door: LoopDoor, keep_agents: bool) -> None:
+        if not keep_agents:
+            tickets = await asyncio.to_thread(self._supervisor.ask, GoDownAll())
+            for ended in await asyncio.gather(*map(asyncio.wrap_future, tickets), return_exceptions=True):
+                if isinstance(ended, HiveError):
+                    log.warning("daemon.agent_not_stopped", error=str(ended))
+        await door.ask(Shut(by=BY, keep_agents=keep_agents))
+        self._loop.call_later(LAST_REPLY_S, self._ends.set)
+
+    def _give_up(self, why: str) -> None:
+        log.error("daemon.gives_up", why=why)
+        self._failure = why
+        self._loop.call_soon_threadsafe(self._ends.set)
+
+    def _say_ready(self) -> None:
+        print(f"hive ready state={self._paths.state} run={self._paths.run} runtime={self._runtime.kind}", flush=True)  # noqa: T201
+        if (address := os.environ.get("NOTIFY_SOCKET")) is not None:
+            name = "\0" + address[1:] if address.startswith("@") else address
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
+                notify.sendto(b"READY=1", name)
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _raise_file_limit() -> None:
+    """Thousands of parked connections are thousands of descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

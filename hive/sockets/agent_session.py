@@ -1,0 +1,113 @@
+"""One connection on an agent's socket: requests in order, a recv that parks, nothing lost when the peer vanishes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import msgspec
+
+from hive.deciders import messages
+from hive.errors import BadRequest, HiveError
+from hive.events import base
+from hive.events.base import MessageId
+from hive.names import AgentName
+from hive.sockets import views
+from hive.sockets.lines import TOO_LONG, LineConnection
+from hive.sockets.requests import Id, Limit, Request, Seconds, Vocabulary, granted, refused
+from hive.sockets.services import Services
+
+RECV_WAIT_MAX_S: Final = 180.0
+"""A recv parks no longer, whatever it asks for."""
+TOO_LONG_TEXT: Final = "A request is at most 1 MiB; put a large text into a file and send its path."
+
+Reply = dict[str, Any]
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """One word of the protocol: what it takes and what it does."""
+
+    request: type[Request]
+    handle: Callable[["AgentSession", Any], Awaitable[Reply]]
+
+
+class Recv(Request, frozen=True, kw_only=True):
+    wait_seconds: Seconds | None = None
+    """Absent or 0 returns at once."""
+    max: Limit | None = None
+    holding: tuple[Id, ...] | None = None
+    """What the harness still works on: whatever else it was given has been lost on the way and comes again."""
+
+
+class AgentSession:
+    """Who speaks is the socket: nothing in a request can say otherwise."""
+
+    def __init__(
+        self, name: AgentName, connection: LineConnection, services: Services, verbs: dict[str, Verb], words: Vocabulary
+    ):
+        self.name = name
+        self.by = base.agent(name)
+        self.services = services
+        self.incarnation: str | None = None
+        self._connection = connection
+        self._verbs = verbs
+        self._words = words
+
+    async def serve(self) -> None:
+        """Answer until the peer goes."""
+        with self.services.hub.presence.connected(self.name):
+            while (line := await self._connection.next_line()) is not None:
+                reply, given = await self._answer(line)
+                if not await self._connection.reply(reply):
+                    await self._give_back(given)
+                    return
+
+    async def _answer(self, line: bytes) -> tuple[bytes, tuple[MessageId, ...]]:
+        try:
+            if line == TOO_LONG:
+                raise BadRequest(TOO_LONG_TEXT)
+            cmd, request = self._words.decode(line)
+            if isinstance(request, Recv):
+                return await self._recv(request)
+            return granted(await self._verbs[cmd].handle(self, request)), ()
+        except HiveError as error:
+            return refused(error), ()
+
+    async def _recv(self, request: Recv) -> tuple[bytes, tuple[MessageId, ...]]:
+        take = messages.Recv(
+            by=self.by,
+            agent=self.name,
+            limit=1 if request.max is None else request.max,
+            incarnation=self.incarnation,
+            holding=None if request.holding is None else tuple(map(MessageId, request.holding)),
+        )
+        with self.services.hub.parked(self.name) as woken:
+            self._connection.on_gone = woken.set
+            letters, remaining, paused = (await self.services.door.ask(take)).answer
+            was_paused = paused
+            wait_s = min(request.wait_seconds or 0, RECV_WAIT_MAX_S)
+            deadline = asyncio.get_running_loop().time() + wait_s
+            while not letters and (was_paused or not paused) and await self._wait(woken, deadline):
+                letters, remaining, paused = (await self.services.door.ask(take)).answer
+        reply = {"messages": [views.letter(letter) for letter in letters], "remaining": remaining, "paused": paused}
+        return granted(reply), tuple(letter.id for letter in letters)
+
+    async def wait_for_wake(self, woken: asyncio.Event, wait_s: float) -> bool:
+        """Park until something may have come. False when the time is over or the peer is gone."""
+        self._connection.on_gone = woken.set
+        return await self._wait(woken, asyncio.get_running_loop().time() + min(wait_s, RECV_WAIT_MAX_S))
+
+    async def _wait(self, woken: asyncio.Event, deadline: float) -> bool:
+        if self._connection.gone or deadline <= asyncio.get_running_loop().time():
+            return False
+        try:
+            async with asyncio.timeout_at(deadline):
+                await woken.wait()
+        except TimeoutError:
+            return False
+        woken.clear()
+        return not self._connection.gone
+
+    async def _give_back(self, given: tuple[MessageId, ...]) -> None:
+        """The reply that held these was not read: as if they had never been taken."""
+        if given:
+            await self.services.door.ask(messages.Requeue(by=self.by, agent=self.name, ids=given, reason="lost"))

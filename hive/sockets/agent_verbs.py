@@ -1,0 +1,307 @@
+"""The verbs of every agent. None has a sender, and none decides for the operator or for another agent."""
+
+from typing import Final
+
+import msgspec
+
+from hive.clock import MS_PER_S, parse_rfc3339
+from hive.deciders import axes, messages, questions, record, reminders
+from hive.errors import BadRequest
+from hive.events.base import MessageId, QuestionId
+from hive.events.messages import MessageSent
+from hive.events.turns import TurnEnded
+from hive.names import EVERYONE, MANAGER
+from hive.sockets import views
+from hive.sockets.agent_session import AgentSession, Recv, Reply, Verb
+from hive.sockets.requests import Id, Limit, Request, Seconds
+
+RECENT_MAX: Final = 200
+INCARNATION_MAX_CHARS: Final = 128
+LIVE_LINES_MAX: Final = 1_000
+"""Of one `live` request."""
+
+
+class Hello(Request, frozen=True, kw_only=True):
+    incarnation: str | int
+
+
+class Send(Request, frozen=True, kw_only=True):
+    to: str
+    body: str
+    in_reply_to: Id | None = None
+
+
+class Ids(Request, frozen=True, kw_only=True):
+    ids: tuple[Id, ...]
+
+
+class Requeue(Ids, frozen=True, kw_only=True):
+    reason: str = "failed"
+
+
+class Recent(Request, frozen=True, kw_only=True):
+    limit: Limit = 30
+
+
+class AskOperator(Request, frozen=True, kw_only=True):
+    question: str
+    options: tuple[str, ...] | None = None
+    multi: bool | None = None
+    ttl_seconds: float | None = None
+
+
+class Ask(AskOperator, frozen=True, kw_only=True):
+    to: str
+
+
+class Answer(Request, frozen=True, kw_only=True):
+    id: Id
+    answer: str
+
+
+class ById(Request, frozen=True, kw_only=True):
+    id: Id
+
+
+class Remind(Request, frozen=True, kw_only=True):
+    message: str
+    delay_seconds: float | None = None
+    at: str | None = None
+
+
+class SetStatus(Request, frozen=True, kw_only=True):
+    text: str
+
+
+class TurnStarted(Request, frozen=True, kw_only=True):
+    model: str | None = None
+    wake_from: str | None = None
+    message_ids: tuple[Id, ...] | None = None
+
+
+class TurnReport(Request, frozen=True, kw_only=True):
+    """The columns of a turn's row; unknown is null."""
+
+    model: str | None = None
+    wake_from: str | None = None
+    result_kind: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    duration_ms: Id | None = None
+    input_tokens: Id | None = None
+    output_tokens: Id | None = None
+    cache_read_tokens: Id | None = None
+    cache_creation_tokens: Id | None = None
+    tool_call_count: Id | None = None
+    tool_calls_json: str | None = None
+    open_threads_count: Id | None = None
+    open_reminders_count: Id | None = None
+    note: str | None = None
+
+
+class Live(Request, frozen=True, kw_only=True):
+    lines: tuple[msgspec.Raw, ...]
+
+
+class NextControl(Request, frozen=True, kw_only=True):
+    wait_seconds: Seconds | None = None
+
+
+class Login(Request, frozen=True, kw_only=True):
+    logged_in: bool
+
+
+class RateLimited(Request, frozen=True, kw_only=True):
+    until: str | None = None
+
+
+async def hello(session: AgentSession, request: Hello) -> Reply:
+    incarnation = str(request.incarnation)
+    if not 0 < len(incarnation) <= INCARNATION_MAX_CHARS:
+        raise BadRequest(f"An incarnation has 1 to {INCARNATION_MAX_CHARS} characters.")
+    await session.services.door.ask(messages.Hello(by=session.by, agent=session.name, incarnation=incarnation))
+    session.incarnation = incarnation
+    return {}
+
+
+async def send(session: AgentSession, request: Send) -> Reply:
+    reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
+    command = messages.Send(by=session.by, sender=session.name, to=request.to, body=request.body, in_reply_to=reply_to)
+    decided = await session.services.door.ask(command, request.key)
+    ids = [event.id for event in decided.events if isinstance(event, MessageSent)]
+    return {"ids": ids} if request.to == EVERYONE else {"id": ids[0], "ids": ids}
+
+
+async def ack(session: AgentSession, request: Ids) -> Reply:
+    ids = tuple(map(MessageId, request.ids))
+    await session.services.door.ask(messages.Ack(by=session.by, agent=session.name, ids=ids), request.key)
+    return {}
+
+
+async def requeue(session: AgentSession, request: Requeue) -> Reply:
+    ids = tuple(map(MessageId, request.ids))
+    command = messages.Requeue(by=session.by, agent=session.name, ids=ids, reason=request.reason)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def recent(session: AgentSession, request: Recent) -> Reply:
+    name, limit = session.name, min(request.limit, RECENT_MAX)
+    rows = await session.services.door.read(lambda hive: hive.messages.newest(name, limit))
+    return {"messages": [views.recent(row) for row in rows]}
+
+
+async def ask_operator(session: AgentSession, request: AskOperator) -> Reply:
+    return await _ask(session, request, None)
+
+
+async def ask(session: AgentSession, request: Ask) -> Reply:
+    return await _ask(session, request, request.to)
+
+
+async def _ask(session: AgentSession, request: AskOperator, target: str | None) -> Reply:
+    command = questions.Ask(
+        by=session.by,
+        asker=session.name,
+        target=target,
+        question=request.question,
+        options=request.options or (),
+        multi=bool(request.multi),
+        ttl_seconds=request.ttl_seconds,
+    )
+    decided = await session.services.door.ask(command, request.key)
+    return {"id": decided.first().id}
+
+
+async def answer(session: AgentSession, request: Answer) -> Reply:
+    id = QuestionId(request.id)
+    command = questions.Answer(by=session.by, id=id, answer=request.answer, answerer=session.name)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def cancel_question(session: AgentSession, request: ById) -> Reply:
+    command = questions.Cancel(by=session.by, id=QuestionId(request.id), canceller=session.name)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def open_threads(session: AgentSession, _: Request) -> Reply:
+    name = session.name
+    rows = await session.services.door.read(lambda hive: hive.questions.threads_of(name))
+    return {"threads": [views.question(row) for row in rows]}
+
+
+async def remind(session: AgentSession, request: Remind) -> Reply:
+    delay = request.delay_seconds
+    command = reminders.Remind(
+        by=session.by,
+        agent=session.name,
+        message=request.message,
+        delay_ms=None if delay is None else round(delay * MS_PER_S),
+        due_ms=None if request.at is None else parse_rfc3339(request.at),
+    )
+    decided = await session.services.door.ask(command, request.key)
+    return {"id": decided.first().id}
+
+
+async def count_pending_reminders(session: AgentSession, _: Request) -> Reply:
+    name = session.name
+    return {"count": await session.services.door.read(lambda hive: len(hive.reminders.of(name)))}
+
+
+async def set_status(session: AgentSession, request: SetStatus) -> Reply:
+    command = axes.SetStatus(by=session.by, agent=session.name, text=request.text)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def turn_started(session: AgentSession, request: TurnStarted) -> Reply:
+    command = record.StartTurn(
+        by=session.by,
+        agent=session.name,
+        model=request.model,
+        wake_from=request.wake_from,
+        message_ids=tuple(map(MessageId, request.message_ids or ())),
+    )
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def turn_ended(session: AgentSession, request: TurnReport) -> Reply:
+    columns = {name: value for name, value in msgspec.structs.asdict(request).items() if name != "key"}
+    report = TurnEnded(agent=session.name, **columns)
+    await session.services.door.ask(record.EndTurn(by=session.by, report=report), request.key)
+    return {}
+
+
+async def live(session: AgentSession, request: Live) -> Reply:
+    session.services.hub.add_live(session.name, request.lines[-LIVE_LINES_MAX:])
+    return {}
+
+
+async def next_control(session: AgentSession, request: NextControl) -> Reply:
+    """The oldest control, or none when the time is over or pausing began or ended meanwhile."""
+    hub, name = session.services.hub, session.name
+    with hub.parked(name) as woken:
+        was_paused = paused = await _is_paused(session)
+        control = hub.next_control(name)
+        while control is None and paused is was_paused:
+            if not await session.wait_for_wake(woken, request.wait_seconds or 0):
+                break
+            control, paused = hub.next_control(name), await _is_paused(session)
+    return {"control": control, "paused": paused}
+
+
+async def login(session: AgentSession, request: Login) -> Reply:
+    command = axes.ReportLogin(by=session.by, agent=session.name, logged_in=request.logged_in)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def rate_limited(session: AgentSession, request: RateLimited) -> Reply:
+    until = None if request.until is None else parse_rfc3339(request.until)
+    command = axes.ReportRateLimit(by=session.by, agent=session.name, until_ms=until)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def whoami(session: AgentSession, _: Request) -> Reply:
+    name = session.name
+    row = await session.services.door.read(lambda hive: hive.agents.all.get(name))
+    wanted = "running" if row is not None and row.wanted_running else "stopped"
+    return {"name": name, "manager": name == MANAGER, "paused": row is not None and row.paused, "wanted": wanted}
+
+
+async def _is_paused(session: AgentSession) -> bool:
+    name = session.name
+    return await session.services.door.read(lambda hive: (row := hive.agents.all.get(name)) is not None and row.paused)
+
+
+async def _recv_is_the_sessions_own(session: AgentSession, _: Recv) -> Reply:
+    raise AssertionError("recv parks, so the session answers it itself")
+
+
+AGENT_VERBS: Final[dict[str, Verb]] = {
+    "hello": Verb(Hello, hello),
+    "send": Verb(Send, send),
+    "recv": Verb(Recv, _recv_is_the_sessions_own),
+    "ack": Verb(Ids, ack),
+    "requeue": Verb(Requeue, requeue),
+    "recent": Verb(Recent, recent),
+    "ask_operator": Verb(AskOperator, ask_operator),
+    "ask": Verb(Ask, ask),
+    "answer": Verb(Answer, answer),
+    "cancel_question": Verb(ById, cancel_question),
+    "open_threads": Verb(Request, open_threads),
+    "remind": Verb(Remind, remind),
+    "count_pending_reminders": Verb(Request, count_pending_reminders),
+    "set_status": Verb(SetStatus, set_status),
+    "turn_started": Verb(TurnStarted, turn_started),
+    "turn_ended": Verb(TurnReport, turn_ended),
+    "live": Verb(Live, live),
+    "next_control": Verb(NextControl, next_control),
+    "login": Verb(Login, login),
+    "rate_limited": Verb(RateLimited, rate_limited),
+    "whoami": Verb(Request, whoami),
+}

@@ -1,0 +1,243 @@
+"""The operator's verbs for what waits on a person, and for reading what happened."""
+
+import asyncio
+import hashlib
+import secrets
+from typing import Any, Final
+
+import msgspec
+
+from hive.clock import rfc3339
+from hive.deciders import approvals, controls, messages, questions
+from hive.errors import BadRequest
+from hive.events.base import ApprovalId, MessageId, QuestionId, Seq
+from hive.events.log import LogReader, Row
+from hive.events.messages import MessageSent
+from hive.names import EVERYONE, OPERATOR
+from hive.paths import Paths
+from hive.projections.hive import Hive
+from hive.projections.turns import HOUR_MS, summed
+from hive.sockets import views
+from hive.sockets.container_verbs import base_url
+from hive.sockets.host_session import HostSession, HostVerb, Reply
+from hive.sockets.requests import Id, Limit, Request
+
+ROWS_MAX: Final = 1_000
+"""Of one reply."""
+TOKEN_BYTES: Final = 32
+WINDOWS_H: Final = {"1h": 1, "4h": 4, "24h": 24, "3d": 72, "7d": 168, "30d": 720}
+
+
+class Send(Request, frozen=True, kw_only=True):
+    to: str
+    body: str
+    in_reply_to: Id | None = None
+
+
+class Messages(Request, frozen=True, kw_only=True):
+    limit: Limit = 50
+    agent: str | None = None
+
+
+class Questions(Request, frozen=True, kw_only=True):
+    history: bool = False
+
+
+class Answer(Request, frozen=True, kw_only=True):
+    id: Id
+    answer: str
+
+
+class ById(Request, frozen=True, kw_only=True):
+    id: Id
+
+
+class Approve(ById, frozen=True, kw_only=True):
+    sha: str | None = None
+
+
+class Deny(ById, frozen=True, kw_only=True):
+    note: str | None = None
+
+
+class Limited(Request, frozen=True, kw_only=True):
+    limit: Limit = 50
+
+
+class Events(Request, frozen=True, kw_only=True):
+    first: Id = msgspec.field(name="from", default=1)
+    types: tuple[str, ...] | None = None
+    agent: str | None = None
+    limit: Limit = ROWS_MAX
+    follow: bool = False
+
+
+class Stats(Request, frozen=True, kw_only=True):
+    agent: str | None = None
+    window: str = "24h"
+
+
+class Operators(Request, frozen=True, kw_only=True):
+    action: str = "list"
+    name: str | None = None
+
+
+async def send(session: HostSession, request: Send) -> Reply:
+    reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
+    command = messages.Send(by=session.by, sender=OPERATOR, to=request.to, body=request.body, in_reply_to=reply_to)
+    decided = await session.services.door.ask(command, request.key)
+    ids = [event.id for event in decided.events if isinstance(event, MessageSent)]
+    return {"ids": ids} if request.to == EVERYONE else {"id": ids[0], "ids": ids}
+
+
+async def messages_(session: HostSession, request: Messages) -> Reply:
+    whose, limit = request.agent or OPERATOR, min(request.limit, ROWS_MAX)
+    rows = await session.services.door.read(lambda hive: hive.messages.newest(whose, limit))
+    return {"messages": [views.operator_message(row) for row in rows]}
+
+
+async def questions_(session: HostSession, request: Questions) -> Reply:
+    def asked(hive: Hive) -> list[Any]:
+        return [*(hive.questions.resolved() if request.history else ()), *hive.questions.pending()]
+
+    return {"questions": [views.question(row) for row in await session.services.door.read(asked)]}
+
+
+async def answer_question(session: HostSession, request: Answer) -> Reply:
+    id = QuestionId(request.id)
+    command = questions.Answer(by=session.by, id=id, answer=request.answer, answerer=OPERATOR)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def cancel_question(session: HostSession, request: ById) -> Reply:
+    command = questions.Cancel(by=session.by, id=QuestionId(request.id), canceller=OPERATOR)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def pending(session: HostSession, _: Request) -> Reply:
+    rows = await session.services.door.read(lambda hive: hive.approvals.pending())
+    return {"approvals": [views.approval(row) for row in rows]}
+
+
+async def approvals_(session: HostSession, request: Limited) -> Reply:
+    limit = min(request.limit, ROWS_MAX)
+    rows = await session.services.door.read(lambda hive: sorted(hive.approvals.all, key=lambda row: row.id)[-limit:])
+    return {"approvals": [views.approval(row) for row in rows]}
+
+
+async def approve(session: HostSession, request: Approve) -> Reply:
+    command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def deny(session: HostSession, request: Deny) -> Reply:
+    command = approvals.Deny(by=session.by, id=ApprovalId(request.id), note=request.note)
+    await session.services.door.ask(command, request.key)
+    return {}
+
+
+async def events(session: HostSession, request: Events) -> Reply | None:
+    if not request.follow:
+        rows = await asyncio.to_thread(_read_events, session.services.paths, request, request.first)
+        return {"events": [_event(row) for row in rows]}
+    with session.services.hub.following() as feed:
+        session.connection.on_gone = lambda: feed.put([])
+        first, going = request.first, True
+        while going and not session.connection.gone:
+            rows = await asyncio.to_thread(_read_events, session.services.paths, request, first)
+            if rows or first == request.first:
+                going = await session.say({"events": [_event(row) for row in rows]})
+            if rows:
+                first = rows[-1].seq + 1
+            if len(rows) < min(request.limit, ROWS_MAX):
+                await feed.next()
+    return None
+
+
+def _read_events(paths: Paths, request: Events, first: Seq) -> list[Row]:
+    reader = LogReader(paths.state, daemon_runs=True)
+    try:
+        return reader.matching(first, min(request.limit, ROWS_MAX), request.types or (), request.agent)
+    finally:
+        reader.close()
+
+
+def _event(row: Row) -> dict[str, Any]:
+    data = msgspec.Raw(row.data.encode())
+    return {"seq": row.seq, "at": row.at, "type": row.type, "data": data, "by": row.by, "hash": row.hash.hex()}
+
+
+async def state(session: HostSession, _: Request) -> Reply:
+    base, now = base_url(session), session.services.clock.now_ms()
+    seq, snapshot = await session.services.door.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
+    return {"seq": seq, "state": snapshot}
+
+
+async def stats(session: HostSession, request: Stats) -> Reply:
+    if request.window not in WINDOWS_H:
+        raise BadRequest(f"A window is one of {', '.join(WINDOWS_H)}, not {request.window!r}.")
+    now = session.services.clock.now_ms()
+    since = now - WINDOWS_H[request.window] * HOUR_MS
+    rows = await session.services.door.read(lambda hive: summed(hive.turns.hours, since, request.agent))
+    return {
+        "stats": {
+            "window": request.window,
+            "since": rfc3339(since),
+            "agents": [msgspec.to_builtins(row) for row in rows],
+        }
+    }
+
+
+async def operators(session: HostSession, request: Operators) -> Reply:
+    match request.action, request.name:
+        case "list", _:
+            snapshot = await state(session, request)
+            return {"operators": snapshot["state"]["operators"]}
+        case "add", str() as name:
+            token = secrets.token_urlsafe(TOKEN_BYTES)
+            token_hash = hashlib.sha256(token.encode()).hexdigest()
+            command = controls.AddOperator(by=session.by, name=name, token_hash=token_hash)
+            await session.services.door.ask(command, request.key)
+            return {"name": name, "token": token}
+        case "revoke", str() as name:
+            await session.services.door.ask(controls.RevokeOperator(by=session.by, name=name), request.key)
+            return {}
+        case _:
+            raise BadRequest("operators takes an action of add, list or revoke, and a name with the first and last.")
+
+
+async def urls(session: HostSession, _: Request) -> Reply:
+    settings = session.services.settings()
+    base = base_url(session)
+    home = None if base is None else f"{base}/"
+    known = {"domain": settings.dashboard.domain, "home": home, "forge": settings.forge.url}
+    return {"urls": {key: value for key, value in known.items() if value is not None}}
+
+
+async def rebuild_projections(session: HostSession, _: Request) -> Reply:
+    position = await session.services.door.rebuild()
+    names = await session.services.door.read(lambda hive: [(one.NAME, one.VERSION) for one in hive.projections()])
+    rows = [{"name": name, "version": version, "seq": position} for name, version in names]
+    return {"projections": rows}
+
+
+DECISION_VERBS: Final[dict[str, HostVerb]] = {
+    "send": HostVerb(Send, send),
+    "messages": HostVerb(Messages, messages_),
+    "questions": HostVerb(Questions, questions_),
+    "answer_question": HostVerb(Answer, answer_question),
+    "cancel_question": HostVerb(ById, cancel_question),
+    "pending": HostVerb(Request, pending),
+    "approvals": HostVerb(Limited, approvals_),
+    "approve": HostVerb(Approve, approve),
+    "deny": HostVerb(Deny, deny),
+    "events": HostVerb(Events, events),
+    "state": HostVerb(Request, state),
+    "stats": HostVerb(Stats, stats),
+    "operators": HostVerb(Operators, operators),
+    "urls": HostVerb(Request, urls),
+    "rebuild_projections": HostVerb(Request, rebuild_projections),
+}

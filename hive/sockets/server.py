@@ -1,0 +1,152 @@
+"""Opens and closes the sockets: one for the host, one for each living agent. Event-loop only."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+
+from hive.errors import Unavailable
+from hive.events.agents import AgentAdded, Destroyed, Revived
+from hive.names import MANAGER, AgentName
+from hive.projections.table import Recorded
+from hive.sockets.agent_session import AgentSession
+from hive.sockets.agent_verbs import AGENT_VERBS
+from hive.sockets.container_verbs import CONTAINER_VERBS
+from hive.sockets.decision_verbs import DECISION_VERBS
+from hive.sockets.host_session import HostSession
+from hive.sockets.lines import LineConnection
+from hive.sockets.manager_verbs import MANAGER_VERBS
+from hive.sockets.requests import Vocabulary
+from hive.sockets.services import Services
+
+log = structlog.get_logger()
+
+CONNECTIONS_MAX = 4_096
+"""Of one socket; a further one is hung up on."""
+BACKLOG = 1_024
+SOCKET_MODE = 0o660
+FOLDER_MODE = 0o755
+
+HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS}
+_HOST_WORDS = Vocabulary({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
+_AGENT_WORDS = Vocabulary({cmd: verb.request for cmd, verb in AGENT_VERBS.items()})
+_MANAGER_WORDS = Vocabulary({cmd: verb.request for cmd, verb in MANAGER_VERBS.items()})
+
+
+class _Listening:
+    """One bound socket and its connections."""
+
+    def __init__(self, path: Path, server: asyncio.Server, opened: set[LineConnection]):
+        self._path = path
+        self._server = server
+        self._opened = opened
+
+    def close(self) -> None:
+        self._server.close()
+        for connection in list(self._opened):
+            connection.close()
+        self._path.unlink(missing_ok=True)
+
+
+class Sockets:
+    """Every socket of one daemon."""
+
+    def __init__(self, services: Services):
+        self._services = services
+        self._host: _Listening | None = None
+        self._agents: dict[AgentName, _Listening] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """The host socket and one for each agent on the roster.
+
+        Raises:
+            Unavailable: a socket cannot be made.
+        """
+        rows = await self._services.door.read(lambda hive: hive.agents.living())
+        for row in rows:
+            await self._open_agent(row.name, row.slot)
+        self._host = await _listen(self._services.paths.host_socket, self._serve_host, gid=None)
+
+    def on_committed(self, batch: list[Recorded]) -> None:
+        """On the loop, after the commit."""
+        for recorded in batch:
+            match recorded.event:
+                case AgentAdded(agent=name, slot=slot):
+                    self._open_soon(name, slot)
+                case Revived(agent=name):
+                    self._open_soon(name, None)
+                case Destroyed(agent=name):
+                    if (listening := self._agents.pop(name, None)) is not None:
+                        listening.close()
+                case _:
+                    pass  # Changes no socket.
+
+    def close(self) -> None:
+        for listening in [self._host, *self._agents.values()]:
+            if listening is not None:
+                listening.close()
+
+    def _open_soon(self, name: AgentName, slot: int | None) -> None:
+        async def opened() -> None:
+            if slot is None:
+                await self._open_agent(name, await self._services.door.read(lambda hive: hive.agents.all[name].slot))
+            else:
+                await self._open_agent(name, slot)
+
+        task = asyncio.get_running_loop().create_task(opened())
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open_agent(self, name: AgentName, slot: int) -> None:
+        verbs, words = (MANAGER_VERBS, _MANAGER_WORDS) if name == MANAGER else (AGENT_VERBS, _AGENT_WORDS)
+
+        async def serve(connection: LineConnection) -> None:
+            await AgentSession(name, connection, self._services, verbs, words).serve()
+
+        path = self._services.paths.agent_socket(name)
+        self._agents[name] = await _listen(path, serve, gid=self._services.provisioner.uid(slot))
+
+    async def _serve_host(self, connection: LineConnection) -> None:
+        await HostSession(connection, self._services, HOST_VERBS, _HOST_WORDS).serve()
+
+
+async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], gid: int | None) -> _Listening:
+    opened: set[LineConnection] = set()
+
+    async def bounded(connection: LineConnection) -> None:
+        if len(opened) > CONNECTIONS_MAX:
+            log.warning("socket.too_many_connections", path=str(path), limit=CONNECTIONS_MAX)
+            return
+        await serve(connection)
+
+    try:
+        bound = _bound(path, gid)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: LineConnection(bounded, opened), sock=bound, backlog=BACKLOG)
+    except OSError as error:
+        raise Unavailable(f"The socket {path} cannot be made: {error}.") from error
+    return _Listening(path, server, opened)
+
+
+def _bound(path: Path, gid: int | None) -> socket.socket:
+    """Not listening yet: nobody can connect before its mode is set."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # A path of any length; the address itself holds 107 bytes.
+        if gid is not None:
+            os.chown(path.name, -1, gid, dir_fd=folder, follow_symlinks=False)
+        os.chmod(path.name, SOCKET_MODE, dir_fd=folder)
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.close(folder)
+    bound.setblocking(False)
+    return bound

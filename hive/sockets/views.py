@@ -1,0 +1,194 @@
+"""Rows of the projections as they stand on the wire: names, RFC 3339 times, keys that do not apply left out."""
+
+from typing import Any
+
+import msgspec
+
+from hive.clock import TimeMs, rfc3339
+from hive.events.base import MessageId
+from hive.names import MANAGER, AgentName
+from hive.projections.agents import Agent
+from hive.projections.approvals import Approval
+from hive.projections.hive import Hive
+from hive.projections.messages import Letter, Recent
+from hive.projections.questions import Question
+from hive.projections.turns import HOUR_MS
+
+SHA_SHOWN = 12
+"""Hex digits of a commit in a roster row."""
+DAY_HOURS = 24
+
+
+def _at(time: TimeMs | None) -> str | None:
+    return None if time is None else rfc3339(time)
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def letter(row: Letter) -> dict[str, Any]:
+    """A delivered message."""
+    shown = _message(row.id, row.at_ms, row.sender, row.body, row.in_reply_to)
+    if row.redelivered:
+        shown["redelivered"] = True
+    return shown
+
+
+def recent(row: Recent) -> dict[str, Any]:
+    """A message addressed to somebody, delivered or not."""
+    return _message(row.id, row.at_ms, row.sender, row.body, row.in_reply_to)
+
+
+def _message(id: MessageId, at: TimeMs, sender: str, body: str, in_reply_to: MessageId | None) -> dict[str, Any]:
+    return _known({"id": id, "at": rfc3339(at), "from": sender, "body": body, "in_reply_to": in_reply_to})
+
+
+def question(row: Question) -> dict[str, Any]:
+    """`target` is null for the operator, so it is always there."""
+    shown = _known(
+        {
+            "id": row.id,
+            "asker": row.asker,
+            "question": row.question,
+            "options": row.options,
+            "multi": row.multi,
+            "asked_at": rfc3339(row.asked_ms),
+            "deadline_at": _at(row.deadline_ms),
+            "answer": row.answer,
+            "answerer": row.answerer,
+            "resolved_at": _at(row.resolved_ms),
+        }
+    )
+    return {**shown, "target": row.target}
+
+
+def approval(row: Approval) -> dict[str, Any]:
+    """As version 1 clients expect it, and who asked and decided."""
+    return _known(
+        {
+            "id": row.id,
+            "agent": row.agent,
+            "kind": row.kind,
+            "commit_ref": row.commit_ref,
+            "fetched_sha": row.fetched_sha,
+            "requested_at": rfc3339(row.requested_ms),
+            "requester": row.requester,
+            "status": row.status,
+            "resolved_at": _at(row.resolved_ms),
+            "resolved_by": row.resolved_by,
+            "note": row.note,
+            "description": row.description,
+        }
+    )
+
+
+def agent_status(row: Agent, hive: Hive, base_url: str | None) -> dict[str, Any]:
+    """One row of `agent_statuses`."""
+    return _known(
+        {
+            "name": row.name,
+            "running": row.running,
+            "failed": row.failure is not None,
+            "needs_update": row.needs_update,
+            "needs_login": row.needs_login,
+            "pending_reminders": len(hive.reminders.of(row.name)),
+            "paused": row.paused,
+            "parent": None if row.name == MANAGER else MANAGER,
+            "deployed_sha": None if row.revision is None else row.revision[:SHA_SHOWN],
+            "active_model": row.active_model,
+            "status_text": row.status_text if row.running else None,
+            "status_set_at": _at(row.status_set_ms) if row.running else None,
+            "url": None if base_url is None else f"{base_url}/agent/{row.name}/",
+        }
+    )
+
+
+def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
+    """Everything a screen shows of an agent."""
+    held = hive.transient.held.get(row.name)
+    turn = hive.turns.current.get(row.name)
+    more = _known(
+        {
+            "state": state_of(row),
+            "transient": None if held is None else {"kind": held.kind, "since": rfc3339(held.since_ms)},
+            "turn": None if turn is None else {"since": rfc3339(turn.since_ms), "wake_from": turn.wake_from},
+            "failure": row.failure,
+            "restart_at": _at(row.restart_ms),
+            "started_at": _at(row.started_ms) if row.running else None,
+            "rate_limited_until": _at(row.rate_limited_until_ms),
+            "model": row.model,
+            "added_at": rfc3339(row.added_ms),
+        }
+    )
+    return {
+        **agent_status(row, hive, base_url),
+        **more,
+        "unresponsive": row.unresponsive,
+        "wanted": row.wanted_running,
+        "waiting": hive.messages.waiting_count(row.name),
+        "in_flight": len(hive.messages.in_flight(row.name)),
+        "open_threads": len(hive.questions.threads_of(row.name)),
+        "tokens_today": tokens_since(hive, row.name, now - DAY_HOURS * HOUR_MS),
+        "mounts": mounts(hive, row.name),
+    }
+
+
+def state_of(row: Agent) -> str:
+    """The one word a screen shows: failed > needs login > paused > stopped > running."""
+    if row.failure is not None:
+        return "failed"
+    if row.needs_login:
+        return "needs login"
+    if row.paused:
+        return "paused"
+    return "running" if row.running else "stopped"
+
+
+def mounts(hive: Hive, name: AgentName) -> list[dict[str, Any]]:
+    """An agent's project folders."""
+    rows = hive.agents.mounts_of(name)
+    return [{"folder": row.folder, "path": row.host_path, "read_only": row.read_only} for row in rows]
+
+
+def tokens_since(hive: Hive, name: AgentName, since: TimeMs) -> int:
+    """Input and output tokens of the turns that ended since the hour of that time."""
+    rows = (row for row in hive.turns.hours if row.agent == name and row.hour >= since // HOUR_MS)
+    return sum(row.input_tokens + row.output_tokens for row in rows)
+
+
+def tombstone(row: Agent) -> dict[str, Any]:
+    return {"name": row.name, "destroyed_at": _at(row.destroyed_ms)}
+
+
+def operator_message(row: Recent) -> dict[str, Any]:
+    """The same row shape, with whom it was for."""
+    return {**recent(row), "to": row.to}
+
+
+def snapshot(hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
+    """All projections as one object, for the dashboard and `hive status`."""
+    return {
+        "agents": [agent(row, hive, base_url, now) for row in hive.agents.living()],
+        "tombstones": [tombstone(row) for row in hive.agents.tombstones()],
+        "approvals": [approval(row) for row in [*hive.approvals.over(), *hive.approvals.under_way()]]
+        + [approval(row) for row in hive.approvals.pending()],
+        "questions": [question(row) for row in hive.questions.pending()],
+        "answered": [question(row) for row in hive.questions.resolved()[-SNAPSHOT_HISTORY:]],
+        "messages": [operator_message(row) for row in hive.messages.newest("operator", SNAPSHOT_HISTORY)],
+        "turns": [
+            {"agent": row.agent, "at": rfc3339(row.ended_ms), **msgspec.to_builtins(row.report)}
+            for agent_row in hive.agents.living()
+            for row in hive.turns.of(agent_row.name)[-SNAPSHOT_TURNS:]
+        ],
+        "operators": [
+            _known({"name": row.name, "added_at": rfc3339(row.added_ms), "revoked_at": _at(row.revoked_ms)})
+            for row in hive.operators.all
+        ],
+    }
+
+
+SNAPSHOT_HISTORY = 50
+"""Rows of each history in a snapshot."""
+SNAPSHOT_TURNS = 10
+"""Newest turns of each agent in a snapshot."""

@@ -1,7 +1,7 @@
 """Opening folders to an agent's uid, following no link an agent may have planted. Daemon and shim use it."""
 
 # pathlib would cost every shim a megabyte.
-# ruff: noqa: PTH208
+# ruff: noqa: PTH106, PTH208
 
 import os
 import stat
@@ -30,9 +30,64 @@ def open_folder(path: str) -> int:
     return fd
 
 
+def open_file(folder: str, relative: str) -> int:
+    """Open for reading a plain file that an agent may have made, refusing links, pipes and devices on the way.
+
+    Raises:
+        OSError: FileNotFoundError when it is not there, another one when it is not a plain file.
+    """
+    *parents, name = relative.split("/")
+    below = open_folder("/".join((folder, *parents)))
+    try:
+        # O_NONBLOCK: a pipe in the file's place must not hold the daemon.
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=below)
+    finally:
+        os.close(below)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{folder}/{relative} is not a plain file")
+    return fd
+
+
 def give(folder: int, uid: int) -> None:
     """Make the tree under an open folder the agent's own (uid and gid are the same number)."""
     _walk(folder, lambda fd, name, facts: _give_one(fd, name, facts, uid))
+
+
+def remove(path: str) -> None:
+    """Remove a stopped agent's tree, however deep the agent made it (shutil.rmtree recurses); gone already is fine."""
+    try:
+        folder = open_folder(path)
+    except FileNotFoundError:
+        return
+    try:
+        _empty(folder)
+    finally:
+        os.close(folder)
+    os.rmdir(path)
+
+
+def _empty(folder: int) -> None:
+    """Flatten the tree into its top while removing it, so that no path in it is ever longer than two names."""
+    moved = 0
+    while names := os.listdir(folder):
+        for name in names:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+                os.unlink(name, dir_fd=folder)
+                continue
+            os.chmod(name, stat.S_IRWXU, dir_fd=folder)
+            below = os.open(name, FOLDER, dir_fd=folder)
+            try:
+                for entry in os.listdir(below):
+                    if not stat.S_ISDIR(os.lstat(entry, dir_fd=below).st_mode):
+                        os.unlink(entry, dir_fd=below)
+                        continue
+                    moved += 1
+                    os.chmod(entry, stat.S_IRWXU, dir_fd=below)
+                    os.rename(entry, f"removed-{os.urandom(8).hex()}-{moved}", src_dir_fd=below, dst_dir_fd=folder)
+            finally:
+                os.close(below)
+            os.rmdir(name, dir_fd=folder)
 
 
 def share(folder: int, gid: int) -> None:

@@ -1,4 +1,4 @@
-"""A system call filter: behind walls nobody makes a set-user-id or set-group-id file.
+"""A system call filter: behind walls nobody makes a set-user-id or set-group-id file, or reads the daemon's keyring.
 
 A mount shows a folder's owner as the agent, so such a file would run with that owner's rights when somebody on the host
 executes it. io_uring and openat2 hide their arguments from a filter and say "not implemented", which programs expect.
@@ -36,6 +36,8 @@ class _Call(NamedTuple):
 
 class _Machine(NamedTuple):
     architecture: int
+    keyrings: tuple[int, ...]
+    """add_key, request_key, keyctl: a session keyring is inherited from the daemon and no namespace hides it."""
     calls: tuple[_Call, ...]
 
 
@@ -45,6 +47,7 @@ _FCHMODAT2 = _Call(452, mode=2)
 _MACHINES = {
     "x86_64": _Machine(
         0xC000003E,
+        (248, 249, 250),
         (
             _Call(2, mode=2, flags=1),  # open
             _Call(85, mode=1),  # creat
@@ -59,6 +62,7 @@ _MACHINES = {
     ),
     "aarch64": _Machine(
         0xC00000B7,
+        (217, 218, 219),
         (
             _Call(33, mode=2),  # mknodat
             _Call(52, mode=1),  # fchmod
@@ -78,7 +82,7 @@ def program() -> bytes | None:
     # Calls of another architecture (32-bit programs, x32) have other numbers: none of them is let through.
     code = _load(ARCHITECTURE_OFFSET) + _step(JUMP_EQUAL, machine.architecture, 1, 0) + _step(RETURN, NOT_IMPLEMENTED)
     code += _load(NUMBER_OFFSET) + _step(JUMP_GREATER_EQUAL, X32_CALLS, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
-    for number in HIDDEN_CALLS:
+    for number in (*HIDDEN_CALLS, *machine.keyrings):
         code += _step(JUMP_EQUAL, number, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
     for call in machine.calls:
         block = b""

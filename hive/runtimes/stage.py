@@ -89,7 +89,10 @@ def _map_owner(tree: int, owner_uid: int, owner_gid: int, uid: int) -> bool:
     """Show what `owner` owns as the agent's. False where kernel (before 5.12) or file system cannot."""
     if (owner_uid, owner_gid) == (uid, uid):
         return True
-    namespace = _user_namespace(f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
+    try:
+        namespace = _user_namespace(f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
+    except OSError:
+        return False
     try:
         attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_IDMAP, 0, 0, namespace)
         size = ctypes.sizeof(attributes)
@@ -110,7 +113,7 @@ def _user_namespace(uid_map: str, gid_map: str) -> int:
     os.close(ready_write)
     try:
         if os.read(ready_read, 1) != b"y":
-            raise OSError("the kernel refused a user namespace; see `sysctl user.max_user_namespaces`")
+            raise OSError("the kernel refused a user namespace")
         for file, line in (("uid_map", uid_map), ("gid_map", gid_map)):
             with open(f"/proc/{pid}/{file}", "w") as maps:
                 maps.write(line)

@@ -68,6 +68,7 @@ def test_contract_and_walls_hold_for_an_ordinary_user(as_user):
             "-rs",
             str(HERE / "test_contract.py"),
             str(HERE / "test_walls.py"),
+            str(HERE / "test_ownership.py"),
         ],
         check=False,
         **more,

@@ -203,6 +203,14 @@ def test_no_setuid_file_can_be_made_where_the_host_would_honour_it(walled_lab: L
     assert made == "0o100755"
 
 
+def test_the_daemons_keyring_is_out_of_reach(walled_lab: Lab):
+    read_session_keyring = (
+        "ctypes.CDLL(None, use_errno=True).syscall({'x86_64': 250}.get(os.uname().machine, 219), 0, -3, 0)"
+    )
+    code = f"import ctypes\nfailed = {read_session_keyring}\nanswer = failed, os.strerror(ctypes.get_errno())"
+    assert inside(walled_lab, code) == [-1, "Function not implemented"]
+
+
 def test_its_host_name_and_user_are_its_own(walled_lab: Lab):
     answer = inside(
         walled_lab, "import pwd, socket\nanswer = socket.gethostname(), pwd.getpwuid(os.getuid()).pw_dir, os.getcwd()"

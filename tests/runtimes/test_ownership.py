@@ -1,0 +1,54 @@
+"""What the daemon opens under an agent's folders, and what it refuses to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hive.runtimes import ownership
+
+
+def test_a_plain_file_is_opened(root: Path):
+    (root / "a/b").mkdir(parents=True)
+    (root / "a/b/file").write_text("x")
+    with os.fdopen(ownership.open_file(str(root), "a/b/file")) as file:
+        assert file.read() == "x"
+
+
+@pytest.mark.parametrize("planted", ["link", "link/file", "folder-link/passwd", "pipe", "folder"])
+def test_what_an_agent_may_have_planted_is_refused(root: Path, planted: str):
+    (root / "file").write_text("x")
+    (root / "link").symlink_to(root / "file")
+    (root / "folder-link").symlink_to("/etc")
+    (root / "folder").mkdir()
+    os.mkfifo(root / "pipe")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(OSError, match=r"."):
+        ownership.open_file(str(root), planted)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_is_not_there_says_so(root: Path):
+    with pytest.raises(FileNotFoundError):
+        ownership.open_file(str(root), "a/b")
+
+
+def test_a_tree_of_any_depth_is_given_and_removed(root: Path):
+    fd = ownership.open_folder(str(root))
+    deep = os.dup(fd)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=deep)
+        below = os.open("d", ownership.FOLDER, dir_fd=deep)
+        os.close(deep)
+        deep = below
+    ownership.give(fd, os.getuid())
+    os.close(deep)
+    os.close(fd)
+    (root / "d/d/shut").mkdir(mode=0)
+    (root / "d/link").symlink_to("/etc/passwd")
+    (root / "keep").mkdir()
+    (root / "d/keep").symlink_to(root / "keep")
+    ownership.remove(str(root / "d"))
+    ownership.remove(str(root / "d"))
+    assert [path.name for path in root.iterdir()] == ["keep"]
+    assert Path("/etc/passwd").exists()

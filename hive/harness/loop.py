@@ -40,6 +40,13 @@ CANCELLED_NOTE = (
     " done, and if it is not plain what was wrong, ask the operator and end your turn."
 )
 
+TOO_LONG_TURNS = 2
+"""So many turns in a row that could not even be compacted end the session: else every message would die of it."""
+TOO_LONG_NOTE = (
+    "Your conversation became too long to go on and could not be compacted, so this is a new one. Look at your notes"
+    " and at what is already done."
+)
+
 Ending = Literal["stopped", "shrink"]
 """`shrink`: start over in the same process, to be small again."""
 
@@ -75,6 +82,7 @@ class Harness:
         self._limited = False
         self._rest_until_ms: TimeMs = 0
         self._failures = 0
+        self._too_long = 0
         self._note = ""
         self._over_budget = False
         self._used_at = time.monotonic()
@@ -113,7 +121,7 @@ class Harness:
                 self._paused = True
             messages = reply.get("messages") or []
             if messages and self._paused:
-                await self._reports.requeue([row["id"] for row in messages], "paused")
+                await self._or_stop(self._reports.requeue([row["id"] for row in messages], "paused"))
             elif messages:
                 await self._take(messages, int(reply.get("remaining") or 0))
             elif self._idle_left_s() <= 0 and await self._shrunk():
@@ -199,6 +207,11 @@ class Harness:
         self._failures = 0 if verdict.requeue in (None, "cancelled") else self._failures + 1
         if verdict.requeue is None:
             self._login.accepted()
+        self._too_long = self._too_long + 1 if verdict.result_kind == "prompt_too_long" else 0
+        if self._too_long >= TOO_LONG_TURNS:
+            self._too_long = 0
+            await self._agent.new_session()
+            self._note = TOO_LONG_NOTE
         match verdict.requeue:
             case "needs_login":
                 self._login.refused()

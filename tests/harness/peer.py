@@ -33,6 +33,7 @@ class Peer:
         self.paused = False
         self._answers: dict[str, dict[str, Any]] = {}
         self._next_id = 0
+        self._incarnation: str | None = None
         self._server: _Server | None = None
         self.up()
 
@@ -115,6 +116,10 @@ class Peer:
 
     def _decide(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
         match request["cmd"]:
+            case "hello":
+                if self._incarnation not in (None, request["incarnation"]):
+                    self._give_back(list(self.in_flight))
+                self._incarnation = request["incarnation"]
             case "recv":
                 return self._recv(request, alive)
             case "next_control":
@@ -129,8 +134,7 @@ class Peer:
                     self.in_flight.pop(id, None)
                     self.acked.append(id)
             case "requeue":
-                rows = [self.in_flight.pop(id) for id in request["ids"] if id in self.in_flight]
-                self.waiting.extendleft(reversed([row | {"redelivered": True} for row in rows]))
+                self._give_back(request["ids"])
                 self.requeued.append((request["ids"], request["reason"]))
             case "whoami":
                 return {"ok": True, "name": self.name, "manager": self.manager, "paused": self.paused, "wanted": True}
@@ -148,6 +152,10 @@ class Peer:
             case "live":
                 self.lines.extend(request["lines"])
         return {"ok": True}
+
+    def _give_back(self, ids: list[int]) -> None:
+        rows = [self.in_flight.pop(id) for id in ids if id in self.in_flight]
+        self.waiting.extendleft(reversed([row | {"redelivered": True} for row in rows]))
 
     def _recv(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
         self.changed.wait_for(

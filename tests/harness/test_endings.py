@@ -8,6 +8,8 @@ import pytest
 
 from hive.clock import parse_rfc3339
 from hive.scripted_model import (
+    Answer,
+    Conversation,
     Script,
     Step,
     call,
@@ -130,6 +132,21 @@ def test_a_prompt_that_stays_too_long_says_so(run: Run) -> None:
     row = run.peer.ended(2)[1]
     assert row["result_kind"] == "prompt_too_long"
     assert run.peer.requeued[0] == ([id], "failed")
+
+
+def test_a_conversation_that_cannot_be_compacted_gives_way_to_a_new_one(run: Run) -> None:
+    def decide(conversation: Conversation) -> Answer | None:
+        if "old times" in json.dumps(conversation.request["messages"]) and "go on" in conversation.latest:
+            return prompt_too_long()
+        return None
+
+    run.start(Script(decide=decide, compaction=prompt_too_long()))
+    run.peer.put("old times")
+    run.peer.ended()
+    id = run.peer.put("go on")
+    assert [row["result_kind"] for row in run.peer.ended(4)[1:]] == ["prompt_too_long", "prompt_too_long", "ok"]
+    assert run.peer.acked[-1] == id
+    assert "this is a new one" in json.dumps(run.model.turns(run.name)[-1].body)
 
 
 def test_a_killed_cli_is_replaced_and_the_message_comes_again(run: Run) -> None:

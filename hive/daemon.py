@@ -50,7 +50,7 @@ LAST_REPLY_S = 0.05
 """For the reply to a shutdown to leave before its socket is closed."""
 
 
-def run(paths: Paths, *, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None) -> int:
+def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None) -> int:
     """Run until told to end; the exit code.
 
     Raises:

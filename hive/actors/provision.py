@@ -14,6 +14,7 @@ from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
 from hive.runtimes import protocol
+from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
 
@@ -47,6 +48,14 @@ class Provisioner:
             return None
         return self._settings().runtime.first_uid + slot
 
+    def socket_group(self, name: AgentName, slot: int) -> int | None:
+        """The group that must own an agent's socket for the agent to connect; None: the daemon's own will do.
+
+        Behind walls that show the daemon's files as the agent's own, a foreign group would keep the agent out.
+        """
+        uid = self.uid(slot)
+        return None if uid is None or maps_owners(self.paths.agent_run(name)) else uid
+
     def has_key(self) -> bool:
         """Whether agents are given a key or a model of their own, so that they need no login."""
         claude = self._settings().claude
@@ -64,7 +73,7 @@ class Provisioner:
         """
         for parent in (self.paths.all_proposed, self.paths.all_applied, self.paths.agent(name)):
             parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        revision = self.repositories.ensure(name, manager_uid=self.uid(MANAGER_SLOT))
+        revision = self.repositories.ensure(name)
         for link, real in (("proposed", self.paths.proposed(name)), ("applied", self.paths.applied(name))):
             beside = self.paths.agent(name) / link
             if not beside.is_symlink():

@@ -264,7 +264,7 @@ async def control(session: HostSession, request: Control) -> Reply:
 async def config(session: HostSession, request: Named) -> Reply:
     row = await _known_one(session, request.name)
     repositories = session.services.provisioner.repositories
-    revision: str = row.revision or await asyncio.to_thread(repositories.main, row.name)
+    revision = await asyncio.to_thread(repositories.main, row.name) if row.revision is None else row.revision
     files = await asyncio.to_thread(repositories.files, row.name, revision)
     shown = [{"path": path, "text": text.decode(errors="replace")} for path, text in sorted(files.items())]
     return {"config": {"revision": revision, "files": shown}}

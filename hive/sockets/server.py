@@ -69,7 +69,7 @@ class Sockets:
         rows = await self._services.door.read(lambda hive: hive.agents.living())
         for row in rows:
             await self._open_agent(row.name, row.slot)
-        self._host = await _listen(self._services.paths.host_socket, self._serve_host, gid=None)
+        self._host = await _listen(self._services.paths.host_socket, self._serve_host, group=None)
 
     def on_committed(self, batch: list[Recorded]) -> None:
         """On the loop, after the commit."""
@@ -108,13 +108,15 @@ class Sockets:
             await AgentSession(name, connection, self._services, verbs, words).serve()
 
         path = self._services.paths.agent_socket(name)
-        self._agents[name] = await _listen(path, serve, gid=self._services.provisioner.uid(slot))
+        path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+        group = await asyncio.to_thread(self._services.provisioner.socket_group, name, slot)
+        self._agents[name] = await _listen(path, serve, group)
 
     async def _serve_host(self, connection: LineConnection) -> None:
         await HostSession(connection, self._services, HOST_VERBS, _HOST_WORDS).serve()
 
 
-async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], gid: int | None) -> _Listening:
+async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], group: int | None) -> _Listening:
     opened: set[LineConnection] = set()
 
     async def bounded(connection: LineConnection) -> None:
@@ -124,7 +126,7 @@ async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]]
         await serve(connection)
 
     try:
-        bound = _bound(path, gid)
+        bound = _bound(path, group)
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(lambda: LineConnection(bounded, opened), sock=bound, backlog=BACKLOG)
     except OSError as error:
@@ -132,7 +134,7 @@ async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]]
     return _Listening(path, server, opened)
 
 
-def _bound(path: Path, gid: int | None) -> socket.socket:
+def _bound(path: Path, group: int | None) -> socket.socket:
     """Not listening yet: nobody can connect before its mode is set."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     path.unlink(missing_ok=True)
@@ -140,8 +142,8 @@ def _bound(path: Path, gid: int | None) -> socket.socket:
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # A path of any length; the address itself holds 107 bytes.
-        if gid is not None:
-            os.chown(path.name, -1, gid, dir_fd=folder, follow_symlinks=False)
+        if group is not None:
+            os.chown(path.name, -1, group, dir_fd=folder, follow_symlinks=False)
         os.chmod(path.name, SOCKET_MODE, dir_fd=folder)
     except OSError:
         bound.close()

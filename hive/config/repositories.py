@@ -53,11 +53,8 @@ class Repositories:
             raise NotFound(f"{name} has no configuration yet.")
         return Git(git_dir)
 
-    def ensure(self, name: AgentName, *, manager_uid: int | None = None) -> str:
-        """Make what is missing of both repositories; the sha of the applied main.
-
-        `manager_uid` is who may write `proposed` when the daemon is root.
-        """
+    def ensure(self, name: AgentName) -> str:
+        """Make what is missing of both repositories; the sha of the applied main."""
         with self.held(name):
             for folder in (self._paths.agent(name), self._paths.all_applied, self._paths.all_proposed):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -66,7 +63,7 @@ class Repositories:
             with contextlib.suppress(OSError):  # Only an empty folder goes: the manager may have deleted everything.
                 self._paths.proposed(name).rmdir()
             if not os.path.lexists(self._paths.proposed(name)):
-                self._make_proposed(name, manager_uid)
+                self._make_proposed(name)
             for repository in (self._paths.applied(name), self._paths.proposed(name)):
                 link = self._paths.agent(name) / repository.parent.name
                 if not os.path.lexists(link):
@@ -185,7 +182,7 @@ class Repositories:
             folder.rename(self._paths.applied(name))
         tree.flush_folder(self._paths.all_applied)
 
-    def _make_proposed(self, name: AgentName, manager_uid: int | None) -> None:
+    def _make_proposed(self, name: AgentName) -> None:
         """From here on the manager owns it and the daemon trusts nothing in it."""
         with self._unfinished_repository(name) as folder:
             git = Git(folder / ".git", work_tree=folder)
@@ -198,8 +195,7 @@ class Repositories:
             source = str(self._paths.applied(name))
             git.run("fetch", "--quiet", "--no-tags", source, f"{MAIN}:refs/remotes/applied/main")
             git.run("reset", "--quiet", "--hard", "refs/remotes/applied/main")
-            if manager_uid is not None:
-                _give(folder, manager_uid)
+            _give(folder, self._paths.all_proposed.stat())
             folder.rename(self._paths.proposed(name))
 
     @contextlib.contextmanager
@@ -281,8 +277,13 @@ def _checked_agent_file(git: Git, found: list[tree.Entry]) -> AgentFile:
     return agent_file
 
 
-def _give(folder: Path, uid: int) -> None:
-    """Only ever called on a folder that nobody else could reach yet."""
+def _give(folder: Path, owner: os.stat_result) -> None:
+    """Make it the property of whoever owns the folder of all proposed repositories.
+
+    That is the daemon where owners can be mapped, else the manager's uid. Nobody else could reach `folder` yet.
+    """
+    if owner.st_uid == folder.stat().st_uid:
+        return
     for root, folders, files in os.walk(folder):
         for path in (root, *(f"{root}/{name}" for name in (*folders, *files))):
-            os.chown(path, uid, uid, follow_symlinks=False)
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

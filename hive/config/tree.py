@@ -82,7 +82,7 @@ def write(git: Git, wanted: list[Entry], folder: Path) -> None:
         path = folder / entry.path
         _make_folders(path.parent, folders)
         if entry.mode == _LINK:
-            links.append((path, _checked_target(entry.path, content)))
+            links.append((path, checked_target(entry.path, content)))
             continue
         mode = 0o755 if entry.mode == PROGRAM else 0o644
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
@@ -130,7 +130,7 @@ def checked_path(raw: bytes) -> str:
     return path
 
 
-def _checked_target(path: str, raw: bytes) -> str:
+def checked_target(path: str, raw: bytes) -> str:
     """A link is relative, climbs only at its start, and not above the tree.
 
     Climbing again further on could pass through another link and so leave a tree that it seems to stay in.

@@ -41,8 +41,10 @@ def test_the_manager_can_fetch_what_was_applied(repositories: Repositories, mana
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_the_proposed_repository_belongs_to_the_manager(paths: Paths):
-    Repositories(paths).ensure("coder", manager_uid=54321)
+def test_a_proposed_repository_belongs_to_whom_the_others_belong(paths: Paths):
+    paths.all_proposed.mkdir(parents=True)
+    os.chown(paths.all_proposed, 54321, 54321)
+    Repositories(paths).ensure("coder")
     assert {path.lstat().st_uid for path in paths.proposed("coder").rglob("*")} == {54321}
     assert {path.lstat().st_uid for path in paths.applied("coder").rglob("*")} == {0}
 

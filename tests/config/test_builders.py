@@ -1,0 +1,146 @@
+"""The plain builder: a build command behind real walls, its limits, and what becomes of what it made."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hive.config import builders
+from hive.config.builders import BuildFailed, PlainBuilder, add_built
+from hive.config.repositories import Repositories
+from hive.errors import BadRequest, LimitReached
+from hive.paths import Paths
+from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.runtimes.process import ProcessRuntime
+from hive.runtimes.protocol import Runtime
+
+UID = 231_000 if os.geteuid() == 0 else None
+
+
+@pytest.fixture(params=["bubblewrap", "process"])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    made: Runtime = BubblewrapRuntime() if request.param == "bubblewrap" else ProcessRuntime()
+    lack = made.lacks()
+    if lack is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(lack)
+        pytest.skip(lack)
+    return made
+
+
+@pytest.fixture
+def builder(paths: Paths, repositories: Repositories, runtime: Runtime) -> PlainBuilder:
+    return PlainBuilder(paths, repositories, runtime)
+
+
+def commit(repositories: Repositories, command: str, **files: str) -> str:
+    changes: dict[str, bytes | None] = {name: text.encode() for name, text in files.items()}
+    text = f"build = '''{command}'''\n"
+    return repositories.commit_files("coder", {"agent.toml": text.encode(), **changes}, message="x")
+
+
+def test_without_a_command_the_files_are_the_generation(builder: PlainBuilder, repositories: Repositories):
+    sha = repositories.main("coder")
+    folder = builder.build("coder", sha, uid=UID)
+    assert folder == repositories.generation("coder", sha)
+
+
+def test_what_a_command_makes_is_part_of_the_generation(builder: PlainBuilder, repositories: Repositories):
+    command = (
+        "mkdir -p out/deep && cat source > out/deep/made && ln -s out/deep/made link && printf x > run && chmod +x run"
+    )
+    sha = commit(repositories, command, source="hello")
+    folder = builder.build("coder", sha, uid=UID)
+    assert (folder / "link").read_text() == "hello"
+    assert os.access(folder / "run", os.X_OK)
+    assert {path.lstat().st_uid for path in folder.rglob("*")} == {os.geteuid()}
+    assert builder.build("coder", sha, uid=UID) == folder
+
+
+def test_committed_files_stay_as_committed(builder: PlainBuilder, repositories: Repositories):
+    command = "echo evil > prompt.md; rm agent.toml; echo evil > agent.toml; rm source; mkdir source; echo x > source/y"
+    sha = commit(repositories, command, source="hello")
+    folder = builder.build("coder", sha, uid=UID)
+    assert (folder / "prompt.md").read_bytes() == repositories.files("coder", sha)["prompt.md"]
+    assert (folder / "agent.toml").read_bytes() == repositories.files("coder", sha)["agent.toml"]
+    assert (folder / "source").read_text() == "hello"
+
+
+def test_a_failing_command_says_why_and_leaves_nothing(builder: PlainBuilder, repositories: Repositories, paths: Paths):
+    sha = commit(repositories, "echo on the way; printf 'no \\033[31mcompiler' >&2; exit 7")
+    with pytest.raises(BuildFailed, match=r"exit code 7") as failed:
+        builder.build("coder", sha, uid=UID)
+    assert "on the way" in str(failed.value)
+    assert "no \\x1b[31mcompiler" in str(failed.value)
+    assert list(paths.generations("coder").iterdir()) == []
+    assert not list(paths.agent("coder").glob(".unfinished*"))
+
+
+def test_a_command_that_takes_too_long_is_ended(
+    builder: PlainBuilder, repositories: Repositories, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(builders, "BUILD_TIME_LIMIT_S", 1)
+    with pytest.raises(BuildFailed, match="longer than 1 s"):
+        builder.build("coder", commit(repositories, "echo begun; sleep 600"), uid=UID)
+
+
+def test_a_build_sees_neither_the_agent_nor_its_socket(
+    repositories: Repositories, paths: Paths, runtime: Runtime, builder: PlainBuilder
+):
+    if runtime.kind == "process":
+        pytest.skip("the process runtime has no walls, and says so")
+    paths.agent_state("coder").mkdir()
+    (paths.agent_state("coder") / "secret").write_text("secret")
+    state = paths.agent_state("coder")
+    command = f"ls -A /run/hive /config > seen; cat {state}/secret >> seen; ls {paths.state} >> seen; id -u >> seen"
+    folder = builder.build("coder", commit(repositories, command), uid=UID)
+    seen = (folder / "seen").read_text()
+    assert "secret" not in seen and "hive.sock" not in seen and "applied" not in seen
+    assert seen.split()[-1] == str(UID or os.geteuid())
+
+
+def tree_of(folder: Path, *, link: str = "", files: int = 0, size: int = 0) -> Path:
+    folder.mkdir()
+    if link:
+        (folder / "link").symlink_to(link)
+    for number in range(files):
+        (folder / str(number)).write_text("")
+    (folder / "big").write_bytes(b"x" * size)
+    os.mkfifo(folder / "pipe")
+    return folder
+
+
+def test_what_a_build_made_is_copied_with_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(builders, "BUILT_LIMIT_BYTES", 1000)
+    monkeypatch.setattr(builders, "BUILT_FILES_MAX", 20)
+    target = tmp_path / "target"
+    target.mkdir()
+    add_built(tree_of(tmp_path / "fine", size=1000), target)
+    assert [path.name for path in target.iterdir()] == ["big"]
+    others = tmp_path / "others"
+    others.mkdir()
+    with pytest.raises(LimitReached, match="files"):
+        add_built(tree_of(tmp_path / "many", files=21), others)
+    (others / "big").unlink(missing_ok=True)
+    with pytest.raises(LimitReached, match="bytes"):
+        add_built(tree_of(tmp_path / "big", size=1001), others)
+    with pytest.raises(BadRequest, match="leaves"):
+        add_built(tree_of(tmp_path / "out", link="/etc/passwd"), target)
+    monkeypatch.setattr(builders, "BUILT_DEPTH_MAX", 5)
+    deep = tmp_path / "deep"
+    at = deep
+    for _ in range(9):
+        at.mkdir()
+        at = at / "d"
+    with pytest.raises(LimitReached, match="deep"):
+        add_built(deep, target)
+
+
+def test_a_link_in_the_way_of_a_folder_is_not_written_through(tmp_path: Path):
+    source, target, outside = (tmp_path / name for name in ("source", "target", "outside"))
+    for folder in (source / "a", target, outside):
+        folder.mkdir(parents=True)
+    (source / "a/file").write_text("x")
+    (target / "a").symlink_to(outside)
+    add_built(source, target)
+    assert list(outside.iterdir()) == []

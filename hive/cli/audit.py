@@ -18,7 +18,7 @@ noun = Noun("Audit", group="audit", help="What the log proves; works without a d
 
 @noun.command("verify", example="hive audit verify")
 def verify(hive: Session) -> None:
-    """Walk the hash chain; exit 1 naming the first event that does not hold."""
+    """Walk the hash chain; name the first event that is wrong."""
     from hive.audit.chain import verify_log
 
     with screen.progress("Verifying", _events(hive)) as tell:
@@ -43,7 +43,7 @@ def replay(
         typer.Option("--until", metavar="SEQ|TIME", help="An event's position or a time; the head unless told."),
     ] = None,
 ) -> None:
-    """Show the state as of an event or a time, folded from the log alone."""
+    """Show the state as of an event or a time."""
     from hive.audit.replay import as_data, position, state_at
 
     with log_reader(hive.paths) as reader:
@@ -69,7 +69,7 @@ def why(
     ],
     id: Annotated[str, typer.Argument(metavar="ID", help="Its number, or the agent's name.")],
 ) -> None:
-    """List the events that explain an agent, message, question or approval, in order."""
+    """List, in order, the events that explain something."""
     from hive.audit.why import explain
 
     with log_reader(hive.paths) as reader:

@@ -85,7 +85,7 @@ def _past(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -
 def _followed(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -> Iterator[Row]:
     with log_reader(paths) as reader:
         head = reader.head().seq
-        past = wanted.newest(reader, limit or NEWEST_SHOWN) if first is None else None
+        past = wanted.newest(reader, NEWEST_SHOWN if limit is None else limit) if first is None else None
         yield from (row for row in past or () if row.seq <= head)
     next_seq = head + 1 if first is None else min(first, head)
     while True:

@@ -121,7 +121,11 @@ def main(arguments: list[str] | None = None) -> int:
         said = " ".join(error.format_message().split())
         screen.complain(f"hive: {said} See `{context.command_path if context else 'hive'} --help`.")
         return EXIT_USAGE
+    except OSError as error:
+        screen.complain(f"hive: {error.filename}: {error.strerror}." if error.filename else f"hive: {error}.")
+        return EXIT_REFUSED
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("\n")
-        return EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
+    if code == EXIT_INTERRUPTED and sys.stderr.isatty():
+        sys.stderr.write("\n")  # The shell's prompt does not belong behind ^C.
     return code if isinstance(code, int) else 0

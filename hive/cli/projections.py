@@ -27,7 +27,7 @@ def status(hive: Session) -> None:
 
 @noun.command("check", example="hive projections check")
 def check(hive: Session) -> None:
-    """Replay the log beside the stored projections; exit 1 on any difference."""
+    """Replay the log and compare; exit 1 on any difference."""
     from hive.audit.check import check as compare
 
     with screen.progress("Replaying", _head(hive)) as tell:

@@ -1,0 +1,140 @@
+"""`audit verify` names the first event that is not what was written, whatever was done to the file."""
+
+import shutil
+from pathlib import Path
+
+import apsw
+import pytest
+
+from hive.audit.chain import Verdict, verify_log
+from hive.errors import CorruptState, Unavailable
+from hive.events.daemon import Warned
+from hive.events.log import EventLog
+from hive.paths import Paths
+
+from . import story
+
+PAGE_BYTES = 4096
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    story.write(tmp_path / "state")
+    return Paths(tmp_path / "state", tmp_path / "run")
+
+
+def verified(paths: Paths) -> Verdict:
+    return verify_log(paths, lambda _: None)
+
+
+def edit(path: Path, statement: str, *values: object) -> None:
+    """What somebody with the file and SQLite can do: triggers stop nobody who drops them."""
+    db = apsw.Connection(str(path))
+    for name in ("events_are_never_changed", "events_are_never_deleted"):
+        db.execute(f"DROP TRIGGER IF EXISTS {name}")
+    db.execute(statement, values)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+
+
+def test_what_was_written_holds(paths: Paths) -> None:
+    verdict = verified(paths)
+    assert (verdict.ok, verdict.events, verdict.bad_seq) == (True, len(story.EVENTS), None)
+
+
+@pytest.mark.parametrize(("column", "value"), [("data", "{}"), ("by", "agent:x"), ("at", "x"), ("type", "Killed")])
+def test_any_changed_column_is_named(paths: Paths, column: str, value: str) -> None:
+    edit(paths.events, f"UPDATE events SET {column} = ? WHERE seq = 7", value)
+    verdict = verified(paths)
+    assert (verdict.ok, verdict.events, verdict.bad_seq) == (False, 6, 7)
+
+
+@pytest.mark.parametrize("value", [None, 7, b"bytes"])
+def test_a_value_of_another_kind_is_named(paths: Paths, value: object) -> None:
+    edit(paths.events, "PRAGMA ignore_check_constraints=1")
+    edit(paths.events, "UPDATE OR IGNORE events SET data = coalesce(?, x'00') WHERE seq = 5", value)
+    assert verified(paths).bad_seq == 5
+
+
+def test_a_flipped_byte_in_the_file_is_named(paths: Paths) -> None:
+    raw = bytearray(paths.events.read_bytes())
+    place = raw.index(b"write a parser")
+    raw[place] ^= 1
+    paths.events.write_bytes(raw)
+    assert verified(paths).bad_seq == 11
+
+
+def test_a_removed_event_is_named(paths: Paths) -> None:
+    edit(paths.events, "DELETE FROM events WHERE seq = 4")
+    assert verified(paths).bad_seq == 4
+
+
+def test_a_cut_tail_is_seen_by_what_the_projections_had_folded(paths: Paths) -> None:
+    edit(paths.events, "DELETE FROM events WHERE seq > 15")
+    verdict = verified(paths)
+    assert (verdict.ok, verdict.bad_seq) == (False, 16)
+    paths.projections.unlink()
+    assert verified(paths).ok  # Nothing else knows of the tail.
+
+
+def test_a_chain_made_anew_is_seen_by_what_the_projections_had_folded(paths: Paths, tmp_path: Path) -> None:
+    story.write(tmp_path / "forged", [*story.EVENTS[:-1], ("agent:manager", Warned(source="x", text="y"))])
+    shutil.copy(tmp_path / "forged" / "events.db", paths.events)
+    verdict = verified(paths)
+    assert (verdict.ok, verdict.bad_seq) == (False, len(story.EVENTS))
+
+
+def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(paths: Paths) -> None:
+    """Wherever the damage is, there is a verdict or a refusal in words, never a traceback or a wrong seq."""
+    sound = paths.events.read_bytes()
+    for place in range(0, len(sound), 97):
+        raw = bytearray(sound)
+        raw[place] ^= 0xFF
+        paths.events.write_bytes(raw)
+        try:
+            verdict = verified(paths)
+        except (CorruptState, Unavailable):
+            continue
+        assert verdict.ok == (verdict.why is None)
+        assert not verdict.ok or verdict.events == len(story.EVENTS)
+
+
+def test_damage_in_the_middle_of_a_long_log_is_named(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    story.write(state, [("actor:x", Warned(source="x", text="y" * 400)) for _ in range(200)])
+    path = state / "events.db"
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b"y" * 400, 8 * PAGE_BYTES)
+    page = place // PAGE_BYTES * PAGE_BYTES
+    raw[page : page + 8] = b"\xff" * 8  # The header of a leaf page.
+    path.write_bytes(raw)
+    verdict = verified(Paths(state, tmp_path))
+    assert not verdict.ok
+    assert verdict.bad_seq == verdict.events + 1
+    assert 1 < verdict.events < 200
+
+
+def test_a_file_that_is_no_log_is_refused(paths: Paths) -> None:
+    paths.events.write_text("not a database, but long enough to be looked at " * 100)
+    with pytest.raises(CorruptState, match="not an SQLite database"):
+        verified(paths)
+
+
+def test_without_a_log_it_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"There is no events\.db"):
+        verified(Paths(tmp_path, tmp_path))
+
+
+def test_a_read_only_copy_of_a_running_log_is_read_and_left_alone(paths: Paths, tmp_path: Path) -> None:
+    log = EventLog(paths.state)
+    story.append(log, [("actor:x", Warned(source="x", text="in the WAL"))])
+    copy = tmp_path / "copy"
+    shutil.copytree(paths.state, copy, ignore=shutil.ignore_patterns("*-shm", "projections*"))
+    log.close()
+    assert (copy / "events.db-wal").stat().st_size > 0
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    for path in copy.iterdir():
+        path.chmod(0o400)
+    copy.chmod(0o500)
+    assert verified(Paths(copy, tmp_path)).events == len(story.EVENTS) + 1
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before

@@ -1,0 +1,97 @@
+"""The stored projections are compared with a replay, and folded anew without a daemon."""
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from hive import lock
+from hive.audit.check import check, positions, rebuild
+from hive.errors import CorruptState, Unavailable
+from hive.events.log import EventLog
+from hive.paths import Paths
+from hive.projections.hive import Hive
+
+from . import story
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    story.write(tmp_path / "state")
+    return Paths(tmp_path / "state", tmp_path / "run")
+
+
+def states(paths: Paths) -> dict[str, str]:
+    return {row.projection: row.state for row in check(paths, lambda _: None)}
+
+
+def edit(paths: Paths, statement: str) -> None:
+    db = apsw.Connection(str(paths.projections))
+    db.execute(statement)
+    db.close()
+
+
+def test_a_replay_comes_out_the_same(paths: Paths) -> None:
+    found = states(paths)
+    assert set(found.values()) == {"same"}
+    assert set(found) == {projection.NAME for projection in Hive().projections()}
+
+
+def test_a_changed_row_is_found(paths: Paths) -> None:
+    edit(paths, "UPDATE questions SET answer = 'LR' WHERE id = 1")
+    found = states(paths)
+    assert found.pop("questions") == "different"
+    assert set(found.values()) == {"same"}
+
+
+def test_a_dropped_table_another_version_and_a_missing_mark_are_told_apart(paths: Paths) -> None:
+    edit(paths, "DROP TABLE reminders")
+    edit(paths, "UPDATE positions SET version = 99 WHERE projection = 'agents'")
+    edit(paths, "DELETE FROM positions WHERE projection = 'turns'")
+    edit(paths, "UPDATE positions SET hash = x'00' WHERE projection = 'operators'")
+    found = states(paths)
+    assert found["reminders"] == "unreadable"
+    assert found["agents"] == "other version"
+    assert found["turns"] == "missing"
+    assert found["operators"] == "other log"
+
+
+def test_projections_behind_the_log_are_compared_where_they_stand(paths: Paths) -> None:
+    log = EventLog(paths.state)
+    story.append(log, [("agent:manager", story.Killed(agent="manager"))])
+    log.close()
+    assert {row.behind for row in positions(paths)} == {1}
+    assert set(states(paths).values()) == {"same"}
+
+
+def test_a_rebuild_makes_them_whole(paths: Paths) -> None:
+    before = {row.projection: row.digest for row in positions(paths)}
+    edit(paths, "UPDATE questions SET answer = 'LR' WHERE id = 1")
+    assert rebuild(paths, lambda _: None) == len(story.EVENTS)
+    assert {row.projection: row.digest for row in positions(paths)} == before
+    assert not paths.events.with_name("events.db-wal").exists()
+    assert not paths.projections.with_name("projections.db-wal").exists()
+
+
+def test_a_rebuild_of_no_file_and_of_a_damaged_one(paths: Paths) -> None:
+    paths.projections.unlink()
+    with pytest.raises(Unavailable, match="hive projections rebuild"):
+        positions(paths)
+    rebuild(paths, lambda _: None)
+    paths.projections.write_bytes(b"\xff" * 8192)
+    with pytest.raises(CorruptState):
+        positions(paths)
+    rebuild(paths, lambda _: None)
+    assert set(states(paths).values()) == {"same"}
+
+
+def test_a_rebuild_stays_away_from_a_running_daemon(paths: Paths) -> None:
+    with lock.held(paths.lock), pytest.raises(CorruptState, match="already runs"):
+        rebuild(paths, lambda _: None)
+    assert not lock.is_held(paths.lock)
+
+
+def test_a_rebuild_without_a_log_creates_none(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable):
+        rebuild(Paths(tmp_path, tmp_path), lambda _: None)
+    assert list(tmp_path.iterdir()) == []

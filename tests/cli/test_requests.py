@@ -1,0 +1,254 @@
+"""Each command asks exactly what it says, prints what comes back, and ends with the right exit code."""
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from hive.paths import Paths
+
+from .conftest import Run
+from .peer import Answer, Reply, refused, serving
+
+AGENT = {
+    "name": "coder",
+    "running": True,
+    "failed": False,
+    "needs_update": False,
+    "needs_login": False,
+    "pending_reminders": 3,
+    "paused": False,
+    "active_model": "claude-x",
+    "model": "claude-y",
+}
+APPROVAL = {
+    "id": 3,
+    "agent": "coder",
+    "kind": "apply_commit",
+    "commit_ref": "main",
+    "fetched_sha": "ab" * 20,
+    "requested_at": "2026-01-31T09:30:00.125Z",
+    "status": "pending",
+    "description": "a faster parser",
+}
+DECIDED = {**APPROVAL, "id": 2, "status": "denied", "note": "too early"}
+QUESTION = {
+    "id": 7,
+    "asker": "coder",
+    "target": None,
+    "question": "LL or LR?",
+    "options": ["LL", "LR"],
+    "multi": False,
+    "asked_at": "2026-01-31T09:30:00.125Z",
+    "deadline_at": "2099-01-31T09:30:00.125Z",
+}
+PEER_QUESTION = {**QUESTION, "id": 8, "target": "manager", "question": "between agents"}
+STATE = {
+    "seq": 9,
+    "state": {"agents": [AGENT], "approvals": [DECIDED, APPROVAL], "questions": [QUESTION, PEER_QUESTION]},
+}
+MESSAGE = {"id": 5, "at": "2026-01-31T09:30:00.125Z", "from": "coder", "to": "operator", "body": "done\nreally"}
+CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text": "Be brief.\n"}]}}
+
+
+@pytest.mark.parametrize(
+    ("line", "request_", "reply", "said"),
+    [
+        ("spawn x", {"cmd": "spawn", "name": "x"}, {}, "x is spawned"),
+        ("request-spawn x", {"cmd": "request_spawn", "name": "x"}, {"id": 4}, "hive approve 4"),
+        ("request-spawn x -d why", {"cmd": "request_spawn", "name": "x", "description": "why"}, {"id": 4}, "4"),
+        ("start x y", {"cmd": "start", "scope": {"agent_names": ["x", "y"]}}, {}, "x, y"),
+        ("start --all", {"cmd": "start", "scope": {}}, {}, "every agent"),
+        ("stop x", {"cmd": "stop", "scope": {"agent_names": ["x"]}, "graceful": True}, {}, "Stopped: x"),
+        ("kill x", {"cmd": "kill", "name": "x"}, {}, "killed"),
+        ("restart x", {"cmd": "restart", "name": "x"}, {}, "restarted"),
+        ("rebuild x", {"cmd": "rebuild", "name": "x"}, {}, "rebuilt"),
+        ("update-all", {"cmd": "update_all"}, {}, "up to date"),
+        ("pause x", {"cmd": "set_paused", "name": "x", "paused": True}, {}, "paused"),
+        ("resume x", {"cmd": "set_paused", "name": "x", "paused": False}, {}, "again"),
+        ("destroy x --yes", {"cmd": "destroy", "name": "x", "purge": False}, {}, "hive revive x"),
+        ("destroy x --purge --yes", {"cmd": "destroy", "name": "x", "purge": True}, {}, "nothing of it"),
+        ("purge x --yes", {"cmd": "purge", "name": "x"}, {}, "Nothing of x"),
+        ("revive x", {"cmd": "revive", "name": "x"}, {}, "lives again"),
+        (
+            "mount x /srv/code --ro",
+            {"cmd": "mount", "name": "x", "path": "/srv/code", "read_only": True},
+            {},
+            "/work/code",
+        ),
+        ("unmount x code", {"cmd": "unmount", "name": "x", "path": "code"}, {}, "no longer"),
+        ("unmount x /srv/code", {"cmd": "unmount", "name": "x", "path": "/srv/code"}, {}, "no longer"),
+        ("logs x -n 5", {"cmd": "logs", "name": "x", "lines": 5}, {"lines": ["one", "two"]}, "one\ntwo\n"),
+        ("cancel-turn x", {"cmd": "control", "name": "x", "action": "cancel"}, {}, "end its turn"),
+        ("compact x", {"cmd": "control", "name": "x", "action": "compact"}, {}, "compact"),
+        ("new-session x", {"cmd": "control", "name": "x", "action": "new_session"}, {}, "new conversation"),
+        ("model x m", {"cmd": "control", "name": "x", "action": "model", "value": "m"}, {}, "uses m"),
+        ("model coder", {"cmd": "state"}, STATE, "picked: claude-y"),
+        ("send x hello", {"cmd": "send", "to": "x", "body": "hello"}, {"id": 6, "ids": [6]}, "message 6"),
+        ("send '*' hello", {"cmd": "send", "to": "*", "body": "hello"}, {"ids": [6, 7]}, "6, 7"),
+        (
+            "send x hello --reply-to 5",
+            {"cmd": "send", "to": "x", "body": "hello", "in_reply_to": 5},
+            {"id": 6, "ids": [6]},
+            "6",
+        ),
+        ("inbox", {"cmd": "messages", "limit": 50}, {"messages": [MESSAGE]}, "    really"),
+        ("inbox --agent x -n 3", {"cmd": "messages", "limit": 3, "agent": "x"}, {"messages": []}, "No messages"),
+        ("questions", {"cmd": "questions", "history": False}, {"questions": [QUESTION]}, "( ) LL"),
+        ("answer 7 LL", {"cmd": "answer_question", "id": 7, "answer": "LL"}, {}, "answered"),
+        ("answer 7 LL LR", {"cmd": "answer_question", "id": 7, "answer": "LL, LR"}, {}, "answered"),
+        ("cancel 7", {"cmd": "cancel_question", "id": 7}, {}, "cancelled"),
+        ("approvals", {"cmd": "approvals", "limit": 50}, {"approvals": [DECIDED, APPROVAL]}, "abababababab"),
+        ("diff 3", {"cmd": "diff", "id": 3}, {"diff": "+++ b\n-old\n+new\n"}, "-old\n+new\n"),
+        ("approve 3", {"cmd": "approve", "id": 3}, {}, "approved"),
+        ("approve 3 --sha abc", {"cmd": "approve", "id": 3, "sha": "abc"}, {}, "approved"),
+        ("deny 3 --note no", {"cmd": "deny", "id": 3, "note": "no"}, {}, "denied"),
+        ("config x", {"cmd": "config", "name": "x"}, CONFIG, "Be brief."),
+        ("rollback x", {"cmd": "rollback", "name": "x"}, {"revision": "abc"}, "abc"),
+        ("forge status", {"cmd": "forge_status"}, {"forge": {"url": "http://127.0.0.1:3000"}}, "127.0.0.1:3000"),
+        ("operator add mara", {"cmd": "operators", "action": "add", "name": "mara"}, {"token": "t0ken"}, "t0ken"),
+        ("operator revoke mara", {"cmd": "operators", "action": "revoke", "name": "mara"}, {}, "mara"),
+        ("operator list", {"cmd": "operators", "action": "list"}, {"operators": [{"name": "mara"}]}, "mara"),
+        ("down", {"cmd": "shutdown", "keep_agents": False}, {}, "ended"),
+        ("down --keep-agents", {"cmd": "shutdown", "keep_agents": True}, {}, "go on"),
+        ("status", {"cmd": "state"}, STATE, "question 7"),
+        ("agents", {"cmd": "state"}, STATE, "coder"),
+    ],
+)
+def test_asks_and_says(hive: Run, paths: Paths, line: str, request_: Reply, reply: Reply, said: str) -> None:
+    with serving(paths.host_socket, {request_["cmd"]: reply}) as peer:
+        done = hive(*shlex.split(line))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert peer.heard == [request_]
+        assert said in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "reply", "printed"),
+    [
+        ("agents", STATE, [AGENT]),
+        ("status", STATE, {"agents": [AGENT], "approvals": [APPROVAL], "questions": [QUESTION]}),
+        ("approvals", {"approvals": [APPROVAL]}, [APPROVAL]),
+        ("questions", {"questions": [QUESTION]}, [QUESTION]),
+        ("inbox", {"messages": [MESSAGE]}, [MESSAGE]),
+        ("send x hello", {"id": 6, "ids": [6]}, {"id": 6, "ids": [6]}),
+        ("diff 3", {"diff": "+x"}, {"diff": "+x"}),
+        ("config x", CONFIG, CONFIG["config"]),
+        ("logs x", {"lines": ["a"]}, ["a"]),
+        ("start x", {}, {}),
+        ("operator list", {"operators": []}, []),
+    ],
+)
+def test_json_is_the_replys_data(hive: Run, paths: Paths, line: str, reply: Reply, printed: Any) -> None:
+    answers: dict[str, Answer] = dict.fromkeys(
+        ("state", "approvals", "questions", "messages", "send", "diff", "config", "logs", "start", "operators"), reply
+    )
+    with serving(paths.host_socket, answers):
+        done = hive(*line.split(), "--json")
+    assert json.loads(done.stdout) == printed
+
+
+def test_a_refusal_is_one_line_and_exit_1(hive: Run, paths: Paths) -> None:
+    said = 'agent "ghost" is not managed by this hive'
+    with serving(paths.host_socket, {"kill": refused(said, "not_found")}):
+        done = hive("kill", "ghost")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"hive: {said}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["start", "start x --all", "approve x", "nonsense", "kill", "kill x y", "destroy x", "stats --window 2h", ""],
+)
+def test_a_wrong_command_line_is_exit_2(hive: Run, paths: Paths, line: str) -> None:
+    with serving(paths.host_socket, {}) as peer:
+        done = hive(*line.split())
+        assert done.returncode == 2
+        assert peer.heard == []
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.splitlines()) == (1 if line else 0)
+
+
+def test_a_body_may_come_from_standard_input(hive: Run, paths: Paths) -> None:
+    with serving(paths.host_socket, {"send": {"id": 1, "ids": [1]}}) as peer:
+        hive("send", "x", "-", input="two\nlines\n")
+    assert peer.heard[0]["body"] == "two\nlines\n"
+
+
+def test_edit_sends_what_the_editor_left(hive: Run, paths: Paths) -> None:
+    files = [{"path": "agent.toml", "text": "model = 'a'\n"}, {"path": "gone.md", "text": "x"}]
+    answers: dict[str, Answer] = {"config": {"config": {"revision": "f" * 40, "files": files}}, "edit": {}}
+    with serving(paths.host_socket, answers) as peer:
+        done = hive("edit", "x", EDITOR="sh -c 'echo new > $0; rm $1; echo made > made.md'", VISUAL="")
+    assert done.returncode == 0, done.stderr
+    edited = [
+        {"path": "agent.toml", "text": "new\n"},
+        {"path": "made.md", "text": "made\n"},
+        {"path": "gone.md", "text": None},
+    ]
+    assert peer.heard[1] == {"cmd": "edit", "name": "x", "base": "f" * 40, "files": edited}
+
+
+def test_edit_without_a_change_or_with_a_failing_editor_sends_nothing(hive: Run, paths: Paths) -> None:
+    with serving(paths.host_socket, {"config": CONFIG}) as peer:
+        assert "Nothing was changed" in hive("edit", "x", EDITOR="true", VISUAL="").stdout
+        assert hive("edit", "x", EDITOR="false", VISUAL="").returncode == 1
+        assert hive("edit", "x", EDITOR="/nonexistent", VISUAL="").returncode == 1
+    assert [request["cmd"] for request in peer.heard] == ["config"] * 3
+
+
+def test_watch_shows_the_stream_folded(hive: Run, paths: Paths) -> None:
+    at = "2026-01-31T09:30:00.125Z"
+    lines = [
+        {"at": at, "type": "turn_started", "wake_from": "operator", "messages": 1},
+        {"at": at, "type": "tool_call", "tool": "Read", "arguments": '{"file": "a.py"}'},
+        {"at": at, "type": "tool_result", "text": "\n".join(f"line {number}" for number in range(30))},
+        {"at": at, "type": "text", "text": "I read it.\x1b]0;evil\x07"},
+        {"at": at, "type": "turn_ended", "result_kind": "ok", "input_tokens": 5},
+    ]
+    with serving(paths.host_socket, {"live": [{"lines": lines[:2]}, {"lines": lines[2:]}]}) as peer:
+        done = hive("watch", "x")
+    assert peer.heard == [{"cmd": "live", "name": "x", "follow": True}]
+    assert 'Read {"file": "a.py"}' in done.stdout
+    assert "24 more lines" in done.stdout
+    assert "I read it.\\x1b]0;evil\\x07" in done.stdout
+    assert "input_tokens=5" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_login_shows_the_address_and_sends_the_code(hive: Run, paths: Paths) -> None:
+    at = "2026-01-31T09:30:00.125Z"
+    batches: list[Reply] = [
+        {"lines": [{"at": at, "type": "login_url", "url": "https://old.example/"}]},
+        {"lines": [{"at": at, "type": "login_url", "url": "https://login.example/?x=1"}]},
+        {"lines": [{"at": at, "type": "login_result", "ok": True, "text": "Login successful."}]},
+    ]
+    with serving(paths.host_socket, {"control": {}, "live": batches}) as peer:
+        done = hive("login", "x", input="the-code\n")
+    assert done.returncode == 0, done.stderr
+    controls = [request for request in peer.heard if request["cmd"] == "control"]
+    assert controls == [
+        {"cmd": "control", "name": "x", "action": "login_start"},
+        {"cmd": "control", "name": "x", "action": "login_code", "value": "the-code"},
+    ]
+    assert "https://login.example/?x=1" in done.stdout
+    assert "https://old.example/" not in done.stdout
+    assert "Login successful." in done.stdout
+
+
+def test_inbox_follows_from_where_the_past_ended(hive: Run, paths: Paths) -> None:
+    fresh = {"id": 6, "from": "coder", "to": "operator", "body": "news"}
+    other = {"id": 7, "from": "a", "to": "b", "body": "not for the operator"}
+    events = [
+        {"seq": seq, "at": MESSAGE["at"], "type": "MessageSent", "data": data}
+        for seq, data in ((10, fresh), (11, other))
+    ]
+    answers: dict[str, Answer] = {
+        "state": STATE,
+        "messages": {"messages": [MESSAGE]},
+        "events": [{"events": []}, {"events": events}],
+    }
+    with serving(paths.host_socket, answers) as peer:
+        done = hive("inbox", "--follow", "--json")
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [5, 6]
+    assert peer.heard[-1] == {"cmd": "events", "from": 10, "types": ["MessageSent"], "follow": True}

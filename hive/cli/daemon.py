@@ -14,9 +14,9 @@ noun = Noun("Daemon")
 def up(
     hive: Session,
     runtime: Annotated[
-        Literal["auto", "process", "bubblewrap"],
-        typer.Option("--runtime", help="What holds the agents; auto is the strongest this host can give."),
-    ] = "auto",
+        Literal["auto", "process", "bubblewrap"] | None,
+        typer.Option("--runtime", help="What holds the agents; auto, unless hive.toml says so, is the strongest here."),
+    ] = None,
     listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Of the dashboard.")] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Sockets only.")] = False,
     model_url: Annotated[
@@ -25,9 +25,9 @@ def up(
     ] = None,
 ) -> None:
     """Run the daemon in the foreground."""
-    from hive import daemon
+    from hive.daemon import run
 
-    raise typer.Exit(daemon.run(hive.paths, runtime, listen, not no_dashboard, model_url))
+    raise typer.Exit(run(hive.paths, runtime, listen, not no_dashboard, model_url))
 
 
 @noun.command("down", example="hive down")
@@ -48,6 +48,6 @@ def demo(
     exit_when_done: Annotated[bool, typer.Option("--exit", help="Decide everything by itself, then end.")] = False,
 ) -> None:
     """Show the main job in a throw-away hive, on a scripted model."""
-    from hive import demo
+    from hive.demo import run
 
-    raise typer.Exit(demo.run(keep, not no_browser, exit_when_done))
+    raise typer.Exit(run(keep, not no_browser, exit_when_done))

@@ -316,6 +316,8 @@ class Agent(pykka.ThreadingActor):
 
     def _refuse_waiting(self) -> None:
         while not self.actor_inbox.empty():
-            message = self.actor_inbox.get().message
-            if isinstance(message, Do | Settle | GoDown):
-                message.ticket.set_exception(Unavailable(f"{self._name} was ended before this could be done."))
+            envelope = self.actor_inbox.get()
+            if isinstance(envelope.message, Do | Settle | GoDown):
+                envelope.message.ticket.set_exception(Unavailable(f"{self._name} ended before this could be done."))
+            if envelope.reply_to is not None:  # Somebody waits for it to stop.
+                envelope.reply_to.set(None)

@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from hive.config.repositories import Repositories
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import protocol
+from hive.runtimes import ownership, protocol
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
@@ -117,7 +116,8 @@ class Provisioner:
     def wipe(self, name: AgentName) -> None:
         """Remove everything of an agent; what an agent made is removed without following its links."""
         for folder in (self.paths.agent(name), self.paths.proposed(name), self.paths.applied(name)):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                ownership.remove(str(folder))
 
     def _environment(self, row: Agent, file: AgentFile, incarnation: str) -> dict[str, str]:
         settings = self._settings()

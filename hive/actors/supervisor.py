@@ -23,6 +23,8 @@ from hive.projections.table import Recorded
 log = structlog.get_logger()
 
 LOOK_EVERY_MS: DurationMs = 1_000
+STOP_TIMEOUT_S = 30.0
+"""For children to finish what they are in the middle of; a lifecycle act cut short is done again by the next daemon."""
 RESTARTS_MAX = 5
 """Of one actor within the window; then something is broken that a restart does not mend, and the daemon ends."""
 RESTART_WINDOW_MS: DurationMs = 60_000
@@ -123,10 +125,11 @@ class Supervisor(pykka.ThreadingActor):
     def on_stop(self) -> None:
         self._cancel_look()
         self._committed.disconnect(self.on_committed)
-        for ref in [*self._agents.values(), *reversed(self._refs.values())]:
-            ref.stop(block=False)
-        for ref in [*self._agents.values(), *reversed(self._refs.values())]:
-            ref.stop()
+        stopping = [ref.stop(block=False) for ref in [*self._agents.values(), *reversed(self._refs.values())]]
+        try:
+            pykka.get_all(stopping, timeout=STOP_TIMEOUT_S)
+        except pykka.Timeout:
+            log.warning("supervisor.children_still_busy", waited_s=STOP_TIMEOUT_S)
 
     def on_failure(self, exception_type: object, exception_value: object, _traceback: object) -> None:
         self._give_up(f"The supervisor crashed: {exception_value!r}.")

@@ -1,5 +1,6 @@
 """A small synchronous client of the host socket. The command line, the demo and tests ask the daemon through it."""
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -68,6 +69,11 @@ class HostClient:
         self._connected().settimeout(None)
         while line := self._line():
             yield _checked(line)
+
+    def hang_up(self) -> None:
+        """End what `follow` waits for; callable from another thread, before the connection was made too."""
+        with contextlib.suppress(OSError, HiveError):
+            self._connected().shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         if self._socket is not None:

@@ -44,7 +44,7 @@ class Clock(Protocol):
 
     def now_ms(self) -> TimeMs: ...
 
-    def call_at(self, at: TimeMs, then: Callable[[], None]) -> Callable[[], None]:
+    def call_at(self, at: TimeMs, then: Callable[[], object]) -> Callable[[], None]:
         """Call `then` on some thread at or soon after `at`; returns a function that cancels it."""
         ...
 
@@ -55,7 +55,7 @@ class SystemClock:
     def now_ms(self) -> TimeMs:
         return time.time_ns() // 1_000_000
 
-    def call_at(self, at: TimeMs, then: Callable[[], None]) -> Callable[[], None]:
+    def call_at(self, at: TimeMs, then: Callable[[], object]) -> Callable[[], None]:
         cancelled = threading.Event()
 
         def wait() -> None:

@@ -69,13 +69,21 @@ class _HostSettings:
 
     def __init__(self, path: Path):
         self._path = path
+        self._written_ns = self._written()
         self.now = host_settings.load(path)
 
     def reload(self) -> None:
+        """Read it again if it was written since."""
+        if (written := self._written()) == self._written_ns:
+            return
+        self._written_ns = written
         try:
             self.now = host_settings.load(self._path)
         except BadRequest as error:
             log.warning("settings.refused", error=str(error))
+
+    def _written(self) -> int:
+        return self._path.stat().st_mtime_ns if self._path.exists() else 0
 
 
 class _Daemon:
@@ -105,19 +113,19 @@ class _Daemon:
             self._loop.add_signal_handler(number, self._ends.set)
         journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
         try:
-            await self._serve(ThreadDoor(journal), LoopDoor(journal, self._loop))
+            await self._serve(journal, ThreadDoor(journal), LoopDoor(journal, self._loop))
         finally:
             journal.stop()
         if self._failure is not None:
             print(f"hive: {self._failure} See its log; the state is safe.", file=sys.stderr)  # noqa: T201
         return 0 if self._failure is None else 1
 
-    async def _serve(self, threads: ThreadDoor, door: LoopDoor) -> None:
+    async def _serve(self, journal: "pykka.ActorRef[Any]", threads: ThreadDoor, door: LoopDoor) -> None:
         await door.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
         if await door.read(lambda state: state.agents.living_one(MANAGER)) is None:
             await door.ask(Spawn(by=BY, agent=MANAGER))
         self._supervisor = Supervisor.start(
-            self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
+            journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )
         services = Services(
             paths=self._paths,

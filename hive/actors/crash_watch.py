@@ -12,12 +12,13 @@ import watchfiles
 
 import hive
 from hive.actors import mail
-from hive.actors.agent import ContainerEnded
+from hive.actors.agent import ContainerEnded, Do, Ticket
 from hive.actors.doors import ThreadDoor
 from hive.actors.provision import Provisioner
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders.axes import Look
 from hive.errors import HiveError
+from hive.events.agents import LoggedIn
 from hive.events.base import actor
 from hive.names import AgentName
 from hive.projections.agents import Agent
@@ -53,7 +54,7 @@ class CrashWatch(pykka.ThreadingActor):
         provisioner: Provisioner,
         clock: Clock,
         last_seen: Callable[[AgentName], TimeMs | None],
-        tell_agent: Callable[[ContainerEnded], None],
+        tell_agent: Callable[[ContainerEnded | Do], object],
         settings_changed: Callable[[], None],
     ):
         super().__init__()
@@ -110,16 +111,24 @@ class CrashWatch(pykka.ThreadingActor):
                 return
         if not row.spawned:
             return
+        key_ms = self._provisioner.key_ms()
         look = Look(
             by=BY,
             agent=row.name,
-            has_key=self._provisioner.has_key(),
+            key_ms=key_ms,
             credentials_ms=self._credentials_ms(row.name),
             stale=self._is_stale(row),
             connected=self._is_connected(row),
             seeds=self._is_first,
         )
-        self._door.ask(look)
+        changes = self._door.ask(look).events
+        if (
+            row.running
+            and key_ms is not None
+            and key_ms > (row.started_ms or 0)
+            and LoggedIn(agent=row.name) in changes
+        ):
+            self._tell_agent(Do(agent=row.name, act="restart", by=BY, ticket=Ticket()))  # It has the old environment.
 
     def _is_stale(self, row: Agent) -> bool:
         if row.revision is None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
 from hive.config.repositories import Repositories
@@ -55,10 +56,15 @@ class Provisioner:
         uid = self.uid(slot)
         return None if uid is None or maps_owners(self.paths.agent_run(name)) else uid
 
-    def has_key(self) -> bool:
-        """Whether agents are given a key or a model of their own, so that they need no login."""
+    def key_ms(self) -> TimeMs | None:
+        """Since when agents are given a key or a model of their own, so that they need no login; None: they are not."""
         claude = self._settings().claude
-        return bool(self._model_url or claude.base_url or claude.api_key_file)
+        if self._model_url is not None:
+            return 0
+        named = [self.paths.settings] if claude.base_url else []
+        named += [self.paths.state / claude.api_key_file] if claude.api_key_file else []
+        written = [int(path.stat().st_mtime * MS_PER_S) for path in named if path.exists()]
+        return max(written, default=None)
 
     def credentials(self, name: AgentName) -> Path:
         """Where the CLI keeps a login."""

@@ -60,6 +60,7 @@ class Supervisor(pykka.ThreadingActor):
 
     def __init__(
         self,
+        journal: "pykka.ActorRef[Any]",
         children: Sequence[Child],
         door: ThreadDoor,
         provisioner: Provisioner,
@@ -68,6 +69,7 @@ class Supervisor(pykka.ThreadingActor):
         committed: blinker.Signal,
     ):
         super().__init__()
+        self._journal = journal
         self._children = {child.name: child for child in children}
         self._listeners: dict[type, list[str]] = {}
         for child in children:
@@ -146,6 +148,8 @@ class Supervisor(pykka.ThreadingActor):
         return ticket
 
     def _look(self) -> None:
+        if not self._journal.is_alive():
+            self._give_up("The journal ended: the log could not be written and not be read again.")
         for name, ref in list(self._refs.items()):
             if not ref.is_alive() and self._may_restart(name):
                 self._refs[name] = self._children[name].start()

@@ -22,8 +22,8 @@ class Look(Command, frozen=True, kw_only=True):
     """What the crash watch sees of a running or stopped agent."""
 
     agent: AgentName
-    has_key: bool
-    """An API key or a base URL comes from the host."""
+    key_ms: TimeMs | None
+    """Since when the host gives an API key or a model of its own; None: it gives none."""
     credentials_ms: TimeMs | None
     """When the session's credentials were written; None: there are none."""
     stale: bool
@@ -97,9 +97,8 @@ def set_status(command: SetStatus, hive: Hive, _: TimeMs) -> Decision:
 
 
 def _needs_login(row: Agent, seen: Look) -> bool:
-    if row.login_refused_ms is not None:
-        return (seen.credentials_ms or 0) <= row.login_refused_ms
-    return not seen.has_key and seen.credentials_ms is None
+    newest = max((time for time in (seen.key_ms, seen.credentials_ms) if time is not None), default=None)
+    return newest is None or (row.login_refused_ms is not None and newest <= row.login_refused_ms)
 
 
 def _login_changed(draft: Draft, row: Agent, *, logged_in: bool, refused: bool) -> None:

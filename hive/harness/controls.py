@@ -85,4 +85,10 @@ class Controls:
     def _run_beside(self, work: Any) -> None:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
         self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("harness.control_failed", error=repr(error))
+            self._live.notice(f"That did not work: {error}")

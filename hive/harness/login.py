@@ -18,6 +18,7 @@ TERMINAL_COLUMNS = 4_000
 TERMINAL_ROWS = 60
 FLOW_LIMIT_S = 15 * 60.0
 OUTPUT_LIMIT_BYTES = 64 * 1024
+CODE_PROMPT = "Paste code"
 WATCH_STEP_MS = 200
 WATCH_DEBOUNCE_MS = 400
 
@@ -107,7 +108,10 @@ class LoginFlow:
         if self._terminal is None or not self.active:
             self._live.line("login_result", ok=False, text="No login is going on; start one first.")
             return
-        self._terminal.write(text.strip().encode() + b"\r")
+        try:
+            self._terminal.write(text.strip().encode() + b"\r")
+        except OSError:
+            self._live.line("login_result", ok=False, text="The login ended before the code came; start it again.")
 
     def stop(self) -> None:
         """End the flow."""
@@ -128,7 +132,9 @@ class LoginFlow:
             "TERM": "xterm",
         }
         try:
-            terminal = ptyprocess.PtyProcess.spawn(
+            # It waits for the program to be executed; in a thread, so that the loop does not.
+            terminal = await asyncio.to_thread(
+                ptyprocess.PtyProcess.spawn,
                 [str(self._cli()), "auth", "login"],
                 cwd=str(self._surroundings.state),
                 env=environment,
@@ -151,6 +157,8 @@ class LoginFlow:
         """Follow the output to its end; returns its last line."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
+        # The event may be set once more than there is something to read, and a read must not hold the loop up.
+        os.set_blocking(terminal.fd, False)
         loop.add_reader(terminal.fd, readable.set)
         raw, output, url = b"", "", ""
         try:
@@ -159,6 +167,8 @@ class LoginFlow:
                 readable.clear()
                 try:
                     chunk = os.read(terminal.fd, 65_536)
+                except BlockingIOError:
+                    continue
                 except OSError:  # Linux says EIO when the other side of a pseudo-terminal is gone.
                     chunk = b""
                 if not chunk:
@@ -173,4 +183,6 @@ class LoginFlow:
         finally:
             loop.remove_reader(terminal.fd)
         lines = [line.strip() for line in output.replace("\r", "\n").splitlines() if line.strip()]
+        # The prompt's line echoes the code, which nobody else needs to see.
+        lines = [line for line in lines if not line.startswith(CODE_PROMPT)]
         return lines[-1][:500] if lines else ""

@@ -77,6 +77,7 @@ class Harness:
         )
         self._stopping = asyncio.Event()
         self._stirred = asyncio.Event()
+        self._broken: BaseException | None = None
         self._paused = False
         self._login_told: bool | None = None
         self._limited = False
@@ -96,9 +97,14 @@ class Harness:
             asyncio.create_task(self._controls.follow_forever()),
             asyncio.create_task(self._live.send_forever()),
         ]
+        for task in beside:
+            task.add_done_callback(self._beside_ended)
         log.info("harness.started", agent=self._surroundings.name, incarnation=self._surroundings.incarnation)
         try:
-            return await self._serve()
+            ending = await self._serve()
+            if self._broken is not None:
+                raise self._broken
+            return ending
         finally:
             for task in beside:
                 task.cancel()
@@ -288,6 +294,12 @@ class Harness:
         self._stirred.set()
         if self._agent.in_turn:
             asyncio.get_running_loop().call_later(STOP_FINISH_S, self._agent.interrupt, "stopping")
+
+    def _beside_ended(self, task: asyncio.Task[None]) -> None:
+        """Without its controls or its stream a harness is not whole: end it, and let the daemon start another."""
+        if not task.cancelled() and task.exception() is not None:
+            self._broken = task.exception()
+            self._stop()
 
     def _set_paused(self, paused: bool) -> None:
         if paused != self._paused:

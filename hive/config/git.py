@@ -1,30 +1,24 @@
 """git as a program that obeys its caller alone: no foreign settings, hooks, prompts or protocols. For hive.config."""
 
-import contextlib
 import os
 import re
-import resource
-import selectors
-import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Final, NoReturn
+from typing import Final
 
+from hive.config import program
+from hive.config.program import Limits
 from hive.errors import HiveError, Unavailable
 
 GIT_TIME_LIMIT_S = 60
 """For one run of git on a local repository."""
 OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
 """What is read from one run unless its caller expects more; a run that says more is ended."""
-STDERR_KEPT_BYTES = 16 * 1024
 ERROR_SHOWN_CHARACTERS = 2_000
 FILE_LIMIT_BYTES = 256 * 1024 * 1024
 """No file written by git may be larger."""
 MEMORY_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
 """Address space of one git process; hostile packs can ask for any amount."""
-CHUNK_BYTES = 64 * 1024
 SECRET_SHORTEST = 8
 """Characters; shorter words of a secret setting (`Authorization:`'s `Basic`) are no secret and may be said."""
 
@@ -65,11 +59,6 @@ class GitFailed(HiveError):
     code = "git_failed"
 
 
-class _TooMuchOutput(Exception):
-    def __init__(self, output: bytes) -> None:
-        self.output = output
-
-
 class Git:
     """One repository, named by its git directory: nothing is discovered, no other owner need be trusted."""
 
@@ -104,12 +93,25 @@ class Git:
         hidden = [
             word for value in secrets.values() for word in (value, *value.split()) if len(word) >= SECRET_SHORTEST
         ]
+        limits = Limits(
+            time_s=time_limit_s,
+            output_bytes=output_limit_bytes,
+            file_bytes=FILE_LIMIT_BYTES,
+            memory_bytes=MEMORY_LIMIT_BYTES,
+        )
         try:
-            return _run(["git", *self._where, *args], stdin, env, time_limit_s, output_limit_bytes, hidden)
-        except _TooMuchOutput as said:
+            done = program.run(["git", *self._where, *args], env, limits, stdin)
+        except FileNotFoundError as error:
+            raise Unavailable("git is not installed; install the package git.") from error
+        except program.TooSlow as error:
+            raise Unavailable(f"git {args[0]} took longer than {time_limit_s:g} s and was ended.") from error
+        except program.TooMuchOutput as said:
             if cut_output:
                 return said.output
             raise Unavailable(f"git {args[0]} said more than {output_limit_bytes} bytes and was ended.") from said
+        if done.status != 0:
+            raise GitFailed(f"git {args[0]} failed: {_shortened(done, hidden)}")
+        return done.stdout
 
     def text(self, *args: str, stdin: bytes = b"") -> str:
         """Standard output of one run, stripped."""
@@ -159,100 +161,11 @@ def _environment(settings: Mapping[str, str], protocols: str) -> dict[str, str]:
     return env
 
 
-def _run(
-    argv: list[str],
-    stdin: bytes,
-    env: dict[str, str],
-    time_limit_s: float,
-    output_limit_bytes: int,
-    hidden: list[str],
-) -> bytes:
-    what = next((word for word in argv[1:] if not word.startswith("-")), "git")
-    try:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=env,
-            cwd="/",
-            umask=0o022,
-            start_new_session=True,
-        )
-    except FileNotFoundError as error:
-        raise Unavailable("git is not installed; install the package git.") from error
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_LIMIT_BYTES, FILE_LIMIT_BYTES))
-            resource.prlimit(process.pid, resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-        stdout, stderr = _pump(process, stdin, time.monotonic() + time_limit_s, output_limit_bytes)
-        status = process.wait(timeout=time_limit_s)
-    except (TimeoutError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"git {what} took longer than {time_limit_s:g} s and was ended.") from error
-    finally:
-        _end(process)
-    if status != 0:
-        _fail(what, status, stderr, hidden)
-    return stdout
-
-
-def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
-    """Feed and read all pipes at once. Raises TimeoutError or _TooMuchOutput."""
-    assert process.stdin and process.stdout and process.stderr
-    out, err, rest = bytearray(), bytearray(), memoryview(stdin)
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ, out)
-        selector.register(process.stderr, selectors.EVENT_READ, err)
-        os.set_blocking(process.stdin.fileno(), False)
-        selector.register(process.stdin, selectors.EVENT_WRITE)
-        while selector.get_map():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                raise TimeoutError
-            for key, _ in selector.select(left_s):
-                if key.data is None:
-                    rest = _feed(process.stdin, rest)
-                    if not rest:
-                        selector.unregister(process.stdin)
-                        process.stdin.close()
-                    continue
-                chunk = os.read(key.fd, CHUNK_BYTES)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                elif key.data is out or len(err) < STDERR_KEPT_BYTES:
-                    key.data.extend(chunk)
-                if len(out) > limit:
-                    raise _TooMuchOutput(bytes(out[:limit]))
-    return bytes(out), bytes(err)
-
-
-def _feed(pipe: IO[bytes], rest: memoryview) -> memoryview:
-    """What is still to be written; nothing when the reader has gone."""
-    try:
-        return rest[os.write(pipe.fileno(), rest[:CHUNK_BYTES]) :] if rest else rest
-    except BlockingIOError:
-        return rest
-    except BrokenPipeError:
-        return memoryview(b"")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole session, so that a child of git cannot stay behind; after a normal end nobody is left to signal."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    for pipe in (process.stdin, process.stdout, process.stderr):
-        if pipe is not None:
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
-
-
-def _fail(what: str, status: int, stderr: bytes, hidden: list[str]) -> NoReturn:
-    said = stderr.decode(errors="replace")
+def _shortened(done: program.Done, hidden: list[str]) -> str:
+    """What git said, on one line and without the secrets it may echo."""
+    said = done.stderr.decode(errors="replace")
     for secret in hidden:
         said = said.replace(secret, "***")
     said = _TOKEN_IN_URL.sub("***@", said)
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("hint:")]
-    shown = "; ".join(lines)[:ERROR_SHOWN_CHARACTERS] or f"status {status}"
-    raise GitFailed(f"git {what} failed: {shown}")
+    return "; ".join(lines)[:ERROR_SHOWN_CHARACTERS] or f"status {done.status}"

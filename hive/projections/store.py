@@ -88,11 +88,9 @@ class Store:
             return self._prepared()
 
     def _prepared(self) -> apsw.Connection:
-        is_new = not self.path.exists()
+        self.path.touch(mode=0o600)  # What SQLite keeps beside it takes the mode over.
         db = connect(self.path, write=True)
         db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _POSITIONS).fetchall()
-        if is_new:
-            self.path.chmod(0o600)
         return db
 
     def _restore(self, projection: Projection, log: EventLog) -> Seq:

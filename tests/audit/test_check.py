@@ -11,6 +11,7 @@ from hive.errors import CorruptState, Unavailable
 from hive.events.log import EventLog
 from hive.paths import Paths
 from hive.projections.hive import Hive
+from hive.projections.store import Store
 
 from . import story
 
@@ -71,6 +72,16 @@ def test_a_rebuild_makes_them_whole(paths: Paths) -> None:
     assert {row.projection: row.digest for row in positions(paths)} == before
     assert not paths.events.with_name("events.db-wal").exists()
     assert not paths.projections.with_name("projections.db-wal").exists()
+
+
+def test_nobody_else_may_read_what_agents_wrote(paths: Paths) -> None:
+    paths.projections.unlink()
+    store = Store(paths.state)
+    store.write(Hive(), b"")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in paths.state.iterdir()}
+    store.close()
+    assert {name: mode for name, mode in modes.items() if mode != 0o600} == {}
+    assert "projections.db-wal" in modes
 
 
 def test_a_rebuild_of_no_file_and_of_a_damaged_one(paths: Paths) -> None:

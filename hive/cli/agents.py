@@ -22,9 +22,12 @@ def status(hive: Session) -> None:
     approvals = [row for row in state["approvals"] if row["status"] == "pending"]
     questions = [row for row in state["questions"] if row.get("target") is None]
     if hive.as_json:
-        screen.print_json({"agents": rows, "approvals": approvals, "questions": questions})
+        tombstones = state.get("tombstones", [])
+        screen.print_json({"agents": rows, "approvals": approvals, "questions": questions, "tombstones": tombstones})
         return
     _show_agents(rows)
+    for row in state.get("tombstones", ()):
+        screen.line(Styled(f"† {row['name']}  destroyed {screen.when(row.get('destroyed_at'))}", "dim"))
     if not approvals and not questions:
         screen.say("\nNothing waits on you.")
         return

@@ -28,7 +28,8 @@ def config(hive: Session, name: AgentArgument) -> None:
     deployed = f", deployed {screen.when(found['deployed_at'])}" if found.get("deployed_at") else ""
     screen.line(Styled(f"{name} runs {found.get('revision') or 'nothing yet'}{deployed}", "bold"))
     for file in found["files"]:
-        screen.line(Styled(f"\n── {file['path']}", "cyan"))
+        screen.say("")
+        screen.line(Styled(f"── {file['path']}", "cyan"))
         screen.say(file["text"].removesuffix("\n"))
 
 

@@ -1,13 +1,22 @@
 """The daemon itself: `hive up`, `hive down`, `hive demo`."""
 
+import os
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from hive import lock
 from hive.cli.session import Noun, Session
+from hive.errors import Unavailable
+from hive.paths import Paths
 
 noun = Noun("Daemon")
+
+ENDS_WITHIN_S = 30.0
+"""Between the daemon's last reply and the end of its process: it closes its files."""
+END_STEP_S = 0.02
 
 
 @noun.command("up", example="hive up --runtime bubblewrap")
@@ -37,7 +46,19 @@ def down(
 ) -> None:
     """Stop every agent, then the daemon."""
     reply = hive.ask("shutdown", keep_agents=keep_agents)
+    _wait_for_end(hive.paths)
     hive.done(reply, "The daemon has ended; its agents go on." if keep_agents else "Agents and daemon have ended.")
+
+
+def _wait_for_end(paths: Paths) -> None:
+    """Who reads the files next must find them closed. Without a right to the state, the reply has to do."""
+    if not os.access(paths.lock, os.R_OK):
+        return
+    deadline = time.monotonic() + ENDS_WITHIN_S
+    while lock.is_held(paths.lock):
+        if time.monotonic() >= deadline:
+            raise Unavailable(f"The daemon still holds {paths.lock} after {ENDS_WITHIN_S:.0f} s; look at its output.")
+        time.sleep(END_STEP_S)
 
 
 @noun.command("demo", example="hive demo --exit")

@@ -128,7 +128,7 @@ def test_asks_and_says(hive: Run, paths: Paths, line: str, request_: Reply, repl
     ("line", "reply", "printed"),
     [
         ("agents", STATE, [AGENT]),
-        ("status", STATE, {"agents": [AGENT], "approvals": [APPROVAL], "questions": [QUESTION]}),
+        ("status", STATE, {"agents": [AGENT], "approvals": [APPROVAL], "questions": [QUESTION], "tombstones": []}),
         ("approvals", {"approvals": [APPROVAL]}, [APPROVAL]),
         ("questions", {"questions": [QUESTION]}, [QUESTION]),
         ("inbox", {"messages": [MESSAGE]}, [MESSAGE]),

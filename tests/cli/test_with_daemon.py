@@ -1,0 +1,105 @@
+"""The command line against the real daemon, without a turn: what it promises holds when nothing is scripted."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hive.paths import Paths
+
+from .conftest import PATIENCE_S, Run
+
+pytestmark = pytest.mark.system
+
+NO_MODEL = "http://127.0.0.1:9"
+"""The discard port: no agent takes a turn here, and one that tried would fail."""
+
+
+@pytest.fixture
+def daemon(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with (tmp_path / "daemon.log").open("w") as log:
+        command = ["up", "--runtime", "process", "--no-dashboard", "--model-url", NO_MODEL]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hive", *command], env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    assert ready.startswith("hive ready "), (tmp_path / "daemon.log").read_text()
+    yield process
+    if process.poll() is None:
+        subprocess.run([sys.executable, "-m", "hive", "down"], env=environment, check=False, timeout=PATIENCE_S)
+        process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def data(hive: Run, *arguments: str) -> Any:
+    done = hive(*arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, ""), arguments
+    return json.loads(done.stdout)
+
+
+def test_a_day_in_the_life(daemon: subprocess.Popen[str], hive: Run, paths: Paths, tmp_path: Path) -> None:
+    second = hive("up", "--runtime", "process", "--no-dashboard")
+    assert second.returncode == 1
+    assert "already runs" in second.stderr.splitlines()[-1]
+
+    data(hive, "spawn", "coder")
+    data(hive, "pause", "coder")
+    (id,) = data(hive, "send", "coder", "hello")["ids"]
+    rows = {row["name"]: row for row in data(hive, "agents")}
+    assert set(rows) == {"coder", "manager"}
+    assert (rows["coder"]["paused"], rows["coder"]["waiting"]) == (True, 1)
+    assert [row["body"] for row in data(hive, "inbox", "--agent", "coder")] == ["hello"]
+
+    approval = data(hive, "request-spawn", "helper", "--description", "for tests")["id"]
+    assert [row["id"] for row in data(hive, "status")["approvals"]] == [approval]
+    assert f"hive approve {approval}" in hive("status").stdout
+    data(hive, "deny", str(approval), "--note", "no need")
+    again = hive("deny", str(approval))
+    assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
+    assert data(hive, "approvals")[-1]["note"] == "no need"
+
+    (tmp_path / "project").mkdir()
+    data(hive, "stop", "coder")
+    data(hive, "mount", "coder", str(tmp_path / "project"), "--ro")
+    assert [row["folder"] for row in data(hive, "mounts", "coder")] == ["project"]
+    data(hive, "unmount", "coder", str(tmp_path / "project"))
+    assert "agent.toml" in {file["path"] for file in data(hive, "config", "coder")["files"]}
+    assert data(hive, "operator", "add", "mara")["token"]
+    assert [row["name"] for row in data(hive, "operator", "list")] == ["mara"]
+    assert hive("logs", "coder").returncode == 0
+    assert hive("kill", "ghost").returncode == 1
+
+    assert hive("audit", "verify").returncode == 0
+    assert hive("projections", "check").returncode == 0
+    data(hive, "projections", "rebuild")
+    assert hive("projections", "check").returncode == 0
+    assert [row["type"] for row in data(hive, "audit", "why", "message", str(id))] == ["MessageSent"]
+    assert "ApprovalResolved" in {row["type"] for row in data(hive, "audit", "why", "approval", str(approval))}
+    assert "unknown" not in hive("doctor").stdout
+
+    data(hive, "destroy", "coder", "--yes")
+    assert [row["name"] for row in data(hive, "status")["tombstones"]] == ["coder"]
+
+    assert hive("down").returncode == 0
+    assert daemon.wait(PATIENCE_S) == 0
+    assert [path.name for path in paths.state.iterdir() if path.name.endswith(("-wal", "-shm"))] == []
+    assert hive("status").returncode == 3
+    assert hive("audit", "verify").returncode == 0
+    assert hive("projections", "check").returncode == 0
+    logged = [json.loads(line) for line in hive("log", "--from", "1", "--json").stdout.splitlines()]
+    assert [row["seq"] for row in logged] == list(range(1, len(logged) + 1))
+    assert {"Booted", "Spawned", "Paused", "MessageSent", "Destroyed", "ShutDown"} <= {row["type"] for row in logged}
+
+
+def test_interrupting_the_daemon_leaves_the_files_closed(
+    daemon: subprocess.Popen[str], hive: Run, paths: Paths
+) -> None:
+    assert data(hive, "down", "--keep-agents") == {}
+    assert daemon.wait(PATIENCE_S) == 0
+    assert not paths.events.with_name("events.db-wal").exists()

@@ -11,7 +11,7 @@ import structlog
 
 from hive.clock import SystemClock, TimeMs, parse_rfc3339, rfc3339
 from hive.harness.agent import Agent, cli_path, sdk_loaded
-from hive.harness.connection import Daemon, DaemonAway, DaemonRefused, fresh_key
+from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
 from hive.harness.controls import Controls
 from hive.harness.live import Live
 from hive.harness.login import Login, LoginFlow, watch
@@ -24,7 +24,7 @@ BATCH = 8
 """Messages for one turn; a message may be large, and all of them stand in one prompt."""
 STOP_FINISH_S = 2.0
 """A turn that is nearly done may end by itself before it is interrupted."""
-STOP_REPORT_S = 5.0
+STOP_REPORT_S = 1.5
 """For the last reports; what the daemon does not get it finds out when the incarnation ends."""
 STOP_CLI_S = 2.0
 FAILED_FIRST_S, FAILED_CAP_S = 1.0, 60.0
@@ -174,9 +174,9 @@ class Harness:
         if self._agent.connected or sdk_loaded():
             wait_s = max(1, min(RECV_WAIT_S, round(self._idle_left_s())))
         try:
-            # The key makes a reply that was lost come again: its messages count as delivered here.
+            # Nothing is in hand here: what a lost reply held comes again.
             return await self._or_stop(
-                self._daemon.inbox.call("recv", waits_s=wait_s, wait_seconds=wait_s, max=BATCH, key=fresh_key())
+                self._daemon.inbox.call("recv", waits_s=wait_s, wait_seconds=wait_s, max=BATCH, holding=[])
             )
         except DaemonRefused as refused:
             log.warning("harness.recv_refused", error=str(refused))

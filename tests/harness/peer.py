@@ -158,6 +158,8 @@ class Peer:
         self.waiting.extendleft(reversed([row | {"redelivered": True} for row in rows]))
 
     def _recv(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
+        if "holding" in request:
+            self._give_back([id for id in self.in_flight if id not in request["holding"]])
         self.changed.wait_for(
             lambda: self.waiting or self.paused or not alive(), timeout=request.get("wait_seconds", 0)
         )

@@ -6,7 +6,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -72,7 +72,10 @@ class PlainBuilder:
         self._repositories = repositories
         self._runtime = runtime
 
-    def build(self, name: AgentName, sha: str, *, uid: int | None) -> Path:
+    def build(
+        self, name: AgentName, sha: str, *, uid: int | None, then: Callable[[Path], None] = lambda _: None
+    ) -> Path:
+        """As every builder; `then` adds to the folder before it becomes the generation."""
         if self._repositories.generation_folder(name, sha).is_dir():
             return self._repositories.generation(name, sha)
         with self._repositories.unfinished(name) as folder:
@@ -80,6 +83,7 @@ class PlainBuilder:
             agent_file = self._repositories.check_out(name, sha, folder)
             if agent_file.build is not None:
                 self._run(name, sha, agent_file.build, folder, uid)
+            then(folder)
             with self._repositories.held(name):
                 target = self._repositories.generation_folder(name, sha)
                 return target if target.is_dir() else self._repositories.finish(name, sha, folder)

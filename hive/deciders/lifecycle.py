@@ -20,6 +20,7 @@ from hive.events.agents import (
     StartReason,
     Stopped,
 )
+from hive.events.base import ApprovalId
 from hive.names import MANAGER, OPERATOR, AgentName
 from hive.projections.agents import Agent, crashes_in_a_row
 from hive.projections.hive import Hive
@@ -70,10 +71,13 @@ class RecordCrash(Command, frozen=True, kw_only=True):
 
 
 class RecordRebuilt(Command, frozen=True, kw_only=True):
+    """`approval_id` is the approved change that this carried out."""
+
     agent: AgentName
     ok: bool
     revision: str | None = None
     error: str | None = None
+    approval_id: ApprovalId | None = None
 
 
 class RecordActFailed(Command, frozen=True, kw_only=True):
@@ -168,7 +172,14 @@ def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
     """What came of a rebuild."""
     row = living(hive, command.agent)
     draft = Draft(hive, now)
-    draft.add(Rebuilt(agent=row.name, ok=command.ok, revision=command.revision, error=command.error))
+    rebuilt = Rebuilt(
+        agent=row.name,
+        ok=command.ok,
+        revision=command.revision,
+        error=command.error,
+        approval_id=command.approval_id,
+    )
+    draft.add(rebuilt)
     if row.name != MANAGER or not command.ok:
         draft.tell(MANAGER, notices.Rebuilt(agent=row.name, ok=command.ok, error=command.error))
     return draft.events

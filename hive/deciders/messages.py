@@ -75,6 +75,8 @@ class Hello(Command, frozen=True, kw_only=True):
 
     agent: AgentName
     incarnation: str
+    alive: frozenset[str] = frozenset()
+    """Incarnations that are connected right now; a message that one of them was given stays with it."""
 
 
 def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
@@ -147,14 +149,14 @@ def requeue(command: Requeue, hive: Hive, now: TimeMs) -> Decision:
 
 
 def hello(command: Hello, hive: Hive, now: TimeMs) -> Decision:
-    """Note a new run of the harness; what an earlier run still held is requeued."""
+    """Note a new run of the harness; what a run that is gone still held is requeued."""
     row = living(hive, command.agent)
-    if row.hello == command.incarnation:
-        return []
+    alive = command.alive | {command.incarnation}
     draft = Draft(hive, now)
-    draft.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
+    if row.hello != command.incarnation and command.incarnation not in command.alive:
+        draft.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
     for letter in hive.messages.in_flight(command.agent):
-        if letter.incarnation is not None and letter.incarnation != command.incarnation:
+        if letter.incarnation is not None and letter.incarnation not in alive:
             put_back(draft, letter, "incarnation_died")
     return draft.events
 

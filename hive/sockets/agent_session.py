@@ -48,16 +48,16 @@ class AgentSession:
         self.by = base.agent(name)
         self.services = services
         self.incarnation: str | None = None
-        self._connection = connection
+        self.connection = connection
         self._verbs = verbs
         self._words = words
 
     async def serve(self) -> None:
         """Answer until the peer goes."""
-        with self.services.hub.presence.connected(self.name):
-            while (line := await self._connection.next_line()) is not None:
+        with self.services.hub.presence.connected(self.name, self.connection):
+            while (line := await self.connection.next_line()) is not None:
                 reply, given = await self._answer(line)
-                if not await self._connection.reply(reply):
+                if not await self.connection.reply(reply):
                     await self._give_back(given)
                     return
 
@@ -81,7 +81,7 @@ class AgentSession:
             holding=None if request.holding is None else tuple(map(MessageId, request.holding)),
         )
         with self.services.hub.parked(self.name) as woken:
-            self._connection.on_gone = woken.set
+            self.connection.on_gone = woken.set
             letters, remaining, paused = (await self.services.door.ask(take)).answer
             was_paused = paused
             wait_s = min(request.wait_seconds or 0, RECV_WAIT_MAX_S)
@@ -93,11 +93,11 @@ class AgentSession:
 
     async def wait_for_wake(self, woken: asyncio.Event, wait_s: float) -> bool:
         """Park until something may have come. False when the time is over or the peer is gone."""
-        self._connection.on_gone = woken.set
+        self.connection.on_gone = woken.set
         return await self._wait(woken, asyncio.get_running_loop().time() + min(wait_s, RECV_WAIT_MAX_S))
 
     async def _wait(self, woken: asyncio.Event, deadline: float) -> bool:
-        if self._connection.gone or deadline <= asyncio.get_running_loop().time():
+        if self.connection.gone or deadline <= asyncio.get_running_loop().time():
             return False
         try:
             async with asyncio.timeout_at(deadline):
@@ -105,7 +105,7 @@ class AgentSession:
         except TimeoutError:
             return False
         woken.clear()
-        return not self._connection.gone
+        return not self.connection.gone
 
     async def _give_back(self, given: tuple[MessageId, ...]) -> None:
         """The reply that held these was not read: as if they had never been taken."""

@@ -119,7 +119,11 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
     incarnation = str(request.incarnation)
     if not 0 < len(incarnation) <= INCARNATION_MAX_CHARS:
         raise BadRequest(f"An incarnation has 1 to {INCARNATION_MAX_CHARS} characters.")
-    await session.services.door.ask(messages.Hello(by=session.by, agent=session.name, incarnation=incarnation))
+    presence = session.services.hub.presence
+    alive = presence.incarnations(session.name)
+    command = messages.Hello(by=session.by, agent=session.name, incarnation=incarnation, alive=alive)
+    await session.services.door.ask(command)
+    presence.speaks_for(session.name, session.connection, incarnation)
     session.incarnation = incarnation
     return {}
 

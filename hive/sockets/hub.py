@@ -12,6 +12,7 @@ from hive.events.agents import Paused, Resumed
 from hive.events.messages import MessageRequeued, MessageSent
 from hive.names import AgentName
 from hive.projections.table import Recorded
+from hive.sockets.lines import LineConnection
 
 LIVE_LINES_KEPT: Final = 1_000
 """Of each agent's turn stream."""
@@ -28,16 +29,27 @@ class Presence:
         self._clock = clock
         self._connections: dict[AgentName, int] = {}
         self._seen: dict[AgentName, TimeMs] = {}
+        self._incarnations: dict[AgentName, dict[LineConnection, str]] = {}
 
     @contextmanager
-    def connected(self, agent: AgentName) -> Iterator[None]:
-        """While one connection that said hello is open."""
+    def connected(self, agent: AgentName, connection: LineConnection) -> Iterator[None]:
+        """While one connection is open."""
         self._connections[agent] = self._connections.get(agent, 0) + 1
         try:
             yield
         finally:
             self._connections[agent] -= 1
+            self._incarnations.get(agent, {}).pop(connection, None)
             self._seen[agent] = self._clock.now_ms()
+
+    def speaks_for(self, agent: AgentName, connection: LineConnection, incarnation: str) -> None:
+        """The connection said hello."""
+        self._incarnations.setdefault(agent, {})[connection] = incarnation
+
+    def incarnations(self, agent: AgentName) -> frozenset[str]:
+        """Those of the connections whose peer is there."""
+        known = self._incarnations.get(agent, {})
+        return frozenset(incarnation for connection, incarnation in known.items() if not connection.hung_up())
 
     def last_seen(self, agent: AgentName) -> TimeMs | None:
         """When it was last connected: now, if it is; None if not since the daemon started."""

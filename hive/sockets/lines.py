@@ -98,7 +98,7 @@ class LineConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._ended = True
         self._line_came.set()
-        if self._hung_up():
+        if self.hung_up():
             self._set_gone()
         return True  # A peer that only stopped sending still gets its replies.
 
@@ -135,7 +135,10 @@ class LineConnection(asyncio.Protocol):
         self._writable.set()
         self.on_gone()
 
-    def _hung_up(self) -> bool:
+    def hung_up(self) -> bool:
+        """Whether the peer has closed, by the kernel's word: the event that says so may not have been read yet."""
+        if self.gone or self.transport.is_closing():
+            return True
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
         return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))

@@ -27,6 +27,7 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.clock import SystemClock
+from hive.config.builders import PlainBuilder
 from hive.config.repositories import Repositories
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
@@ -94,7 +95,9 @@ class _Daemon:
         self._runtime = choose(runtime or self._settings.now.runtime.kind)
         self._listen = listen or self._settings.now.dashboard.listen
         host_settings.check_listen(self._listen, "--listen")
-        self._provisioner = Provisioner(paths, self._now, Repositories(paths), self._runtime, model_url)
+        repositories = Repositories(paths)
+        builder = PlainBuilder(paths, repositories, self._runtime)
+        self._provisioner = Provisioner(paths, self._now, repositories, builder, self._runtime, model_url)
         self._hub = Hub(self._clock)
         self._committed = blinker.Signal()
         self._ends = asyncio.Event()

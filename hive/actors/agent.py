@@ -27,7 +27,7 @@ from hive.deciders.lifecycle import (
 )
 from hive.errors import HiveError, NotFound, Unavailable
 from hive.events.agents import Act, StartReason
-from hive.events.base import By, actor
+from hive.events.base import ApprovalId, By, actor
 from hive.events.transient import TransientKind
 from hive.names import AgentName
 from hive.projections import agents as roster
@@ -62,6 +62,8 @@ class Do(msgspec.Struct, frozen=True):
     ticket: Ticket
     purge: bool = False
     graceful: bool = True
+    approval_id: ApprovalId | None = None
+    """Of a rebuild: the approved change that is deployed by it."""
 
 
 class ContainerEnded(msgspec.Struct, frozen=True):
@@ -156,9 +158,11 @@ class Agent(pykka.ThreadingActor):
         begin = BeginAct(by=message.by, agent=self._name, act=message.act, purge=message.purge)
         act = self._door.ask(begin).answer
         if act is not None:
-            self._carry_out(act, message.by, purge=message.purge, graceful=message.graceful)
+            self._carry_out(act, message.by, message.approval_id, purge=message.purge, graceful=message.graceful)
 
-    def _carry_out(self, act: Act, by: By, *, purge: bool = False, graceful: bool = True) -> None:
+    def _carry_out(
+        self, act: Act, by: By, approval_id: ApprovalId | None = None, *, purge: bool = False, graceful: bool = True
+    ) -> None:
         """Raises HiveError: the act failed, and that is recorded."""
         self._cancel_restart()
         with self._guard(TRANSIENTS[act], by):
@@ -175,7 +179,7 @@ class Agent(pykka.ThreadingActor):
                         self._stop_if_running(by)
                         self._start_container("restart", by)
                     case "rebuild":
-                        self._rebuild(by)
+                        self._rebuild(by, approval_id)
                     case "destroy":
                         self._destroy(by, purge)
             except (HiveError, OSError) as error:
@@ -214,18 +218,19 @@ class Agent(pykka.ThreadingActor):
         if self._row()[0].running:
             self._stop_container(by, STOP_GRACE_S)
 
-    def _rebuild(self, by: By) -> None:
+    def _rebuild(self, by: By, approval_id: ApprovalId | None) -> None:
         revision = self._provisioner.wanted(self._name)
         try:
-            self._provisioner.repositories.generation(self._name, revision)
+            self._provisioner.build(self._name, revision)
         except HiveError as error:
             self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=False, revision=revision, error=str(error)))
             raise
         row, _ = self._row()
         if row.running or row.wanted_running:
             self._stop_if_running(by)
-            self._start_container("rebuild", by)
-        self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision))
+            self._start_container("rebuild" if approval_id is None else "deploy", by)
+        rebuilt = RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision, approval_id=approval_id)
+        self._door.ask(rebuilt)
 
     def _destroy(self, by: By, purge: bool) -> None:
         self._runtime.stop(self._record, grace_s=STOP_GRACE_S)

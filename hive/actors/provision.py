@@ -9,6 +9,7 @@ from pathlib import Path
 from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
+from hive.config.builders import Builder
 from hive.config.repositories import Repositories
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
@@ -20,8 +21,8 @@ from hive.settings import Settings, secret
 
 DUMMY_KEY = "hive-dummy-"
 """With `--model-url`, an agent's key is this and its name: no login is needed, and the model knows who asks."""
-MANAGER_SLOT = 1
-"""The manager is the first agent of every hive."""
+BUILD_SLOT = 0
+"""No agent has it: whoever runs build commands can reach no agent's files."""
 MIB = 1024 * 1024
 
 
@@ -33,11 +34,13 @@ class Provisioner:
         paths: Paths,
         settings: Callable[[], Settings],
         repositories: Repositories,
+        builder: Builder,
         runtime: Runtime,
         model_url: str | None,
     ):
         self.paths = paths
         self.repositories = repositories
+        self.builder = builder
         self.runtime = runtime
         self._settings = settings
         self._model_url = model_url
@@ -85,6 +88,14 @@ class Provisioner:
                 beside.symlink_to(os.path.relpath(real, beside.parent))
         return revision
 
+    def build(self, name: AgentName, revision: str) -> Path:
+        """The generation of a commit, built if it is not there.
+
+        Raises:
+            BadRequest: the configuration is wrong. BuildFailed: its build said no. Unavailable: a tool is missing.
+        """
+        return self.builder.build(name, revision, uid=self.uid(BUILD_SLOT))
+
     def container(
         self, row: Agent, mounts: list[Mount], binds: tuple[Bind, ...], revision: str
     ) -> tuple[Container, AgentFile]:
@@ -93,7 +104,7 @@ class Provisioner:
         Raises:
             BadRequest: the configuration or hive.toml is wrong, in one line. Unavailable: git or the disk failed.
         """
-        generation = self.repositories.generation(row.name, revision)
+        generation = self.build(row.name, revision)
         file = agent_file.load(generation)
         incarnation = secrets.token_hex(8)
         state = self.paths.agent_state(row.name)

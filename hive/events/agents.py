@@ -88,6 +88,8 @@ class Rebuilt(Event, frozen=True, kw_only=True):
     ok: bool
     revision: str | None = None
     error: str | None = None
+    approval_id: ApprovalId | None = None
+    """The approved change that this carried out; None: it only brought the agent up to date."""
 
 
 class Destroyed(Event, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ class Approval(msgspec.Struct, frozen=True):
 
 class Approvals(Projection):
     NAME = "approvals"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.all: Table[ApprovalId, Approval] = Table("approvals", Approval)
@@ -48,8 +48,8 @@ class Approvals(Projection):
             ProposalPinned: self._on_pinned,
             ApprovalResolved: self._on_resolved,
             ApprovalFailed: self._on_failed,
-            Spawned: lambda event, _: self._carried_out(event.agent, "spawn"),
-            Rebuilt: lambda event, _: self._carried_out(event.agent, "apply_commit"),
+            Spawned: self._on_spawned,
+            Rebuilt: self._on_rebuilt,
         }
 
     def restored(self) -> None:
@@ -99,10 +99,15 @@ class Approvals(Projection):
         if row is not None:
             self._put(msgspec.structs.replace(row, status="failed", note=event.error, carried_out=True))
 
-    def _carried_out(self, agent: AgentName, kind: Kind) -> None:
+    def _on_spawned(self, event: Spawned, _: Recorded) -> None:
         for row in self.under_way():
-            if row.agent == agent and row.kind == kind:
+            if row.agent == event.agent and row.kind == "spawn":
                 self._put(msgspec.structs.replace(row, carried_out=True))
+
+    def _on_rebuilt(self, event: Rebuilt, _: Recorded) -> None:
+        row = None if event.approval_id is None else self.all.get(event.approval_id)
+        if row is not None and event.ok and row.status == "approved":
+            self._put(msgspec.structs.replace(row, carried_out=True))
 
     def _put(self, row: Approval) -> None:
         self.all.put(row.id, row)

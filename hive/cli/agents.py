@@ -17,7 +17,8 @@ LOG_LINES = 200
 @noun.command("status", example="hive status")
 def status(hive: Session) -> None:
     """Show every agent and what waits on you."""
-    state = hive.ask("state")["state"]
+    reply = hive.ask("state")
+    state = reply["state"]
     rows = state["agents"]
     approvals = [row for row in state["approvals"] if row["status"] == "pending"]
     questions = [row for row in state["questions"] if row.get("target") is None]
@@ -25,6 +26,8 @@ def status(hive: Session) -> None:
         tombstones = state.get("tombstones", [])
         screen.print_json({"agents": rows, "approvals": approvals, "questions": questions, "tombstones": tombstones})
         return
+    if reply.get("runtime") == "process":
+        screen.line(Styled("The agents run without walls (--runtime process).", "red"))
     _show_agents(rows)
     for row in state.get("tombstones", ()):
         screen.line(Styled(f"† {row['name']}  destroyed {screen.when(row.get('destroyed_at'))}", "dim"))

@@ -21,7 +21,7 @@ def mount(
 ) -> None:
     """Give an agent a project folder, seen at /work/<folder>."""
     reply = hive.ask("mount", name=name, path=str(path.expanduser().absolute()), read_only=read_only)
-    hive.done(reply, f"{name} has {path} at /work/{reply.get('folder', path.absolute().name)}.")
+    hive.done(reply, " ".join([f"{name} has {path} at {reply['seen_at']}.", reply.get("warning", "")]).rstrip())
 
 
 @noun.command("unmount", example="hive unmount coder project")

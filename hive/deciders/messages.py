@@ -92,7 +92,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
         return _broadcast(command, hive, now)
     if command.to != OPERATOR:
         living(hive, command.to)
-        if (refusal := _not_allowed(hive, command.sender, command.to)) is not None:
+        if (refusal := not_allowed(hive, command.sender, command.to)) is not None:
             return Answered([refusal], Refused(refusal.reason))
         _refuse_full(hive, command.to)
     return [
@@ -188,7 +188,7 @@ def requeue_all(draft: Draft, agent: AgentName, reason: str) -> None:
 def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
     draft = Draft(hive, now)
     for row in hive.agents.living():
-        if row.name == command.sender or _not_allowed(hive, command.sender, row.name) is not None:
+        if row.name == command.sender or not_allowed(hive, command.sender, row.name) is not None:
             continue
         _refuse_full(hive, row.name)
         draft.send(command.sender, row.name, command.body, command.in_reply_to)
@@ -197,7 +197,8 @@ def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
     return draft.events
 
 
-def _not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
+def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
+    """The refusal, when the sender's configuration does not let it reach somebody."""
     row = hive.agents.living_one(sender)
     if row is None or row.recipients is None or to in (MANAGER, OPERATOR) or to in row.recipients:
         return None

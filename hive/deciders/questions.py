@@ -1,8 +1,9 @@
 """The rules of questions: ask, answer, cancel, expire. One resolution each, told to the asker in the same commit."""
 
 from hive.clock import MS_PER_S, TimeMs, rfc3339
-from hive.deciders.draft import Command, Decision, Draft, checked_label, checked_text, living
-from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours
+from hive.deciders.draft import Answered, Command, Decision, Draft, checked_label, checked_text, living
+from hive.deciders.messages import not_allowed
+from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
 from hive.events.base import QuestionId
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -65,6 +66,8 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
         living(hive, command.target)
         if command.target == command.asker:
             raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")
+        if (refusal := not_allowed(hive, command.asker, command.target)) is not None:
+            return Answered([refusal], Refused(refusal.reason))
     if hive.questions.pending_of(command.asker) >= OPEN_MAX:
         raise LimitReached(f"{command.asker} has {OPEN_MAX} open questions; cancel some or wait for answers.")
     deadline = None if command.ttl_seconds is None else now + round(command.ttl_seconds * MS_PER_S)

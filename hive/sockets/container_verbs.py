@@ -195,11 +195,16 @@ async def revive(session: HostSession, request: Named) -> Reply:
 async def mount(session: HostSession, request: Mount) -> Reply:
     path = Path(await asyncio.to_thread(os.path.realpath, request.path))
     _check_mount(path, request.path, session.services.paths.state, session.services.paths.run)
+    walled = session.services.provisioner.runtime.kind != "process"
     command = controls.Mount(
         by=session.by, agent=request.name, host_path=str(path), folder=path.name, read_only=request.read_only
     )
     changed = (await session.services.door.ask(command, request.key)).events
-    return {"folder": path.name, "restarted": await _restart_if_running(session, request.name, bool(changed))}
+    restarted = await _restart_if_running(session, request.name, bool(changed))
+    seen_at = f"/work/{path.name}" if walled else str(path)
+    warning = "The process runtime has no walls: it cannot keep the agent from writing."
+    unheld = warning if request.read_only and not walled else None
+    return {"folder": path.name, "seen_at": seen_at, "restarted": restarted, "warning": unheld}
 
 
 async def unmount(session: HostSession, request: Unmount) -> Reply:

@@ -18,6 +18,7 @@ from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.projections.turns import HOUR_MS, summed
 from hive.sockets import views
+from hive.sockets.config_verbs import check_approvable
 from hive.sockets.container_verbs import base_url
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request
@@ -128,6 +129,7 @@ async def approvals_(session: HostSession, request: Limited) -> Reply:
 
 
 async def approve(session: HostSession, request: Approve) -> Reply:
+    await check_approvable(session.services, ApprovalId(request.id))
     command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
     await session.services.door.ask(command, request.key)
     return {}
@@ -173,7 +175,7 @@ def _event(row: Row) -> dict[str, Any]:
 async def state(session: HostSession, _: Request) -> Reply:
     base, now = base_url(session), session.services.clock.now_ms()
     seq, snapshot = await session.services.door.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
-    return {"seq": seq, "state": snapshot}
+    return {"seq": seq, "state": snapshot, "runtime": session.services.provisioner.runtime.kind}
 
 
 async def stats(session: HostSession, request: Stats) -> Reply:

@@ -11,6 +11,7 @@ from hive.events.base import ApprovalId
 from hive.sockets import views
 from hive.sockets.agent_session import AgentSession, Reply, Verb
 from hive.sockets.agent_verbs import AGENT_VERBS, ById
+from hive.sockets.config_verbs import MANAGER_CONFIG_VERBS
 from hive.sockets.requests import Limit, Request
 
 LOG_LINES_MAX: Final = 1_000
@@ -85,6 +86,7 @@ async def logs(session: AgentSession, request: Logs) -> Reply:
 MANAGER_VERBS: Final[dict[str, Verb]] = {
     **AGENT_VERBS,
     "request_spawn": Verb(RequestSpawn, request_spawn),
+    **MANAGER_CONFIG_VERBS,
     "cancel_request": Verb(ById, cancel_request),
     "start": Verb(Named, start),
     "restart": Verb(Named, restart),

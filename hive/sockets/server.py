@@ -14,6 +14,7 @@ from hive.names import MANAGER, AgentName
 from hive.projections.table import Recorded
 from hive.sockets.agent_session import AgentSession
 from hive.sockets.agent_verbs import AGENT_VERBS
+from hive.sockets.config_verbs import CONFIG_VERBS
 from hive.sockets.container_verbs import CONTAINER_VERBS
 from hive.sockets.decision_verbs import DECISION_VERBS
 from hive.sockets.host_session import HostSession
@@ -30,7 +31,7 @@ BACKLOG = 1_024
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o755
 
-HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS}
+HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS}
 _HOST_WORDS = Vocabulary({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
 _AGENT_WORDS = Vocabulary({cmd: verb.request for cmd, verb in AGENT_VERBS.items()})
 _MANAGER_WORDS = Vocabulary({cmd: verb.request for cmd, verb in MANAGER_VERBS.items()})

@@ -9,9 +9,11 @@ import pykka
 
 from hive.actors import mail
 from hive.actors.agent import Do, Settle, Ticket
+from hive.actors.config_pipeline import Watch
 from hive.actors.doors import LoopDoor
 from hive.actors.provision import Provisioner
 from hive.clock import Clock
+from hive.config.proposals import Proposals
 from hive.errors import Unavailable
 from hive.events.agents import Act
 from hive.events.base import By
@@ -33,6 +35,9 @@ class Services(msgspec.Struct, kw_only=True):
     hub: Hub
     supervisor: "pykka.ActorRef[Any]"
     provisioner: Provisioner
+    proposals: Proposals
+    watch: Callable[[Watch], bool]
+    """Settles a ticket when an approval is over; False when the daemon is on its way down."""
     settings: Callable[[], Settings]
     dashboard_url: Callable[[], str | None]
     """Where the dashboard is, as others see it; None while there is none."""

@@ -74,7 +74,7 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
         (
             "mount x /srv/code --ro",
             {"cmd": "mount", "name": "x", "path": "/srv/code", "read_only": True},
-            {},
+            {"folder": "code", "seen_at": "/work/code"},
             "/work/code",
         ),
         ("unmount x code", {"cmd": "unmount", "name": "x", "path": "code"}, {}, "no longer"),

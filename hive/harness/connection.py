@@ -17,7 +17,8 @@ LINE_LIMIT_BYTES = 16 * 1024 * 1024
 REPLY_TIMEOUT_S = 60.0
 """Beyond what the request itself waits; then the connection counts as dead."""
 RECONNECT_FIRST_S = 0.05
-RECONNECT_CAP_S = 2.0
+RECONNECT_CAP_S = 0.25
+"""What waits for a daemon that comes back must be there well within a second of it; a try costs microseconds."""
 IDLE_CONNECTIONS = 4
 
 

@@ -1,0 +1,51 @@
+"""Hives for the system tests. Whatever a test started is gone after it, when it failed too."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.scripted_model import ScriptedModel
+
+from .hive_process import HiveProcess
+
+MakeHive = Callable[..., HiveProcess]
+
+
+@pytest.fixture
+def make_hive() -> Iterator[MakeHive]:
+    """Makes hives that are not up yet."""
+    made: list[HiveProcess] = []
+
+    def make(**options: object) -> HiveProcess:
+        made.append(HiveProcess(**options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for hive in made:
+        hive.close()
+
+
+@pytest.fixture
+def hive(make_hive: MakeHive) -> HiveProcess:
+    """A hive that is up, its agents plain processes; the manager takes no turns."""
+    one = make_hive().up()
+    one.ask("set_paused", name="manager", paused=True)
+    return one
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    with ScriptedModel() as model:
+        yield model
+
+
+@pytest.fixture
+def walls() -> str:
+    """The name of the runtime with walls; skips, with the reason, where this host has none."""
+    if why := BubblewrapRuntime().lacks():
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    return "bubblewrap"

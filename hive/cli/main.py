@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_REFUSED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        said = " ".join(error.format_message().split())
+        said = " ".join(error.format_message().replace("Value error, ", "").split())  # The words of pydantic.
         screen.complain(f"hive: {said} See `{context.command_path if context else 'hive'} --help`.")
         return EXIT_USAGE
     except OSError as error:

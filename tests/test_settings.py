@@ -1,0 +1,73 @@
+"""`hive.toml`: what is good is read once, what is bad says where and what was meant."""
+
+from pathlib import Path
+
+import pytest
+
+from hive import settings
+from hive.errors import BadRequest
+
+
+def test_a_missing_file_has_the_defaults(tmp_path: Path) -> None:
+    assert settings.load(tmp_path / "hive.toml") == settings.Settings()
+
+
+def test_every_key_of_the_interface_is_read() -> None:
+    read = settings.parse(
+        b"""
+        [runtime]
+        kind = "bubblewrap"
+        [dashboard]
+        listen = "127.0.0.1:7001"
+        domain = "hive.example"
+        [claude]
+        model = "m"
+        base_url = "http://127.0.0.1:1"
+        api_key_file = "anthropic.key"
+        idle_minutes = 5
+        [forge]
+        url = "http://127.0.0.1:3000"
+        org = "agent-configs"
+        token_file = "forge.token"
+        [webhook]
+        url = "http://127.0.0.1:9/hive"
+        """
+    )
+    assert (read.runtime.kind, read.dashboard.domain, read.claude.idle_minutes) == ("bubblewrap", "hive.example", 5)
+    assert (read.forge.token_file, read.webhook.url) == ("forge.token", "http://127.0.0.1:9/hive")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[runtime]\nknd = 'auto'", "unknown key runtime.knd; did you mean runtime.kind?"),
+        ("[dashbord]\nlisten = 'x'", "unknown key dashbord; did you mean dashboard?"),
+        ("[runtime]\nkind = 'docker'", "runtime.kind is one of"),
+        ("[dashboard]\nlisten = '0.0.0.0:7000'", "must be on loopback"),
+        ("[dashboard]\nlisten = 'nowhere'", "is HOST:PORT"),
+        ("[claude]\nidle_minutes = 'ten'", "$.claude.idle_minutes"),
+        ("[claude]\nidle_minutes = 0", "is over 0"),
+        ("runtime = 3", "as a table"),
+        ("[runtime", "is not TOML"),
+    ],
+)
+def test_a_bad_edit_is_refused_in_one_line(text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=r"^hive\.toml") as refused:
+        settings.parse(text.encode())
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_secret_is_one_line_that_nobody_else_may_read(tmp_path: Path) -> None:
+    key = tmp_path / "anthropic.key"
+    key.write_text("sk-1\n")
+    key.chmod(0o644)
+    with pytest.raises(BadRequest, match="chmod 600"):
+        settings.secret(tmp_path, key.name)
+    key.chmod(0o600)
+    assert settings.secret(tmp_path, key.name) == "sk-1"
+    key.write_text("two\nlines\n")
+    with pytest.raises(BadRequest, match="one line"):
+        settings.secret(tmp_path, key.name)
+    with pytest.raises(BadRequest, match="cannot be read"):
+        settings.secret(tmp_path, "missing.key")

@@ -42,6 +42,10 @@ def diff(hive: Session, id: IdArgument) -> None:
     if hive.as_json:
         screen.print_json(reply)
         return
+    if not reply["diff"]:
+        screen.say("It changes no configuration.")
+    if reply.get("stale"):
+        screen.say("Stale: another commit was applied after this was proposed; it will be refused.")
     for text in str(reply["diff"]).splitlines():
         style = next((style for prefix, style in _DIFF_STYLES if text.startswith(prefix)), "")
         screen.whole_line(Styled(text, style))

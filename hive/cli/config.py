@@ -5,7 +5,9 @@ import shlex
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import typer
 
 from hive.cli import screen
 from hive.cli.screen import Styled
@@ -46,9 +48,15 @@ def edit(hive: Session, name: AgentArgument) -> None:
 
 
 @noun.command("rollback", example="hive rollback coder")
-def rollback(hive: Session, name: AgentArgument) -> None:
+def rollback(
+    hive: Session,
+    name: AgentArgument,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="SHA", help="An applied commit; the one before unless told.")
+    ] = None,
+) -> None:
     """Put an agent back on the configuration before this one."""
-    reply = hive.ask("rollback", name=name)
+    reply = hive.ask("rollback", name=name, to=to)
     hive.done(reply, f"{name} is back on {reply.get('revision', 'the configuration before')}.")
 
 
@@ -59,7 +67,7 @@ def _edited(files: dict[str, str]) -> list[dict[str, Any]] | None:
         for path, text in files.items():
             place = _inside(root, path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
+            place.write_bytes(text.encode())  # write_text and read_text would change line ends.
         _open_editor([_inside(root, path) for path in sorted(files)], root)
         after = {str(place.relative_to(root)): _text_of(place) for place in root.rglob("*") if _is_kept(place)}
     if after == files:
@@ -82,7 +90,7 @@ def _inside(root: Path, path: str) -> Path:
 
 def _text_of(place: Path) -> str:
     try:
-        return place.read_text()
+        return place.read_bytes().decode()
     except UnicodeDecodeError:
         raise BadRequest(f"{place.name} is not text; configurations hold only text files.") from None
 

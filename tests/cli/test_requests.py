@@ -49,6 +49,7 @@ STATE = {
     "state": {"agents": [AGENT], "approvals": [DECIDED, APPROVAL], "questions": [QUESTION, PEER_QUESTION]},
 }
 MESSAGE = {"id": 5, "at": "2026-01-31T09:30:00.125Z", "from": "coder", "to": "operator", "body": "done\nreally"}
+DOS = {"path": "notes.txt", "text": "line ends\r\nstay\r\n"}
 CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text": "Be brief.\n"}]}}
 
 
@@ -105,7 +106,9 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
         ("approve 3 --sha abc", {"cmd": "approve", "id": 3, "sha": "abc"}, {}, "approved"),
         ("deny 3 --note no", {"cmd": "deny", "id": 3, "note": "no"}, {}, "denied"),
         ("config x", {"cmd": "config", "name": "x"}, CONFIG, "Be brief."),
+        ("diff 3", {"cmd": "diff", "id": 3}, {"diff": ""}, "no configuration"),
         ("rollback x", {"cmd": "rollback", "name": "x"}, {"revision": "abc"}, "abc"),
+        ("rollback x --to ab", {"cmd": "rollback", "name": "x", "to": "ab"}, {"revision": "abc"}, "abc"),
         ("forge status", {"cmd": "forge_status"}, {"forge": {"url": "http://127.0.0.1:3000"}}, "127.0.0.1:3000"),
         ("operator add mara", {"cmd": "operators", "action": "add", "name": "mara"}, {"token": "t0ken"}, "t0ken"),
         ("operator revoke mara", {"cmd": "operators", "action": "revoke", "name": "mara"}, {}, "mara"),
@@ -176,7 +179,7 @@ def test_a_body_may_come_from_standard_input(hive: Run, paths: Paths) -> None:
 
 
 def test_edit_sends_what_the_editor_left(hive: Run, paths: Paths) -> None:
-    files = [{"path": "agent.toml", "text": "model = 'a'\n"}, {"path": "gone.md", "text": "x"}]
+    files = [{"path": "agent.toml", "text": "model = 'a'\n"}, {"path": "gone.md", "text": "x"}, DOS]
     answers: dict[str, Answer] = {"config": {"config": {"revision": "f" * 40, "files": files}}, "edit": {}}
     with serving(paths.host_socket, answers) as peer:
         done = hive("edit", "x", EDITOR="sh -c 'echo new > $0; rm $1; echo made > made.md'", VISUAL="")
@@ -184,6 +187,7 @@ def test_edit_sends_what_the_editor_left(hive: Run, paths: Paths) -> None:
     edited = [
         {"path": "agent.toml", "text": "new\n"},
         {"path": "made.md", "text": "made\n"},
+        DOS,
         {"path": "gone.md", "text": None},
     ]
     assert peer.heard[1] == {"cmd": "edit", "name": "x", "base": "f" * 40, "files": edited}

@@ -1,6 +1,7 @@
 """The daemon: what it is made of, in the order in which it starts. Wiring and nothing else."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import resource
@@ -19,6 +20,8 @@ from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail
 from hive.actors.checkpointer import Checkpointer
+from hive.actors.config_pipeline import LISTENS as CONFIG_EVENTS
+from hive.actors.config_pipeline import ConfigPipeline, Watch
 from hive.actors.crash_watch import CrashWatch
 from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Journal
@@ -28,6 +31,8 @@ from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.clock import SystemClock
 from hive.config.builders import PlainBuilder
+from hive.config.meta_flake import MetaFlake
+from hive.config.proposals import Proposals
 from hive.config.repositories import Repositories
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
@@ -96,14 +101,17 @@ class _Daemon:
         self._listen = listen or self._settings.now.dashboard.listen
         host_settings.check_listen(self._listen, "--listen")
         repositories = Repositories(paths)
-        builder = PlainBuilder(paths, repositories, self._runtime)
+        builder = PlainBuilder(paths, repositories, self._runtime, MetaFlake(paths))
         self._provisioner = Provisioner(paths, self._now, repositories, builder, self._runtime, model_url)
+        self._proposals = Proposals(paths, repositories)
         self._hub = Hub(self._clock)
         self._committed = blinker.Signal()
         self._ends = asyncio.Event()
         self._failure: str | None = None
         self._checkpointer: pykka.ActorRef[Any] | None = None
+        self._pipeline: pykka.ActorRef[Any] | None = None
         self._supervisor: pykka.ActorRef[Any]
+        self._supervised: concurrent.futures.Future[pykka.ActorRef[Any]] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop
         self._sockets: Sockets
 
@@ -130,6 +138,7 @@ class _Daemon:
         self._supervisor = Supervisor.start(
             journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )
+        self._supervised.set_result(self._supervisor)
         services = Services(
             paths=self._paths,
             clock=self._clock,
@@ -137,6 +146,8 @@ class _Daemon:
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
+            proposals=self._proposals,
+            watch=self._watch,
             settings=self._now,
             dashboard_url=lambda: None,
             shut_down=lambda keep: self._shut_down(door, keep),
@@ -164,6 +175,17 @@ class _Daemon:
                 self._settings.reload,
             )
 
+        def pipeline() -> "pykka.ActorRef[Any]":
+            self._pipeline = ConfigPipeline.start(
+                door,
+                clock,
+                self._provisioner,
+                self._proposals,
+                lambda message: mail.tell(self._supervised.result(), message),
+                lambda _: None,
+            )
+            return self._pipeline
+
         def checkpointer() -> "pykka.ActorRef[Any]":
             self._checkpointer = Checkpointer.start(self._paths.state)
             return self._checkpointer
@@ -176,6 +198,7 @@ class _Daemon:
                 listens=(QuestionAdded, QuestionResolved),
             ),
             Child("reminders", lambda: Reminders.start(door, clock), listens=(ReminderSet, ReminderDropped)),
+            Child("config pipeline", pipeline, listens=CONFIG_EVENTS),
             Child("crash watch", crash_watch),
         ]
 
@@ -187,6 +210,9 @@ class _Daemon:
     def _after_commit(self, batch: list[Recorded]) -> None:
         self._hub.on_committed(batch)
         self._sockets.on_committed(batch)
+
+    def _watch(self, message: Watch) -> bool:
+        return self._pipeline is not None and mail.tell(self._pipeline, message)
 
     def _wal_is_long(self) -> None:
         if self._checkpointer is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hive.config import tree
+from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import UNFINISHED, Repositories
 from hive.config.shown import shown
 from hive.errors import HiveError, LimitReached
@@ -54,11 +55,15 @@ class Builder(Protocol):
         ...
 
     def deployed(self, name: AgentName, sha: str) -> None:
-        """The commit is what `main` of `applied` names now; the same again changes nothing.
+        """The meta flake pins the commit, which is applied main now; the same again changes nothing.
 
         Raises:
-            HiveError: it could not be noted.
+            HiveError: it could not.
         """
+        ...
+
+    def dropped(self, name: AgentName) -> None:
+        """The meta flake forgets the agent. Raises as `deployed`."""
         ...
 
 
@@ -67,8 +72,9 @@ class PlainBuilder:
 
     kind = "plain"
 
-    def __init__(self, paths: Paths, repositories: Repositories, runtime: Runtime):
+    def __init__(self, paths: Paths, repositories: Repositories, runtime: Runtime, meta: MetaFlake):
         self._paths = paths
+        self._meta = meta
         self._repositories = repositories
         self._runtime = runtime
 
@@ -89,7 +95,10 @@ class PlainBuilder:
                 return target if target.is_dir() else self._repositories.finish(name, sha, folder)
 
     def deployed(self, name: AgentName, sha: str) -> None:
-        """Nothing but git knows."""
+        self._meta.pin({name: sha})
+
+    def dropped(self, name: AgentName) -> None:
+        self._meta.pin({name: None})
 
     def _run(self, name: AgentName, sha: str, command: str, folder: Path, uid: int | None) -> None:
         """Run the command in a copy of the files and add what it made; what was committed stays as it was."""

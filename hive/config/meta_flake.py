@@ -106,7 +106,9 @@ class MetaFlake:
             for name in (name for name, sha in changes.items() if sha is None):
                 pins.pop(name, None)
             git = self._repository()
-            self._write(FLAKE, self.rendered(pins).encode())
+            flake = self.rendered(pins).encode()
+            if not (self._paths.meta / FLAKE).is_file() or flake != (self._paths.meta / FLAKE).read_bytes():
+                self._write(FLAKE, flake)
             if lock is not None:
                 self._write(LOCK, lock)
             git.run("add", "--all")
@@ -139,6 +141,13 @@ def lock_without(lock: bytes, name: AgentName) -> bytes:
     whole = json.loads(lock)
     whole["nodes"][whole["root"]].get("inputs", {}).pop(f"agent-{name}", None)
     return json.dumps(whole, indent=2).encode()
+
+
+def locked_revision(lock: bytes, name: AgentName) -> str | None:
+    """What a flake.lock pins an agent to."""
+    node = json.loads(lock).get("nodes", {}).get(f"agent-{name}", {})
+    revision = node.get("locked", {}).get("rev")
+    return revision if isinstance(revision, str) else None
 
 
 def locked_schemes(lock: bytes) -> list[tuple[str, str]]:

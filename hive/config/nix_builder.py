@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hive.config.builders import BuildFailed, PlainBuilder
 from hive.config.git import SHA
-from hive.config.meta_flake import FLAKE, LOCK, MetaFlake, lock_without, locked_schemes, scheme_of
+from hive.config.meta_flake import FLAKE, LOCK, MetaFlake, lock_without, locked_revision, locked_schemes, scheme_of
 from hive.config.nix import Nix, NixHost
 from hive.config.repositories import UNFINISHED, Repositories
 from hive.config.shown import shown
@@ -59,10 +59,16 @@ class NixBuilder:
     def deployed(self, name: AgentName, sha: str) -> None:
         """The meta flake pins it from here on, with a lock that says so."""
         with self._meta.held():
-            if self._meta.pins().get(name) == sha and self._meta.lock() is not None:
+            lock = self._meta.lock()
+            if self._meta.pins().get(name) == sha and lock is not None and locked_revision(lock, name) == sha:
                 return
             with self._candidate(name, sha) as folder:
                 self._meta.pin({name: sha}, lock=(folder / LOCK).read_bytes())
+
+    def dropped(self, name: AgentName) -> None:
+        """Its pin goes; the pins of the others stay in the lock as they are."""
+        lock = self._meta.lock()
+        self._meta.pin({name: None}, lock=None if lock is None else lock_without(lock, name))
 
     def _add_environment(self, name: AgentName, sha: str, folder: Path) -> None:
         link = folder / ENVIRONMENT

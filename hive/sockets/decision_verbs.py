@@ -129,7 +129,7 @@ async def approvals_(session: HostSession, request: Limited) -> Reply:
 
 
 async def approve(session: HostSession, request: Approve) -> Reply:
-    await check_approvable(session.services, ApprovalId(request.id))
+    await check_approvable(session.services, ApprovalId(request.id), request.sha)
     command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
     await session.services.door.ask(command, request.key)
     return {}

@@ -7,6 +7,7 @@ import pytest
 
 from hive.config import builders
 from hive.config.builders import BuildFailed, PlainBuilder, add_built
+from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import Repositories
 from hive.errors import BadRequest, LimitReached
 from hive.paths import Paths
@@ -30,7 +31,7 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
 
 @pytest.fixture
 def builder(paths: Paths, repositories: Repositories, runtime: Runtime) -> PlainBuilder:
-    return PlainBuilder(paths, repositories, runtime)
+    return PlainBuilder(paths, repositories, runtime, MetaFlake(paths))
 
 
 def commit(repositories: Repositories, command: str, **files: str) -> str:

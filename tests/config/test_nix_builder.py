@@ -73,7 +73,7 @@ class Host:
             },
             visible=(self.foo,) if visible else (),
         )
-        plain = PlainBuilder(self.paths, self.repositories, ProcessRuntime())
+        plain = PlainBuilder(self.paths, self.repositories, ProcessRuntime(), self.meta)
         return NixBuilder(self.paths, self.repositories, plain, self.meta, host)
 
     def commit(self, flake: str, agent: bytes | None = None) -> str:

@@ -1,0 +1,295 @@
+"""Carries out approved configuration changes: tags, build, turn boundary, deploy; and finishes what a crash left."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+import pykka
+import structlog
+
+from hive.actors.agent import Do, Ticket
+from hive.actors.doors import ThreadDoor
+from hive.actors.provision import Provisioner
+from hive.actors.transient_guard import TransientGuard
+from hive.clock import Clock
+from hive.config.migration import migrate, needs_migration
+from hive.config.proposals import Kind, Proposals
+from hive.deciders.approvals import FailRequest
+from hive.deciders.lifecycle import RecordRebuilt
+from hive.deciders.record import Warn
+from hive.errors import HiveError, NotFound, Refused, Unavailable
+from hive.events.agents import Destroyed, Spawned
+from hive.events.approvals import ApprovalFailed, ApprovalResolved, ProposalPinned
+from hive.events.base import ApprovalId, actor
+from hive.names import AgentName
+from hive.projections.approvals import Approval
+
+log = structlog.get_logger()
+
+TURN_WAIT_S = 120.0
+"""A deploy waits so long for the agent's turn to end; then the turn is interrupted and its messages are put back."""
+LOOK_EVERY_S = 0.1
+RESTART_TIMEOUT_S = 300.0
+"""For the agent's actor to restart it on the new configuration, acts queued before included."""
+BY = actor("config_pipeline")
+LOST = "The daemon was restarted while the commit was being fetched; request it again."
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Message: settle the ticket when this approval has been carried out or has failed."""
+
+    id: ApprovalId
+    ticket: Ticket
+
+
+class _Finished(msgspec.Struct, frozen=True):
+    """To itself, from a deploy's thread: the approval is over."""
+
+    row: Approval
+    error: HiveError | None
+
+
+LISTENS = (ApprovalResolved, ApprovalFailed, ProposalPinned, Spawned, Destroyed)
+Message = ApprovalResolved | ApprovalFailed | ProposalPinned | Spawned | Destroyed | Watch | _Finished
+
+
+class ConfigPipeline(pykka.ThreadingActor):
+    """One deploy at a time per agent, each in a thread of its own, so that a long build holds up nobody else.
+
+    A crash loses nothing: the next one finds what was approved and not carried out, and its tags say how far it came.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(
+        self,
+        door: ThreadDoor,
+        clock: Clock,
+        provisioner: Provisioner,
+        proposals: Proposals,
+        to_supervisor: Callable[[Do], bool],
+        applied_changed: Callable[[AgentName], None],
+    ):
+        super().__init__()
+        self._door = door
+        self._clock = clock
+        self._provisioner = provisioner
+        self._repositories = provisioner.repositories
+        self._proposals = proposals
+        self._to_supervisor = to_supervisor
+        self._applied_changed = applied_changed
+        self._waiting: dict[AgentName, deque[Approval]] = {}
+        """An agent is a key as long as its thread runs."""
+        self._tickets: dict[ApprovalId, list[Ticket]] = {}
+
+    def on_start(self) -> None:
+        agents, under_way, unpinned, over = self._door.read(
+            lambda hive: (
+                [row.name for row in hive.agents.living() if row.spawned],
+                [row for row in hive.approvals.under_way() if row.kind == "apply_commit"],
+                [row for row in hive.approvals.pending() if row.kind == "apply_commit" and row.fetched_sha is None],
+                hive.approvals.over(),
+            )
+        )
+        for row in unpinned:
+            self._door.ask(FailRequest(by=BY, id=row.id, error=LOST))
+        for row in over:
+            self._mark_over(row)
+        for name in agents:
+            self._repositories.sweep(name)
+            self._migrate(name)
+        for row in under_way:
+            self._begin(row)
+        self._in_thread("all", lambda: self._pin_all(agents))
+
+    def on_receive(self, message: Message) -> None:
+        match message:
+            case ApprovalResolved(kind="apply_commit", status="approved", id=id):
+                self._with_row(id, self._begin)
+            case ApprovalResolved(kind="apply_commit", id=id):
+                self._settle(id, Refused(f"Approval {id} is {message.status}."))
+                self._with_row(id, self._mark_over)
+            case ApprovalResolved():
+                pass  # A spawn is the agent's own actor's.
+            case ApprovalFailed(id=id, error=error):
+                self._settle(id, Refused(error))
+                self._with_row(id, self._mark_over)
+            case ProposalPinned(agent=name):
+                self._applied_changed(name)
+            case Spawned(agent=name):
+                self._in_thread(name, lambda: self._pin(name))
+            case Destroyed(agent=name):
+                self._in_thread(name, lambda: self._unpin(name))
+            case Watch(id=id, ticket=ticket):
+                self._watch(id, ticket)
+            case _Finished(row=row, error=error):
+                self._settle(row.id, error)
+                self._applied_changed(row.agent)
+                self._next(row.agent)
+
+    # One deploy after the other
+
+    def _begin(self, row: Approval) -> None:
+        queue = self._waiting.get(row.agent)
+        if queue is not None:
+            queue.append(row)
+            return
+        self._waiting[row.agent] = deque([row])
+        self._next(row.agent)
+
+    def _next(self, name: AgentName) -> None:
+        queue = self._waiting[name]
+        if queue:
+            row = queue.popleft()
+            self._in_thread(name, lambda: self._carry_out(row))
+        else:
+            del self._waiting[name]
+
+    def _in_thread(self, name: str, work: Callable[[], object]) -> None:
+        threading.Thread(target=work, name=f"config-{name}", daemon=True).start()
+
+    def _carry_out(self, row: Approval) -> None:
+        """On a thread of its own; every way out of it ends the approval."""
+        error: HiveError | None = None
+        try:
+            with TransientGuard.hold(self._door, self._clock, row.agent, "rebuilding", self.actor_ref, BY):
+                self._deploy(row)
+        except (HiveError, OSError) as failure:
+            error = failure if isinstance(failure, HiveError) else Unavailable(str(failure))
+        except Exception as bug:
+            log.exception("config.deploy_crashed", agent=row.agent, approval=row.id)
+            error = Unavailable(f"hive made a mistake ({type(bug).__name__}); see its log.")
+        if error is not None:
+            self._fail(row, error)
+        try:
+            self.actor_ref.tell(_Finished(row, error))
+        except pykka.ActorDeadError:
+            log.warning("config.pipeline_gone", agent=row.agent, approval=row.id)
+
+    def _deploy(self, row: Approval) -> None:
+        name, id, sha = row.agent, row.id, row.fetched_sha
+        assert sha is not None, "the rule approves only what is pinned"
+        failed = self._proposals.note_of(name, id, "failed")
+        if failed is not None:
+            raise Unavailable(failed)  # A daemon that died recorded it in git and not yet in the log.
+        if self._proposals.marked(name, id, "deployed") != sha:
+            self._proposals.check_pinned(name, id, sha)
+            self._proposals.check_fresh(name, sha)
+            self._proposals.mark(name, id, "approved", sha)
+            self._proposals.mark(name, id, "building", sha)
+            self._applied_changed(name)
+            self._provisioner.build(name, sha)
+            self._await_turn_boundary(name)
+            self._proposals.check_pinned(name, id, sha)
+            self._proposals.deploy(name, id, sha)
+        self._restart(name, id, sha)
+        self._pin(name)
+
+    def _await_turn_boundary(self, name: AgentName) -> None:
+        deadline = time.monotonic() + TURN_WAIT_S
+        while time.monotonic() < deadline and self.actor_ref.is_alive():
+            if not self._door.read(lambda hive: name in hive.turns.current.rows):
+                return
+            time.sleep(LOOK_EVERY_S)
+
+    def _restart(self, name: AgentName, id: ApprovalId, sha: str) -> None:
+        """Have the agent's actor restart it; an agent that runs on it already only has that noted."""
+        row, over = self._door.read(lambda hive: (hive.agents.living_one(name), id in _over(hive.approvals.over())))
+        if row is None:
+            raise NotFound(f"{name} was destroyed.")
+        if row.revision != sha or not row.running or row.act is not None:
+            ticket = Ticket()
+            if not self._to_supervisor(Do(name, "rebuild", BY, ticket, approval_id=id)):
+                raise Unavailable("The daemon is on its way down; the next one goes on with it.")
+            try:
+                ticket.result(RESTART_TIMEOUT_S)
+            except TimeoutError as error:
+                raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
+            over = self._door.read(lambda hive: id in _over(hive.approvals.over()))
+        if not over:
+            self._door.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
+
+    def _fail(self, row: Approval, error: HiveError) -> None:
+        if row.fetched_sha is not None:
+            self._mark(row, "failed", str(error))
+        try:
+            self._door.ask(FailRequest(by=BY, id=row.id, error=str(error)))
+        except HiveError as refusal:
+            log.warning("config.failure_not_recorded", approval=row.id, error=str(refusal))
+
+    # What is told to git and to those who wait
+
+    def _mark_over(self, row: Approval) -> None:
+        """A decision is in the log first; its tag follows, also after a crash in between."""
+        if row.kind != "apply_commit" or row.fetched_sha is None:
+            return
+        if row.status == "denied":
+            self._mark(row, "denied", row.note or "denied without a note")
+        elif row.status == "failed":
+            self._mark(row, "failed", row.note or "failed")
+
+    def _mark(self, row: Approval, kind: Kind, note: str) -> None:
+        assert row.fetched_sha is not None
+        try:
+            if self._proposals.marked(row.agent, row.id, kind) is None:
+                self._proposals.mark(row.agent, row.id, kind, row.fetched_sha, note)
+                self._applied_changed(row.agent)
+        except (HiveError, OSError) as error:
+            log.warning("config.not_tagged", agent=row.agent, kind=kind, approval=row.id, error=str(error))
+
+    def _pin(self, name: AgentName) -> None:
+        """The meta flake follows main. Best effort: the next deploy or start does it again."""
+        try:
+            self._provisioner.builder.deployed(name, self._repositories.main(name))
+        except (HiveError, OSError) as error:
+            text = f"The meta flake does not pin {name}'s configuration: {error}"
+            log.warning("config.not_pinned", agent=name, error=str(error))
+            self._door.tell(Warn(by=BY, source="config_pipeline", text=text))
+
+    def _pin_all(self, names: list[AgentName]) -> None:
+        for name in names:
+            self._pin(name)
+
+    def _unpin(self, name: AgentName) -> None:
+        try:
+            if self._door.read(lambda hive: hive.agents.living_one(name)) is None:
+                self._provisioner.builder.dropped(name)
+        except (HiveError, OSError) as error:
+            log.warning("config.not_unpinned", agent=name, error=str(error))
+
+    def _migrate(self, name: AgentName) -> None:
+        try:
+            if not needs_migration(self._repositories, name):
+                return
+            with TransientGuard.hold(self._door, self._clock, name, "migrating", self.actor_ref, BY):
+                sha = migrate(self._repositories, name)
+        except (HiveError, OSError) as error:
+            log.warning("config.not_migrated", agent=name, error=str(error))
+            return
+        log.info("config.migrated", agent=name, sha=sha)
+        self._applied_changed(name)
+
+    def _watch(self, id: ApprovalId, ticket: Ticket) -> None:
+        row = self._door.read(lambda hive: hive.approvals.all.get(id))
+        self._tickets.setdefault(id, []).append(ticket)
+        if row is not None and row.carried_out:
+            self._settle(id, Refused(row.note or "It failed.") if row.status == "failed" else None)
+
+    def _settle(self, id: ApprovalId, error: HiveError | None) -> None:
+        for ticket in self._tickets.pop(id, []):
+            if error is None:
+                ticket.set_result(None)
+            else:
+                ticket.set_exception(error)
+
+    def _with_row(self, id: ApprovalId, work: Callable[[Approval], None]) -> None:
+        """The row is gone when the approval is over and hundreds have been since."""
+        row = self._door.read(lambda hive: hive.approvals.all.get(id))
+        if row is not None:
+            work(row)
+
+
+def _over(rows: list[Approval]) -> set[ApprovalId]:
+    return {row.id for row in rows}

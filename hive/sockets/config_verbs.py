@@ -1,0 +1,188 @@
+"""What the manager and the operator say about configurations: propose, look at the diff, edit, roll back."""
+
+import asyncio
+from typing import Any, Final
+
+import msgspec
+
+from hive.actors.agent import Ticket
+from hive.actors.config_pipeline import Watch
+from hive.config.proposals import Diff
+from hive.deciders.approvals import Approve, FailRequest, Pin, RequestCommit
+from hive.deciders.draft import living
+from hive.errors import HiveError, NotFound, Refused, Unavailable
+from hive.events.base import ApprovalId, By, actor
+from hive.names import OPERATOR, AgentName
+from hive.projections.approvals import Approval
+from hive.sockets.agent_session import AgentSession, Verb
+from hive.sockets.host_session import HostSession, HostVerb, Reply
+from hive.sockets.requests import Id, Request
+from hive.sockets.services import ACT_TIMEOUT_S, Services
+
+BY: Final = actor("config_pipeline")
+
+
+class RequestApplyCommit(Request, frozen=True, kw_only=True):
+    agent: str
+    commit_ref: str
+    description: str | None = None
+
+
+class ById(Request, frozen=True, kw_only=True):
+    id: Id
+
+
+class Named(Request, frozen=True, kw_only=True):
+    name: str
+
+
+class File(msgspec.Struct, frozen=True):
+    path: str
+    text: str | None = None
+    """None removes it."""
+
+
+class Edit(Named, frozen=True, kw_only=True):
+    files: tuple[File, ...]
+    """Those not named stay as they are."""
+    base: str | None = None
+    """The applied commit that was edited; refused when another one is applied by now."""
+    description: str | None = None
+
+
+class Rollback(Named, frozen=True, kw_only=True):
+    to: str | None = None
+    """An applied commit, shortened or not; the one before unless given."""
+
+
+async def request_apply_commit(session: AgentSession, request: RequestApplyCommit) -> Reply:
+    """Queue, fetch, pin. The manager hears at once of a commit that cannot be fetched, and nothing is pending."""
+    command = RequestCommit(
+        by=session.by,
+        agent=request.agent,
+        commit_ref=request.commit_ref,
+        requester=session.name,
+        description=request.description,
+    )
+    decided = await session.services.door.ask(command, request.key)
+    id = decided.first().id
+    # Shielded: the row is in the log, so it must be pinned or failed even if the manager goes away now.
+    sha = await asyncio.shield(_fetched(session.services, id, request.agent, request.commit_ref))
+    return {"id": id, "fetched_sha": sha}
+
+
+async def _fetched(services: Services, id: ApprovalId, agent: AgentName, commit_ref: str) -> str:
+    row = await services.door.read(lambda hive: hive.approvals.all.get(id))
+    if row is not None and row.fetched_sha is not None:
+        return row.fetched_sha  # The same request again, by its key.
+    try:
+        sha = await asyncio.to_thread(services.proposals.pin, agent, id, commit_ref)
+    except (HiveError, OSError) as error:
+        await services.door.ask(FailRequest(by=BY, id=id, error=str(error)))
+        raise Refused(f"Nothing was requested: {error}") from error
+    await services.door.ask(Pin(by=BY, id=id, fetched_sha=sha))
+    return sha
+
+
+async def check_approvable(services: Services, id: ApprovalId, sha: str | None) -> None:
+    """That what the operator is about to approve is what was pinned and undoes nothing.
+
+    Raises:
+        Refused: the tag moved, or the proposal is stale. The row stays pending.
+    """
+    row = await services.door.read(lambda hive: hive.approvals.all.get(id))
+    if row is None or row.kind != "apply_commit" or row.status != "pending" or row.fetched_sha is None:
+        return  # The rule says what is wrong with it, if anything is.
+    if sha is not None and sha != row.fetched_sha:
+        return  # The rule says what is wrong with it, if anything is.
+    await asyncio.to_thread(_check, services, row, row.fetched_sha)
+
+
+def _check(services: Services, row: Approval, sha: str) -> None:
+    services.proposals.check_pinned(row.agent, row.id, sha)
+    services.proposals.check_fresh(row.agent, sha)
+
+
+async def diff(session: HostSession, request: ById) -> Reply:
+    id = ApprovalId(request.id)
+    row = await session.services.door.read(lambda hive: hive.approvals.all.get(id))
+    if row is None:
+        raise NotFound(f"There is no approval {id}.")
+    if row.fetched_sha is None:
+        return {"diff": "", "id": id, "agent": row.agent}
+    found = await asyncio.to_thread(session.services.proposals.diff, row.agent, row.fetched_sha)
+    return {"id": id, "agent": row.agent, **_diff(found)}
+
+
+def _diff(found: Diff) -> dict[str, Any]:
+    text = found.text
+    if found.cut:
+        text += "\n(The diff is longer; the rest is not shown.)\n"
+    return {"diff": text, "base": found.base, "sha": found.sha, "cut": found.cut, "stale": found.stale}
+
+
+async def edit(session: HostSession, request: Edit) -> Reply:
+    name, services = request.name, session.services
+    await services.door.read(lambda hive: living(hive, name))
+
+    def commit() -> str:
+        repositories = services.provisioner.repositories
+        main = repositories.main(name)
+        if request.base is not None and request.base != main:
+            raise Refused(f"{main[:12]} was applied to {name} meanwhile; edit again.")
+        before = repositories.files(name, main)
+        changes = {
+            file.path: None if file.text is None else file.text.encode()
+            for file in request.files
+            if file.text is None or file.text != before.get(file.path, b"\0").decode(errors="replace")
+        }
+        return repositories.commit_files(name, changes, message=f"Edit by {session.by.name}", author=session.by.name)
+
+    sha = await asyncio.to_thread(commit)
+    return await _deployed(services, session.by, name, sha, request.description or f"edited by {session.by.name}")
+
+
+async def rollback(session: HostSession, request: Rollback) -> Reply:
+    name, services = request.name, session.services
+    await services.door.read(lambda hive: living(hive, name))
+    sha = await asyncio.to_thread(services.proposals.rollback_commit, name, request.to)
+    return await _deployed(services, session.by, name, sha, f"rolled back by {session.by.name}")
+
+
+async def _deployed(services: Services, by: By, name: AgentName, sha: str, description: str) -> Reply:
+    """Request, pin and approve the operator's own commit, then wait until it runs.
+
+    Raises:
+        HiveError: it failed; what ran before goes on.
+    """
+    command = RequestCommit(by=by, agent=name, commit_ref=sha, requester=OPERATOR, description=description)
+    id = (await services.door.ask(command)).first().id
+    ticket = Ticket()
+
+    async def pin_and_approve() -> None:
+        try:
+            await asyncio.to_thread(services.proposals.pin_own, name, id, sha)
+            await services.door.ask(Pin(by=BY, id=id, fetched_sha=sha))
+            services.watch(Watch(id, ticket))
+            await services.door.ask(Approve(by=by, id=id, sha=sha))
+        except (HiveError, OSError) as error:
+            await services.door.ask(FailRequest(by=BY, id=id, error=str(error)))
+            raise error if isinstance(error, HiveError) else Unavailable(str(error)) from error
+
+    await asyncio.shield(pin_and_approve())
+    try:
+        async with asyncio.timeout(ACT_TIMEOUT_S):
+            await asyncio.shield(asyncio.wrap_future(ticket))
+    except TimeoutError:
+        raise Unavailable(f"The deploy takes over {ACT_TIMEOUT_S:.0f} s; it goes on, look at approval {id}.") from None
+    return {"id": id, "revision": sha}
+
+
+CONFIG_VERBS: Final[dict[str, HostVerb]] = {
+    "diff": HostVerb(ById, diff),
+    "edit": HostVerb(Edit, edit),
+    "rollback": HostVerb(Rollback, rollback),
+}
+MANAGER_CONFIG_VERBS: Final[dict[str, Verb]] = {
+    "request_apply_commit": Verb(RequestApplyCommit, request_apply_commit),
+}

@@ -32,11 +32,11 @@ def parse_rfc3339(text: str) -> TimeMs:
     """
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadRequest(f"{text!r} is not a time; write it like 2026-01-31T09:30:00Z.") from None
-    if at.tzinfo is None:
-        raise BadRequest(f"{text!r} names no time zone; end it with Z.")
-    return round(at.astimezone(UTC).timestamp() * MS_PER_S)
+        if at.tzinfo is None:
+            raise BadRequest(f"{text!r} names no time zone; end it with Z.")
+        return round(at.astimezone(UTC).timestamp() * MS_PER_S)
+    except (ValueError, OverflowError):
+        raise BadRequest(f"{text[:64]!r} is not a time; write it like 2026-01-31T09:30:00Z.") from None
 
 
 class Clock(Protocol):

@@ -15,7 +15,9 @@ from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
 TEXT_MAX_BYTES = 256 * 1024
-"""Of one message body, question or answer."""
+"""Of one message body."""
+QUESTION_MAX_BYTES = 16 * 1024
+"""Of one question, answer, reminder or description: a thousand of them are kept in memory."""
 LABEL_MAX_CHARS = 500
 """Of one option, status, note or description line."""
 
@@ -63,12 +65,12 @@ class Draft:
         return self.send(SYSTEM, to, body(notice))
 
 
-def checked_text(text: str, what: str) -> str:
+def checked_text(text: str, what: str, max_bytes: int = QUESTION_MAX_BYTES) -> str:
     """Raises BadRequest for an empty or oversized text."""
     if not text.strip():
         raise BadRequest(f"The {what} is empty.")
-    if len(text) * 4 > TEXT_MAX_BYTES and len(text.encode(errors="surrogatepass")) > TEXT_MAX_BYTES:
-        raise BadRequest(f"The {what} is over {TEXT_MAX_BYTES} bytes; put it into a file and send its path.")
+    if len(text) * 4 > max_bytes and len(text.encode(errors="surrogatepass")) > max_bytes:
+        raise BadRequest(f"The {what} is over {max_bytes} bytes; put it into a file and send its path.")
     return text
 
 

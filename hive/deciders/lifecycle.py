@@ -41,12 +41,15 @@ class BeginAct(Command, frozen=True, kw_only=True):
 
 
 class RecordStarted(Command, frozen=True, kw_only=True):
+    """`approval_id`: of a deploy, the approved change."""
+
     agent: AgentName
     incarnation: str
     reason: StartReason
     revision: str | None = None
     harness_version: str | None = None
     recipients: tuple[str, ...] | None = None
+    approval_id: ApprovalId | None = None
 
 
 class RecordStopped(Command, frozen=True, kw_only=True):
@@ -128,6 +131,8 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
         draft.add(Spawned(agent=row.name))
     else:
         draft.tell(row.name, notices.Kicked(reason=command.reason))
+    if command.reason in ("rebuild", "deploy"):  # In the same commit: a start that is not also a rebuild would be lost.
+        _rebuilt(draft, row.name, ok=True, revision=command.revision, approval_id=command.approval_id)
     return draft.events
 
 
@@ -169,19 +174,16 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
 
 
 def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
-    """What came of a rebuild."""
-    row = living(hive, command.agent)
-    draft = Draft(hive, now)
-    rebuilt = Rebuilt(
-        agent=row.name,
+    """What came of a rebuild that started nothing; a start says so itself."""
+    row, draft = living(hive, command.agent), Draft(hive, now)
+    _rebuilt(
+        draft,
+        row.name,
         ok=command.ok,
         revision=command.revision,
         error=command.error,
         approval_id=command.approval_id,
     )
-    draft.add(rebuilt)
-    if row.name != MANAGER or not command.ok:
-        draft.tell(MANAGER, notices.Rebuilt(agent=row.name, ok=command.ok, error=command.error))
     return draft.events
 
 
@@ -211,6 +213,20 @@ def _why_rest(row: Agent, reason: str) -> str:
     if row.needs_login:
         return f"it ended ({reason}) and needs login"
     return f"it ended {row.crashes + 1} times in a row, the last time with {reason}; start it when the cause is gone"
+
+
+def _rebuilt(
+    draft: Draft,
+    name: AgentName,
+    *,
+    ok: bool,
+    revision: str | None,
+    error: str | None = None,
+    approval_id: ApprovalId | None = None,
+) -> None:
+    draft.add(Rebuilt(agent=name, ok=ok, revision=revision, error=error, approval_id=approval_id))
+    if name != MANAGER or not ok:
+        draft.tell(MANAGER, notices.Rebuilt(agent=name, ok=ok, error=error))
 
 
 def _down(name: AgentName, event: Stopped | Killed, reason: str, hive: Hive, now: TimeMs) -> Decision:

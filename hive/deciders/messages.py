@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Answered, Command, Decision, Draft, checked_text, living
+from hive.deciders.draft import TEXT_MAX_BYTES, Answered, Command, Decision, Draft, checked_text, living
 from hive.errors import LimitReached, NotFound, Refused
 from hive.events import notices
 from hive.events.agents import IncarnationSeen
@@ -24,6 +24,8 @@ from hive.projections.messages import Letter
 
 WAITING_MAX = 10_000
 """Messages waiting for one agent; beyond it a sender is refused, the daemon itself never is."""
+WAITING_MAX_BYTES = 64 * 1024 * 1024
+"""Bodies of the messages that an agent has waiting or in flight; all of them are kept in memory."""
 RECV_MAX = 32
 """Messages one recv returns at most."""
 FAILED_DELIVERIES_MAX = 5
@@ -85,7 +87,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
     Raises:
         NotFound: unknown or destroyed recipient. LimitReached: its inbox is full.
     """
-    checked_text(command.body, "message")
+    checked_text(command.body, "message", TEXT_MAX_BYTES)
     if command.in_reply_to is not None and not hive.ids.given("message", command.in_reply_to):
         raise NotFound(f"There is no message {command.in_reply_to} to reply to.")
     if command.to == EVERYONE:
@@ -209,6 +211,8 @@ def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
 def _refuse_full(hive: Hive, to: str) -> None:
     if hive.messages.waiting_count(to) >= WAITING_MAX:
         raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
+    if hive.messages.open_bytes(to) >= WAITING_MAX_BYTES:
+        raise LimitReached(f"{to} has {WAITING_MAX_BYTES} bytes waiting; send again when it has worked on some.")
 
 
 def _lost(command: Recv, hive: Hive) -> list[Letter]:

@@ -31,7 +31,7 @@ class By(msgspec.Struct, frozen=True):
     uid: int | None = None
     """The host user behind an operator (SO_PEERCRED)."""
     way: str | None = None
-    """How an operator came in: `cli`, `dashboard`."""
+    """How an operator came in: `host` (the socket), `dashboard`."""
 
     def __str__(self) -> str:
         """`agent:coder`, `operator:mara uid=1000 way=dashboard`; the `by` column of the log."""

@@ -4,7 +4,7 @@ import msgspec
 
 from hive.clock import DurationMs, TimeMs
 from hive.events import agents as facts
-from hive.events.turns import TurnStarted
+from hive.events.turns import TurnEnded, TurnStarted
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -102,7 +102,8 @@ class Agents(Projection):
             facts.RecipientsAllowed: lambda event, _: self._set(event.agent, recipients=event.recipients),
             facts.Mounted: self._on_mounted,
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
-            TurnStarted: lambda event, _: self._set(event.agent, active_model=event.model),
+            TurnStarted: lambda event, _: self._on_model_seen(event.agent, event.model),
+            TurnEnded: lambda event, _: self._on_model_seen(event.agent, event.model),
         }
 
     def living(self) -> list[Agent]:
@@ -191,6 +192,10 @@ class Agents(Projection):
 
     def _on_needs_login(self, event: facts.NeedsLogin, recorded: Recorded) -> None:
         self._set(event.agent, needs_login=True, login_refused_ms=recorded.at_ms if event.refused else None)
+
+    def _on_model_seen(self, name: AgentName, model: str | None) -> None:
+        if model is not None:
+            self._set(name, active_model=model)
 
     def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:
         self._on_down(event.agent)

@@ -16,6 +16,8 @@ RECENT_KEPT = 200
 """Newest messages kept for `recent`, for each agent."""
 OPERATOR_RECENT_KEPT = 1_000
 """The same for the operator's inbox."""
+RECENT_KEPT_BYTES = 4 * 1024 * 1024
+"""Of their bodies, for each recipient; the newest is kept whatever its size."""
 
 
 class Letter(msgspec.Struct, frozen=True, gc=False):
@@ -56,6 +58,8 @@ class Messages(Projection):
         self._waiting: dict[str, deque[MessageId]] = {}
         self._in_flight: dict[str, dict[MessageId, None]] = {}
         self._recent_ids: dict[str, deque[MessageId]] = {}
+        self._open_bytes: dict[str, int] = {}
+        self._recent_bytes: dict[str, int] = {}
 
     def handlers(self) -> dict[type, object]:
         return {
@@ -69,14 +73,21 @@ class Messages(Projection):
 
     def restored(self) -> None:
         self._waiting, self._in_flight, self._recent_ids = {}, {}, {}
+        self._open_bytes, self._recent_bytes = {}, {}
         for id in sorted(self.open.rows):
             letter = self.open[id]
+            self._open_bytes[letter.to] = self._open_bytes.get(letter.to, 0) + len(letter.body)
             if letter.state == "waiting":
                 self._waiting.setdefault(letter.to, deque()).append(id)
             else:
                 self._in_flight.setdefault(letter.to, {})[id] = None
         for to, id in sorted(self.recent.rows):
             self._recent_ids.setdefault(to, deque()).append(id)
+            self._recent_bytes[to] = self._recent_bytes.get(to, 0) + len(self.recent[to, id].body)
+
+    def open_bytes(self, to: str) -> int:
+        """Length of the bodies that wait or are in flight, in characters."""
+        return self._open_bytes.get(to, 0)
 
     def waiting_count(self, to: str) -> int:
         """How many messages the next recvs would return."""
@@ -105,13 +116,20 @@ class Messages(Projection):
             if queue is None:
                 queue = self._waiting[to] = deque()
             queue.append(id)
+            self._open_bytes[to] = self._open_bytes.get(to, 0) + len(event.body)
         self.recent.put((to, id), Recent(to, id, at_ms, event.sender, event.body, event.in_reply_to))
         ids = self._recent_ids.get(to)
         if ids is None:
             ids = self._recent_ids[to] = deque()
         ids.append(id)
-        if len(ids) > (OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT):
-            self.recent.drop((to, ids.popleft()))
+        size = self._recent_bytes.get(to, 0) + len(event.body)
+        while len(ids) > (OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT) or (
+            size > RECENT_KEPT_BYTES and len(ids) > 1
+        ):
+            oldest = (to, ids.popleft())
+            size -= len(self.recent[oldest].body)
+            self.recent.drop(oldest)
+        self._recent_bytes[to] = size
 
     def _on_delivered(self, event: MessageDelivered, _: Recorded) -> None:
         queue = self._waiting[event.to]
@@ -143,8 +161,10 @@ class Messages(Projection):
             self._waiting[event.to].remove(event.id)
         else:
             self._in_flight[event.to].pop(event.id)
+        self._open_bytes[event.to] -= len(letter.body)
         self.open.drop(event.id)
 
     def _on_purged(self, event: Purged, _: Recorded) -> None:
+        self._recent_bytes.pop(event.agent, None)
         for id in self._recent_ids.pop(event.agent, ()):
             self.recent.drop((event.agent, id))

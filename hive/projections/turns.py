@@ -13,6 +13,8 @@ from hive.projections.table import Projection, Recorded, Table
 
 HOUR_MS = 3_600_000
 HOURS_KEPT = 24 * 31
+TOOLS_KEPT = 200
+"""Tool names counted for one agent and hour; a name beyond is not."""
 RECENT_KEPT = 50
 """Newest turns kept for each agent."""
 
@@ -99,7 +101,8 @@ class Turns(Projection):
 def _added(hour: Hour, turn: TurnEnded) -> Hour:
     tools = dict(hour.tools)
     for name, count in _tool_calls(turn).items():
-        tools[name] = tools.get(name, 0) + count
+        if name in tools or len(tools) < TOOLS_KEPT:
+            tools[name] = tools.get(name, 0) + count
     return msgspec.structs.replace(
         hour,
         turns=hour.turns + 1,

@@ -1,6 +1,6 @@
 """The verbs of every agent. None has a sender, and none decides for the operator or for another agent."""
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -13,7 +13,7 @@ from hive.events.turns import TurnEnded
 from hive.names import EVERYONE, MANAGER
 from hive.sockets import views
 from hive.sockets.agent_session import AgentSession, Recv, Reply, Verb
-from hive.sockets.requests import Id, Limit, Request, Seconds
+from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
 
 RECENT_MAX: Final = 200
 INCARNATION_MAX_CHARS: Final = 128
@@ -74,29 +74,28 @@ class SetStatus(Request, frozen=True, kw_only=True):
 
 
 class TurnStarted(Request, frozen=True, kw_only=True):
-    model: str | None = None
-    wake_from: str | None = None
+    model: Short | None = None
+    wake_from: Short | None = None
     message_ids: tuple[Id, ...] | None = None
 
 
-class TurnReport(Request, frozen=True, kw_only=True):
-    """The columns of a turn's row; unknown is null."""
+def _bounded(column: Any) -> Any:
+    """The type of a column as an agent may fill it: what it reports is summed and kept."""
+    return Count | None if column == int | None else Short | None
 
-    model: str | None = None
-    wake_from: str | None = None
-    result_kind: str | None = None
-    started_at: str | None = None
-    ended_at: str | None = None
-    duration_ms: Id | None = None
-    input_tokens: Id | None = None
-    output_tokens: Id | None = None
-    cache_read_tokens: Id | None = None
-    cache_creation_tokens: Id | None = None
-    tool_call_count: Id | None = None
-    tool_calls_json: str | None = None
-    open_threads_count: Id | None = None
-    open_reminders_count: Id | None = None
-    note: str | None = None
+
+TurnReport: type[Request] = msgspec.defstruct(  # type: ignore[assignment]  # By its bases it is one.
+    "TurnReport",
+    [
+        (field.name, _bounded(field.type), field.default)
+        for field in msgspec.structs.fields(TurnEnded)
+        if field.name != "agent"
+    ],
+    bases=(Request,),
+    frozen=True,
+    kw_only=True,
+)
+"""The columns of a turn's row; unknown is null."""
 
 
 class Live(Request, frozen=True, kw_only=True):
@@ -233,7 +232,7 @@ async def turn_started(session: AgentSession, request: TurnStarted) -> Reply:
     return {}
 
 
-async def turn_ended(session: AgentSession, request: TurnReport) -> Reply:
+async def turn_ended(session: AgentSession, request: Request) -> Reply:
     columns = {name: value for name, value in msgspec.structs.asdict(request).items() if name != "key"}
     report = TurnEnded(agent=session.name, **columns)
     await session.services.door.ask(record.EndTurn(by=session.by, report=report), request.key)

@@ -33,7 +33,7 @@ class HostSession:
         self.services = services
         self.connection = connection
         uid = connection.peer.uid
-        self.by = By("operator", _user_name(uid), uid=uid, way="host socket")
+        self.by = By("operator", _user_name(uid), uid=uid, way="host")
         self._verbs = verbs
         self._words = words
 

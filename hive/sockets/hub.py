@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgspec
+
 from hive.clock import Clock, TimeMs
 from hive.errors import LimitReached
 from hive.events.agents import Paused, Resumed
@@ -16,6 +18,8 @@ from hive.sockets.lines import LineConnection
 
 LIVE_LINES_KEPT: Final = 1_000
 """Of each agent's turn stream."""
+LIVE_BYTES_KEPT: Final = 4 * 1024 * 1024
+"""The same in bytes."""
 CONTROLS_MAX: Final = 32
 """Controls waiting for one harness."""
 FOLLOWER_LAG_MAX: Final = 10_000
@@ -84,7 +88,7 @@ class Hub:
         self.presence = Presence(clock)
         self._parked: dict[AgentName, set[asyncio.Event]] = {}
         self._followers: set[Feed] = set()
-        self._live: dict[AgentName, deque[Any]] = {}
+        self._live: dict[AgentName, deque[msgspec.Raw]] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
         self._controls: dict[AgentName, deque[dict[str, str]]] = {}
 
@@ -130,10 +134,14 @@ class Hub:
         finally:
             self._followers.discard(feed)
 
-    def add_live(self, agent: AgentName, lines: Iterable[Any]) -> None:
-        """More of an agent's turn stream; the oldest lines give way."""
-        added = list(lines)
-        self._live.setdefault(agent, deque(maxlen=LIVE_LINES_KEPT)).extend(added)
+    def add_live(self, agent: AgentName, lines: Iterable[msgspec.Raw]) -> None:
+        """More of an agent's turn stream, each line encoded; the oldest lines give way."""
+        added = [msgspec.Raw(bytes(line)) for line in lines]  # Copied: a slice would keep its whole request alive.
+        ring = self._live.setdefault(agent, deque(maxlen=LIVE_LINES_KEPT))
+        ring.extend(added)
+        size = sum(len(bytes(line)) for line in ring)
+        while size > LIVE_BYTES_KEPT and len(ring) > 1:
+            size -= len(bytes(ring.popleft()))
         for feed in self._live_followers.get(agent, ()):
             feed.put(added)
 

@@ -1,7 +1,7 @@
 """Requests as typed Structs, decoded with errors a person can act on. Used by both protocols."""
 
 import difflib
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any
 
 import msgspec
 
@@ -11,7 +11,9 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """Signed 64-bit."""
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-Line = NewType("Line", bytes)
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+"""A figure an agent reports; millions of them can be summed in 64 bits."""
+Short = Annotated[str, msgspec.Meta(max_length=8_192)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -188,7 +188,7 @@ class Agent(pykka.ThreadingActor):
 
     # The acts
 
-    def _start_container(self, reason: StartReason, by: By) -> None:
+    def _start_container(self, reason: StartReason, by: By, approval_id: ApprovalId | None = None) -> None:
         self._runtime.kill(self._record)  # What a daemon that died in the middle may have left.
         revision = self._provisioner.wanted(self._name)
         row, mounts = self._row()
@@ -202,6 +202,7 @@ class Agent(pykka.ThreadingActor):
             revision=revision,
             harness_version=hive.__version__,
             recipients=file.allowed_recipients,
+            approval_id=approval_id,
         )
         self._door.ask(started)
 
@@ -228,9 +229,10 @@ class Agent(pykka.ThreadingActor):
         row, _ = self._row()
         if row.running or row.wanted_running:
             self._stop_if_running(by)
-            self._start_container("rebuild" if approval_id is None else "deploy", by)
-        rebuilt = RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision, approval_id=approval_id)
-        self._door.ask(rebuilt)
+            self._start_container("rebuild" if approval_id is None else "deploy", by, approval_id)
+        else:
+            rebuilt = RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision, approval_id=approval_id)
+            self._door.ask(rebuilt)
 
     def _destroy(self, by: By, purge: bool) -> None:
         self._runtime.stop(self._record, grace_s=STOP_GRACE_S)

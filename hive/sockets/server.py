@@ -68,6 +68,7 @@ class Sockets:
             Unavailable: a socket cannot be made.
         """
         rows = await self._services.door.read(lambda hive: hive.agents.living())
+        await asyncio.to_thread(self._remove_left_over, {row.name for row in rows})
         for row in rows:
             await self._open_agent(row.name, row.slot)
         self._host = await _listen(self._services.paths.host_socket, self._serve_host, group=None)
@@ -112,6 +113,12 @@ class Sockets:
         path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
         group = await asyncio.to_thread(self._services.provisioner.socket_group, name, slot)
         self._agents[name] = await _listen(path, serve, group)
+
+    def _remove_left_over(self, living: set[AgentName]) -> None:
+        """Sockets of agents that were destroyed by a daemon that died of something else at once."""
+        for path in self._services.paths.agents_run.glob("*/*.sock"):
+            if path.parent.name not in living:
+                path.unlink(missing_ok=True)
 
     async def _serve_host(self, connection: LineConnection) -> None:
         await HostSession(connection, self._services, HOST_VERBS, _HOST_WORDS).serve()

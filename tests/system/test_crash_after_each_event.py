@@ -1,0 +1,280 @@
+"""For every story of a lifecycle: the daemon is killed after its first event, after its second, and so on to its last.
+
+The log is followed from outside, and whatever the daemon had decided by its death the next one brings to its end.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from hive.sockets.client import Declined, Unreachable
+
+from .hive_process import DEADLINE_S, HiveProcess, eventually
+
+pytestmark = pytest.mark.system
+
+LOOK_STEP_S = 0.0005
+NOT_THE_STORYS = frozenset({"Booted", "IncarnationSeen", "AxesSeeded"})
+"""What a harness that connects or a daemon that starts adds, whatever the story."""
+TTL_S = 0.3
+
+Events = list[dict[str, Any]]
+Tale = Callable[[HiveProcess, str], None]
+
+
+class Story(msgspec.Struct, frozen=True, kw_only=True):
+    """One lifecycle story, told again and again."""
+
+    name: str
+    before: Tale
+    """Bring the agent to where the story begins."""
+    tell: Tale
+    """What somebody asks for."""
+    last: Callable[[Events, str], bool]
+    """Whether the story has come to its end by itself."""
+    after: Callable[[HiveProcess, str, Events], None]
+    """What must hold in the end, whenever the daemon was killed."""
+    fresh: bool = False
+    """Each telling needs an agent that never was."""
+
+
+# How stories begin
+
+
+def runs(hive: HiveProcess, agent: str) -> None:
+    if agent not in hive.ask("list")["agents"]:
+        hive.spawn(agent)
+    hive.ask("start", scope={"agent_names": [agent]})
+
+
+def rests(hive: HiveProcess, agent: str) -> None:
+    runs(hive, agent)
+    hive.ask("stop", scope={"agent_names": [agent]}, graceful=False)
+
+
+def runs_and_has_threads(hive: HiveProcess, agent: str) -> None:
+    runs(hive, agent)
+    with hive.agent(agent) as lines:
+        lines.ask("ask_operator", question="What now?")
+        lines.ask("ask", to="manager", question="What now?")
+        lines.ask("remind", message="in an hour", delay_seconds=3600)
+    hive.ask("send", to=agent, body="never read")
+
+
+def nothing(_hive: HiveProcess, _agent: str) -> None:
+    pass
+
+
+# How they are told
+
+
+def act(cmd: str, **fields: Any) -> Tale:
+    return lambda hive, agent: ignore(hive.ask(cmd, name=agent, **fields))
+
+
+def act_on_scope(cmd: str) -> Tale:
+    return lambda hive, agent: ignore(hive.ask(cmd, scope={"agent_names": [agent]}))
+
+
+def request_and_approve(hive: HiveProcess, agent: str) -> None:
+    hive.ask("approve", id=hive.ask("request_spawn", name=agent)["id"])
+
+
+def ask_with_ttl(hive: HiveProcess, agent: str) -> None:
+    with hive.agent(agent) as lines:
+        lines.ask("ask_operator", question="Quickly?", ttl_seconds=TTL_S)
+
+
+def remind(hive: HiveProcess, agent: str) -> None:
+    with hive.agent(agent) as lines:
+        lines.ask("remind", message="look again", delay_seconds=TTL_S)
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+# How they end
+
+
+def cleared(events: Events, agent: str) -> bool:
+    return any(row["type"] == "TransientCleared" and row["agent"] == agent for row in events)
+
+
+def told(events: Events, agent: str) -> bool:
+    return any(row["type"] == "MessageSent" and row["to"] == agent for row in events)
+
+
+# What holds then
+
+
+def is_running(hive: HiveProcess, agent: str, events: Events) -> None:
+    row = hive.replayed().agents.all[agent]
+    assert row.running
+    assert row.wanted_running
+    run = hive.running(agent)
+    assert run is not None
+    assert run.incarnation == row.incarnation == [one for one in events if one["type"] == "Started"][-1]["incarnation"]
+
+
+def is_spawned(hive: HiveProcess, agent: str, events: Events) -> None:
+    is_running(hive, agent, events)
+    assert len([row for row in events if row["type"] == "Spawned"]) == 1
+    assert kicks(events, agent) == 0
+
+
+def is_started(hive: HiveProcess, agent: str, events: Events) -> None:
+    is_running(hive, agent, events)
+    assert kicks(events, agent) == len([row for row in events if row["type"] == "Started"])
+
+
+def is_rebuilt(hive: HiveProcess, agent: str, events: Events) -> None:
+    is_started(hive, agent, events)
+    assert [row["ok"] for row in events if row["type"] == "Rebuilt"] == [True]
+
+
+def is_stopped(hive: HiveProcess, agent: str, events: Events) -> None:
+    row = hive.replayed().agents.all[agent]
+    assert not row.running
+    assert not row.wanted_running
+    assert hive.running(agent) is None
+    assert not [row for row in events if row["type"] in ("Started", "Crashed")]
+
+
+def is_killed(hive: HiveProcess, agent: str, events: Events) -> None:
+    is_stopped(hive, agent, events)
+    assert len([row for row in events if row["type"] == "Killed"]) == 1
+
+
+def is_destroyed(hive: HiveProcess, agent: str, events: Events) -> None:
+    state = hive.replayed()
+    assert state.agents.living_one(agent) is None
+    assert hive.running(agent) is None
+    assert not hive.paths.agent_socket(agent).exists()
+    assert len([row for row in events if row["type"] == "Destroyed"]) == 1
+    assert not state.questions.threads_of(agent)
+    assert not state.reminders.of(agent)
+    assert not state.messages.waiting_count(agent)
+    assert {row["answer"] for row in events if row["type"] == "QuestionResolved"} == {"[cancelled]"}
+
+
+def is_approved(hive: HiveProcess, agent: str, events: Events) -> None:
+    (row,) = [one for one in hive.replayed().approvals.all if one.agent == agent]
+    if row.status == "pending":  # The daemon died between the request and the decision.
+        hive.ask("approve", id=row.id)
+        hive.becomes_whole()
+        events = hive.events(first=events[0]["seq"])
+    is_spawned(hive, agent, events)
+    assert [one["status"] for one in events if one["type"] == "ApprovalResolved"] == ["approved"]
+
+
+def is_expired_once(hive: HiveProcess, agent: str, events: Events) -> None:
+    eventually(lambda: told(hive.events(first=events[0]["seq"]), agent), "the asker is told")
+    events = hive.events(first=events[0]["seq"])
+    assert [row["answer"] for row in events if row["type"] == "QuestionResolved"] == ["[expired]"]
+    assert notices(events, agent) == ["operator_answered"]
+
+
+def is_reminded_once(hive: HiveProcess, agent: str, events: Events) -> None:
+    eventually(lambda: told(hive.events(first=events[0]["seq"]), agent), "the reminder fires")
+    events = hive.events(first=events[0]["seq"])
+    assert len([row for row in events if row["type"] == "ReminderFired"]) == 1
+    assert notices(events, agent) == ["reminder"]
+
+
+def notices(events: Events, agent: str) -> list[str]:
+    return [
+        msgspec.json.decode(row["body"])["event"]
+        for row in events
+        if row["type"] == "MessageSent" and row["to"] == agent and row["from"] == "system"
+    ]
+
+
+def kicks(events: Events, agent: str) -> int:
+    return notices(events, agent).count("kicked")
+
+
+STORIES = (
+    Story(name="spawn", before=nothing, tell=act("spawn"), last=cleared, after=is_spawned, fresh=True),
+    Story(name="start", before=rests, tell=act_on_scope("start"), last=cleared, after=is_started),
+    Story(name="stop", before=runs, tell=act_on_scope("stop"), last=cleared, after=is_stopped),
+    Story(name="kill", before=runs, tell=act("kill"), last=cleared, after=is_killed),
+    Story(name="restart", before=runs, tell=act("restart"), last=cleared, after=is_started),
+    Story(name="rebuild", before=runs, tell=act("rebuild"), last=cleared, after=is_rebuilt),
+    Story(
+        name="destroy", before=runs_and_has_threads, tell=act("destroy"), last=cleared, after=is_destroyed, fresh=True
+    ),
+    Story(name="approve", before=nothing, tell=request_and_approve, last=cleared, after=is_approved, fresh=True),
+    Story(name="question", before=runs, tell=ask_with_ttl, last=told, after=is_expired_once),
+    Story(name="reminder", before=runs, tell=remind, last=told, after=is_reminded_once),
+)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_killed_after_each_event_the_story_comes_to_its_end(hive: HiveProcess, story: Story) -> None:
+    for nth in count(1):
+        agent = f"coder-{nth}" if story.fresh else "coder"
+        story.before(hive, agent)
+        first = settled(hive) + 1
+        was_over = tell_until(hive, story, agent, first, nth)
+        if not was_over:
+            hive.up()
+        hive.becomes_whole()
+        story.after(hive, agent, hive.events(first=first))
+        hive.check_files()
+        if was_over:
+            break
+    assert nth > 2, "a story of fewer events is none"
+    running = {row.name for row in hive.replayed().agents.all if row.running}
+    assert harnesses(hive) == len(running), "no container is left over"
+
+
+def settled(hive: HiveProcess) -> int:
+    """The head of the log once every harness has said hello: what comes then is the story's."""
+
+    def all_have_said_hello() -> bool:
+        rows = hive.replayed().agents.all
+        return hive.is_whole() is None and all(row.hello == row.incarnation for row in rows if row.running)
+
+    eventually(all_have_said_hello, "every harness is connected")
+    return hive.head()
+
+
+def tell_until(hive: HiveProcess, story: Story, agent: str, first: int, nth: int) -> bool:
+    """Tell the story and kill the daemon when its nth event is visible; True if it was over before."""
+
+    def tell() -> None:
+        with contextlib.suppress(Unreachable, Declined, OSError, EOFError):
+            story.tell(hive, agent)
+
+    telling = threading.Thread(target=tell, daemon=True)
+    deadline = time.monotonic() + DEADLINE_S
+    with hive.reading() as reader:
+        telling.start()
+        while True:
+            rows = [row for row in reader.rows(first) if row.type not in NOT_THE_STORYS]
+            if len(rows) >= nth:
+                hive.kill()
+                telling.join()
+                return False
+            if story.last([{"type": row.type, **msgspec.json.decode(row.data)} for row in rows], agent):
+                telling.join()
+                return True
+            assert time.monotonic() < deadline, [row.type for row in rows]
+            time.sleep(LOOK_STEP_S)
+
+
+def harnesses(hive: HiveProcess) -> int:
+    """Programs of agents, not counting what they started themselves."""
+    found = 0
+    for pid in hive.processes():
+        with contextlib.suppress(OSError):
+            found += b"hive.harness\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return found

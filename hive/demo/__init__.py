@@ -74,8 +74,9 @@ def _meet(event: dict[str, Any], left: list[Beat], operator: HostClient, console
             left.remove(beat)
             place = f"[dim]{event['seq']:>4}  {time.monotonic() - began:5.1f} s[/]"
             console.print(f"{place}  [magenta]{beat.type:<18}[/] {escape(beat.told(event['data']))}")
-            if beat.then is not None:
-                beat.then(operator, event["data"])
+            if beat.then is not None and (shown := beat.then(operator, event["data"])) is not None:
+                for line in shown.splitlines():
+                    console.print(f"[dim]{'':>33}{escape(line)}[/]")
             return
 
 

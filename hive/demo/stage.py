@@ -55,7 +55,8 @@ def running(keep: Path | None) -> Iterator[Stage]:
         if ready is None:
             daemon.wait()
             log.seek(0)
-            raise Unavailable(log.read().strip() or "The daemon ended before it was ready.")
+            said = log.read().strip().splitlines()
+            raise Unavailable(said[-1] if said else "The daemon ended before it was ready.")
         cleanup.callback(_down, paths)
         yield Stage(paths, ready, daemon)
 

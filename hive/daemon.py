@@ -20,8 +20,7 @@ from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail
 from hive.actors.checkpointer import Checkpointer
-from hive.actors.config_pipeline import LISTENS as CONFIG_EVENTS
-from hive.actors.config_pipeline import ConfigPipeline, Watch
+from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
 from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Journal
@@ -30,10 +29,6 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.clock import SystemClock
-from hive.config.builders import PlainBuilder
-from hive.config.meta_flake import MetaFlake
-from hive.config.proposals import Proposals
-from hive.config.repositories import Repositories
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
 from hive.errors import BadRequest, HiveError
@@ -100,16 +95,15 @@ class _Daemon:
         self._runtime = choose(runtime or self._settings.now.runtime.kind)
         self._listen = listen or self._settings.now.dashboard.listen
         host_settings.check_listen(self._listen, "--listen")
-        repositories = Repositories(paths)
-        builder = PlainBuilder(paths, repositories, self._runtime, MetaFlake(paths))
-        self._provisioner = Provisioner(paths, self._now, repositories, builder, self._runtime, model_url)
-        self._proposals = Proposals(paths, repositories)
+        configuration = self._configuration = Configuration(paths, self._now, self._runtime)
+        self._provisioner = Provisioner(
+            paths, self._now, configuration.repositories, configuration.builder, self._runtime, model_url
+        )
         self._hub = Hub(self._clock)
         self._committed = blinker.Signal()
         self._ends = asyncio.Event()
         self._failure: str | None = None
         self._checkpointer: pykka.ActorRef[Any] | None = None
-        self._pipeline: pykka.ActorRef[Any] | None = None
         self._supervisor: pykka.ActorRef[Any]
         self._supervised: concurrent.futures.Future[pykka.ActorRef[Any]] = concurrent.futures.Future()
         self._loop: asyncio.AbstractEventLoop
@@ -146,8 +140,9 @@ class _Daemon:
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
-            proposals=self._proposals,
-            watch=self._watch,
+            proposals=self._configuration.proposals,
+            watch=self._configuration.watch,
+            mirror_status=self._configuration.mirror.now,
             settings=self._now,
             dashboard_url=lambda: None,
             shut_down=lambda keep: self._shut_down(door, keep),
@@ -175,17 +170,6 @@ class _Daemon:
                 self._settings.reload,
             )
 
-        def pipeline() -> "pykka.ActorRef[Any]":
-            self._pipeline = ConfigPipeline.start(
-                door,
-                clock,
-                self._provisioner,
-                self._proposals,
-                lambda message: mail.tell(self._supervised.result(), message),
-                lambda _: None,
-            )
-            return self._pipeline
-
         def checkpointer() -> "pykka.ActorRef[Any]":
             self._checkpointer = Checkpointer.start(self._paths.state)
             return self._checkpointer
@@ -198,7 +182,9 @@ class _Daemon:
                 listens=(QuestionAdded, QuestionResolved),
             ),
             Child("reminders", lambda: Reminders.start(door, clock), listens=(ReminderSet, ReminderDropped)),
-            Child("config pipeline", pipeline, listens=CONFIG_EVENTS),
+            *self._configuration.children(
+                door, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
+            ),
             Child("crash watch", crash_watch),
         ]
 
@@ -210,9 +196,6 @@ class _Daemon:
     def _after_commit(self, batch: list[Recorded]) -> None:
         self._hub.on_committed(batch)
         self._sockets.on_committed(batch)
-
-    def _watch(self, message: Watch) -> bool:
-        return self._pipeline is not None and mail.tell(self._pipeline, message)
 
     def _wal_is_long(self) -> None:
         if self._checkpointer is not None:

@@ -43,6 +43,11 @@ class ForgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     token_file: str | None = None
 
 
+class NixSettings(msgspec.Struct, frozen=True, kw_only=True):
+    nixpkgs: str | None = None
+    """A flake reference such as `github:NixOS/nixpkgs/nixos-25.05`; with it, agents get their flakes' packages."""
+
+
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
 
@@ -54,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dashboard: DashboardSettings = DashboardSettings()
     claude: ClaudeSettings = ClaudeSettings()
     forge: ForgeSettings = ForgeSettings()
+    nix: NixSettings = NixSettings()
     webhook: WebhookSettings = WebhookSettings()
 
 

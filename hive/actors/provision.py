@@ -10,11 +10,12 @@ from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
 from hive.config.builders import Builder
+from hive.config.nix_builder import ENVIRONMENT
 from hive.config.repositories import Repositories
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import ownership, protocol
+from hive.runtimes import launch, ownership, protocol
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
@@ -115,7 +116,7 @@ class Provisioner:
             name=row.name,
             incarnation=incarnation,
             argv=(sys.executable, "-m", "hive.harness"),
-            environment=self._environment(row, file, incarnation),
+            environment=self._environment(row, file, incarnation, generation),
             state=state,
             config=generation,
             socket_folder=self.paths.agent_run(row.name),
@@ -136,9 +137,17 @@ class Provisioner:
             if folder.exists():
                 ownership.remove(str(folder))
 
-    def _environment(self, row: Agent, file: AgentFile, incarnation: str) -> dict[str, str]:
+    def _path(self, generation: Path) -> dict[str, str]:
+        """The packages of the agent's flake come first, where it has any."""
+        if not (generation / ENVIRONMENT).is_symlink():
+            return {}
+        config = generation if self.runtime.kind == "process" else Path("/config")
+        return {"PATH": f"{config / ENVIRONMENT / 'bin'}:{launch.PATH}:{Path(sys.executable).parent}"}
+
+    def _environment(self, row: Agent, file: AgentFile, incarnation: str, generation: Path) -> dict[str, str]:
         settings = self._settings()
         environment = {
+            **self._path(generation),
             **file.environment,
             "HIVE_AGENT_NAME": row.name,
             "HIVE_INCARNATION": incarnation,

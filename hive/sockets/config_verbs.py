@@ -178,10 +178,15 @@ async def _deployed(services: Services, by: By, name: AgentName, sha: str, descr
     return {"id": id, "revision": sha}
 
 
+async def forge_status(session: HostSession, _: Request) -> Reply:
+    return {"forge": session.services.mirror_status()}
+
+
 CONFIG_VERBS: Final[dict[str, HostVerb]] = {
     "diff": HostVerb(ById, diff),
     "edit": HostVerb(Edit, edit),
     "rollback": HostVerb(Rollback, rollback),
+    "forge_status": HostVerb(Request, forge_status),
 }
 MANAGER_CONFIG_VERBS: Final[dict[str, Verb]] = {
     "request_apply_commit": Verb(RequestApplyCommit, request_apply_commit),

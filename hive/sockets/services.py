@@ -38,6 +38,7 @@ class Services(msgspec.Struct, kw_only=True):
     proposals: Proposals
     watch: Callable[[Watch], bool]
     """Settles a ticket when an approval is over; False when the daemon is on its way down."""
+    mirror_status: Callable[[], dict[str, Any]]
     settings: Callable[[], Settings]
     dashboard_url: Callable[[], str | None]
     """Where the dashboard is, as others see it; None while there is none."""

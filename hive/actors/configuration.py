@@ -1,0 +1,82 @@
+"""What the daemon has for configurations: repositories, builder, pipeline and mirror. Used by its wiring."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pykka
+
+from hive.actors import config_pipeline, forge_mirror, mail
+from hive.actors.agent import Do
+from hive.actors.config_pipeline import ConfigPipeline, Watch
+from hive.actors.doors import ThreadDoor
+from hive.actors.forge_mirror import Changed, ForgeMirror, MirrorStatus
+from hive.actors.provision import Provisioner
+from hive.actors.supervisor import Child
+from hive.clock import Clock
+from hive.config.builders import Builder, PlainBuilder
+from hive.config.meta_flake import MetaFlake
+from hive.config.nix import NixHost
+from hive.config.nix_builder import NixBuilder
+from hive.config.proposals import Proposals
+from hive.config.repositories import Repositories
+from hive.errors import Unavailable
+from hive.names import AgentName
+from hive.paths import Paths
+from hive.runtimes.protocol import Runtime
+from hive.settings import Settings
+
+
+class Configuration:
+    """Made before the actors; they are made from it."""
+
+    def __init__(self, paths: Paths, settings: Callable[[], Settings], runtime: Runtime):
+        """Raises Unavailable: hive.toml asks for Nix and this host cannot."""
+        self._paths = paths
+        self._settings = settings
+        self.repositories = Repositories(paths)
+        self.proposals = Proposals(paths, self.repositories)
+        self.builder = _builder(paths, self.repositories, runtime, settings())
+        self.mirror = MirrorStatus()
+        self._pipeline: pykka.ActorRef[Any] | None = None
+        self._mirror: pykka.ActorRef[Any] | None = None
+
+    def children(
+        self, door: ThreadDoor, clock: Clock, provisioner: Provisioner, to_supervisor: Callable[[Do], bool]
+    ) -> list[Child]:
+        """The mirror first: the pipeline tells it what changed."""
+
+        def mirror() -> "pykka.ActorRef[Any]":
+            forge = lambda: self._settings().forge  # noqa: E731
+            self._mirror = ForgeMirror.start(door, clock, self.repositories, self._paths.state, forge, self.mirror)
+            return self._mirror
+
+        def pipeline() -> "pykka.ActorRef[Any]":
+            self._pipeline = ConfigPipeline.start(
+                door, clock, provisioner, self.proposals, to_supervisor, self._applied_changed
+            )
+            return self._pipeline
+
+        return [
+            Child("forge mirror", mirror, listens=forge_mirror.LISTENS),
+            Child("config pipeline", pipeline, listens=config_pipeline.LISTENS),
+        ]
+
+    def watch(self, message: Watch) -> bool:
+        """Have a ticket settled when an approval is over; False when nobody will."""
+        return self._pipeline is not None and mail.tell(self._pipeline, message)
+
+    def _applied_changed(self, name: AgentName) -> None:
+        if self._mirror is not None:
+            mail.tell(self._mirror, Changed(name))
+
+
+def _builder(paths: Paths, repositories: Repositories, runtime: Runtime, settings: Settings) -> Builder:
+    nixpkgs = settings.nix.nixpkgs
+    if nixpkgs is None:
+        return PlainBuilder(paths, repositories, runtime, MetaFlake(paths))
+    meta = MetaFlake(paths, nixpkgs)
+    plain = PlainBuilder(paths, repositories, runtime, meta)
+    builder = NixBuilder(paths, repositories, plain, meta, NixHost(nixpkgs=nixpkgs))
+    if (lack := builder.lacks()) is not None:
+        raise Unavailable(f"hive.toml asks for Nix. {lack}")
+    return builder

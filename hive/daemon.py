@@ -32,6 +32,7 @@ from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
 from hive.errors import BadRequest, HiveError
+from hive.events.agents import Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
@@ -185,7 +186,7 @@ class _Daemon:
             *self._configuration.children(
                 door, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
             ),
-            Child("crash watch", crash_watch),
+            Child("crash watch", crash_watch, listens=(Started,)),
         ]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:

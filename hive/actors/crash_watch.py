@@ -18,7 +18,7 @@ from hive.actors.provision import Provisioner
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders.axes import Look
 from hive.errors import HiveError
-from hive.events.agents import LoggedIn
+from hive.events.agents import LoggedIn, Started
 from hive.events.base import actor
 from hive.names import AgentName
 from hive.projections.agents import Agent
@@ -32,12 +32,14 @@ SILENT_MS: DurationMs = 60_000
 """A running container whose harness is not connected for so long is unresponsive; a badge, never a kill."""
 SETTLE_MS: DurationMs = 50
 """Changes within this time are one look."""
+NEW_WATCH_MS: DurationMs = 500
+"""After which what may have ended before its folder was watched is looked at once more."""
 BY = actor("crash_watch")
 WATCHED_NAMES = frozenset({"exit.json", ".credentials.json", "main", "hive.toml"})
 """A run that ended, a login, a deploy, the host's settings."""
 _UNSEEN = Exit()
 
-Message = Literal["tick", "files"]
+Message = Literal["tick", "files", "look"] | Started
 
 
 class CrashWatch(pykka.ThreadingActor):
@@ -67,6 +69,7 @@ class CrashWatch(pykka.ThreadingActor):
         self._settings_changed = settings_changed
         self._is_first = True
         self._cancel_tick: Callable[[], None] = lambda: None
+        self._cancel_look: Callable[[], None] | None = None
         self._stop_watching = threading.Event()
         self._watched: frozenset[Path] = frozenset()
         self._wanted: dict[AgentName, tuple[int, str]] = {}
@@ -76,14 +79,22 @@ class CrashWatch(pykka.ThreadingActor):
         self._tick()
 
     def on_receive(self, message: Message) -> None:
-        if message == "tick":
-            self._tick()
-        else:
-            self._settings_changed()
-            self._look_at_all()
+        match message:
+            case "tick":
+                self._tick()
+            case "files":
+                self._settings_changed()
+                self._look_at_all()
+            case "look":
+                self._cancel_look = None
+                self._look_at_all()
+            case Started():  # Its folder may be new, and not watched yet.
+                self._look_soon(SETTLE_MS)
 
     def on_stop(self) -> None:
         self._cancel_tick()
+        if self._cancel_look is not None:
+            self._cancel_look()
         self._stop_watching.set()
 
     def _tick(self) -> None:
@@ -91,6 +102,12 @@ class CrashWatch(pykka.ThreadingActor):
         self._cancel_tick = self._clock.call_at(
             self._clock.now_ms() + TICK_MS, lambda: mail.tell(self.actor_ref, "tick")
         )
+
+    def _look_soon(self, after_ms: DurationMs) -> None:
+        """One look for all that asks within the time."""
+        if self._cancel_look is None:
+            at = self._clock.now_ms() + after_ms
+            self._cancel_look = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "look"))
 
     def _look_at_all(self) -> None:
         rows = self._door.read(lambda state: state.agents.living())
@@ -174,6 +191,7 @@ class CrashWatch(pykka.ThreadingActor):
         self._stop_watching, self._watched = threading.Event(), wanted
         arguments = (tuple(wanted), self._stop_watching)
         threading.Thread(target=self._watch_files, args=arguments, name="crash-watch-files", daemon=True).start()
+        self._look_soon(NEW_WATCH_MS)
 
     def _watch_files(self, folders: tuple[Path, ...], stop: threading.Event) -> None:
         try:

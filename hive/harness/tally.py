@@ -61,7 +61,7 @@ class Tally:
         counts = collections.Counter(self._calls.values())
         row.model = self.model or row.model
         row.tool_call_count = sum(counts.values())
-        row.tool_calls_json = json.dumps(counts)
+        row.tool_calls_json = json.dumps(counts, separators=(",", ":"))
         usages = [result.usage for result in self._results if result.usage]
         if not usages or not any(_tokens(usage, "input_tokens", "output_tokens") for usage in usages):
             return

@@ -1,0 +1,199 @@
+"""Real turns of the real CLI, killed in the middle: what was not acked comes again, what was acked never does."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from hive.scripted_model import Answer, Conversation, ScriptedModel, call, say
+
+from .conftest import MakeHive
+from .hive_process import HiveProcess, eventually
+
+pytestmark = pytest.mark.system
+
+GATE_S = 60.0
+"""For the test to open the gate; only a defect waits for it."""
+
+
+class Gate:
+    """A script that does one piece of work and then waits, in the middle of the turn, until it is let through."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, conversation: Conversation) -> Answer | None:
+        if not conversation.results:
+            return call("Bash", command="true", description="work")
+        self.reached.set()
+        self.opened.wait(GATE_S)
+        return say("done")
+
+    def await_turn(self) -> None:
+        assert self.reached.wait(GATE_S), "the turn did not get to its middle"
+
+
+class Setting:
+    """A hive with one agent in the middle of a turn."""
+
+    def __init__(self, hive: HiveProcess, model: ScriptedModel) -> None:
+        self.hive, self.model = hive, model
+        self.gate = Gate()
+        model.play("coder", self.gate)
+        hive.spawn("coder", paused=False)
+        self.first = hive.head() + 1
+
+    def begin(self, body: str) -> int:
+        """Send a message and wait until the agent is in the middle of its turn."""
+        id: int = self.hive.ask("send", to="coder", body=body)["id"]
+        self.gate.await_turn()
+        return id
+
+    def cli_pids(self) -> list[int]:
+        """The CLI processes of the agent, wherever they run."""
+        status = self.hive.running("coder")
+        assert status is not None
+        return [pid for pid in children(status.pid) if b"claude" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def comes_again(self, id: int) -> None:
+        """The message is delivered a second time, marked so, and this time it is acked, once."""
+        self.gate.opened.set()
+        self.hive.event("MessageAcked", id=id)
+        assert len(self.hive.events("MessageDelivered", id=id)) == 2
+        assert len(self.hive.events("MessageAcked", id=id)) == 1
+        prompts = [str(request.body["messages"]) for request in self.model.turns("coder")]
+        assert any("redelivered" in prompt for prompt in prompts)
+
+    def is_over(self, id: int, *, first: int) -> None:
+        """Whatever was killed since, the acked message does not come again, and the agent goes on."""
+        another = self.hive.ask("send", to="coder", body="another")["id"]
+        self.hive.event("MessageAcked", id=another)
+        assert id not in [row["id"] for row in self.hive.events("MessageDelivered", first=first)]
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+@pytest.fixture
+def setting(make_hive: MakeHive, model: ScriptedModel) -> Setting:
+    return Setting(make_hive(model_url=model.url).up(), model)
+
+
+@pytest.fixture
+def walled(make_hive: MakeHive, model: ScriptedModel, walls: str) -> Setting:
+    return Setting(make_hive(model_url=model.url, runtime=walls).up(), model)
+
+
+def kill_harness(setting: Setting) -> None:
+    status = setting.hive.running("coder")
+    assert status is not None
+    os.kill(status.pid, signal.SIGKILL)
+
+
+def kill_cli(setting: Setting) -> None:
+    pids = setting.cli_pids()
+    assert pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_killed_harness_gets_its_message_again_and_never_one_it_acked(setting: Setting) -> None:
+    hive = setting.hive
+    id = setting.begin("first")
+    kill_harness(setting)
+    crashed = hive.event("Crashed", agent="coder")
+    assert (crashed["reason"], crashed["signal"]) == ("signal 9 (SIGKILL)", 9)
+    requeued = hive.event("MessageRequeued", id=id)
+    assert (requeued["reason"], requeued["counts"]) == ("crashed", True)
+    setting.comes_again(id)
+    assert [row["reason"] for row in hive.events("Started", agent="coder")] == ["spawn", "crash"]
+    first = hive.head() + 1
+    kill_harness(setting)
+    hive.event("Started", agent="coder", first=first)
+    setting.is_over(id, first=first)
+    hive.check_files()
+
+
+def test_a_killed_cli_gets_its_message_again(setting: Setting) -> None:
+    id = setting.begin("first")
+    before = setting.hive.running("coder")
+    kill_cli(setting)
+    assert setting.hive.event("MessageRequeued", id=id)["reason"] == "failed"
+    setting.comes_again(id)
+    assert setting.hive.running("coder") == before, "the harness outlives its CLI"
+    kinds = [row["result_kind"] for row in setting.hive.events("TurnEnded", agent="coder")]
+    assert kinds == ["failed", "ok"]
+    first = setting.hive.head() + 1
+    kill_cli(setting)
+    setting.is_over(id, first=first)
+
+
+def test_a_killed_container_gets_its_message_again(walled: Setting) -> None:
+    hive = walled.hive
+    id = walled.begin("first")
+    session = sorted(hive.paths.agent_state("coder").rglob("*.jsonl"))
+    assert session, "the turn is a turn of the real CLI: it keeps a transcript"
+    hive.ask("kill", name="coder")
+    assert "counts" not in hive.event("MessageRequeued", id=id)
+    assert hive.running("coder") is None
+    hive.ask("start", scope={"agent_names": ["coder"]})
+    walled.comes_again(id)
+    (kicked,) = [row for row in hive.events("MessageSent", to="coder", from_="system") if "kicked" in row["body"]]
+    hive.event("MessageAcked", id=kicked["id"])
+    first = hive.head() + 1
+    init = init_of(hive, "coder")
+    os.kill(init, signal.SIGKILL)
+    hive.event("Crashed", agent="coder", first=first)
+    hive.event("Started", agent="coder", first=first)
+    walled.is_over(id, first=first)
+    ended = hive.event("TurnEnded", agent="coder", result_kind="ok")
+    assert ended["input_tokens"] > 0
+    assert ended["output_tokens"] > 0
+    assert ended["tool_call_count"] >= 0
+
+
+def init_of(hive: HiveProcess, name: str) -> int:
+    """The process whose death ends the whole container."""
+    run = json.loads((hive.paths.record(name) / "run.json").read_text())
+    return int(run["root"])
+
+
+@pytest.mark.parametrize("let_go", ["while the daemon is away", "after it came back"])
+def test_a_turn_goes_on_while_the_daemon_is_killed(setting: Setting, let_go: str) -> None:
+    hive = setting.hive
+    id = setting.begin("first")
+    before = hive.running("coder")
+    hive.kill()
+    if let_go == "while the daemon is away":
+        setting.gate.opened.set()
+        eventually(lambda: turn_was_written_down(hive), "the turn ends without a daemon")
+    hive.up()
+    setting.gate.opened.set()
+    hive.event("MessageAcked", id=id)
+    ended = hive.event("TurnEnded", agent="coder")
+    assert (ended["result_kind"], ended["tool_calls_json"]) == ("ok", '{"Bash":1}')
+    assert len(hive.events("MessageDelivered", id=id)) == 1
+    assert len(hive.events("TurnStarted", agent="coder")) == 1
+    assert hive.running("coder") == before
+    setting.is_over(id, first=hive.head() + 1)
+    hive.check_files()
+
+
+def turn_was_written_down(hive: HiveProcess) -> bool:
+    """The harness keeps its own row of every turn."""
+    path = hive.paths.agent_state("coder") / "hive-turn-stats.sqlite"
+    if not path.exists():
+        return False
+    with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
+        (table,) = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()
+        return bool(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    return False

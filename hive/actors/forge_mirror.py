@@ -178,6 +178,7 @@ class ForgeMirror(pykka.ThreadingActor):
             self._warn(next(iter(errors.values())))
             wait = min(RETRY_FIRST_MS << min(self._failures, 16), RETRY_MAX_MS)
             self._failures += 1
+            self._due_ms = None  # What became due meanwhile waits with the others.
             self._push_at(self._clock.now_ms() + wait)
         else:
             if self._failures:

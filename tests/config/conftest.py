@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from proposing_manager import Manager
 
 from hive.config.repositories import Repositories
 from hive.paths import Paths
+
+from .proposing_manager import Manager
 
 
 @pytest.fixture

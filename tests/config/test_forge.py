@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forge_server import MODES, ForgeServer
 
 from hive.config import forge as forge_module
 from hive.config.forge import Forge, ForgeFailed, ForgeUnreachable
 from hive.config.proposals import KINDS, Proposals
 from hive.config.repositories import Repositories
 from hive.paths import Paths
+
+from .forge_server import MODES, ForgeServer
 
 TOKEN = "5up3r53cr3tt0k3n0f7h3f0rg3"
 ENCODED = base64.b64encode(f"hive:{TOKEN}".encode()).decode()

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from proposing_manager import Manager
 
 from hive.config import quarantine
 from hive.config.proposals import Proposals
 from hive.config.repositories import Repositories
 from hive.errors import AlreadyDone, HiveError, LimitReached, NotFound, Refused
 from hive.paths import Paths
+
+from .proposing_manager import Manager
 
 
 @pytest.fixture

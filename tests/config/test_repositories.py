@@ -5,11 +5,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from proposing_manager import Manager
 
 from hive.config.repositories import TEMPLATE, Repositories
 from hive.errors import BadRequest, NotFound, Refused
 from hive.paths import Paths
+
+from .proposing_manager import Manager
 
 
 def test_a_new_agent_has_the_template_in_both_repositories(repositories: Repositories, paths: Paths, manager: Manager):

@@ -1,0 +1,1 @@
+"""Repositories, proposals, builders, the forge: real git, real nix, real HTTP."""

@@ -134,6 +134,7 @@ class CrashWatch(pykka.ThreadingActor):
             agent=row.name,
             key_ms=key_ms,
             credentials_ms=self._credentials_ms(row.name),
+            revision=row.revision,
             stale=self._is_stale(row),
             connected=self._is_connected(row),
             seeds=self._is_first,

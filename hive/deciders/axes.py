@@ -26,6 +26,8 @@ class Look(Command, frozen=True, kw_only=True):
     """Since when the host gives an API key or a model of its own; None: it gives none."""
     credentials_ms: TimeMs | None
     """When the session's credentials were written; None: there are none."""
+    revision: str | None
+    """What ran when this was looked at."""
     stale: bool
     """What runs is not what is wanted."""
     connected: bool
@@ -56,20 +58,25 @@ def look(command: Look, hive: Hive, now: TimeMs) -> Decision:
     row = hive.agents.living_one(command.agent)
     if row is None:
         return []
-    needs_login = _needs_login(row, command)
+    needs_login, stale = _needs_login(row, command), _is_stale(row, command, hive)
     if command.seeds:
-        if (needs_login, command.stale) == (row.needs_login, row.needs_update):
+        if (needs_login, stale) == (row.needs_login, row.needs_update):
             return []
-        return [AxesSeeded(agent=row.name, needs_login=needs_login, needs_update=command.stale)]
+        return [AxesSeeded(agent=row.name, needs_login=needs_login, needs_update=stale)]
     draft = Draft(hive, now)
     if needs_login != row.needs_login:
         _login_changed(draft, row, logged_in=not needs_login, refused=False)
-    if command.stale and not row.needs_update:
+    if stale and not row.needs_update:
         draft.add(NeedsUpdate(agent=row.name))
         draft.tell(MANAGER, notices.NeedsUpdate(agent=row.name))
     if command.connected is row.unresponsive and row.running:
         draft.add(Responsive(agent=row.name) if command.connected else Unresponsive(agent=row.name))
     return draft.events
+
+
+def _is_stale(row: Agent, command: Look, hive: Hive) -> bool:
+    """Not while it is being brought up to date, nor by a look at what has been replaced since."""
+    return command.stale and command.revision == row.revision and hive.transient.held.get(row.name) is None
 
 
 def report_login(command: ReportLogin, hive: Hive, now: TimeMs) -> Decision:

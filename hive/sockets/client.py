@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -142,7 +143,8 @@ def connect(path: Path) -> socket.socket:
         Unreachable: with one message each for not running, nothing listening and no permission.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(CONNECT_TIMEOUT_S)
+    # Not settimeout: without blocking, a moment's full backlog would be an error at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(CONNECT_TIMEOUT_S), 0))
     try:
         _connect(connection, path)
     except OSError as error:
@@ -170,7 +172,7 @@ def _why(path: Path, error: OSError) -> str:
             return f"Nothing listens on {path}: its daemon ended or is just starting. Start it with `hive up`."
         case PermissionError():
             return f"No permission for {path}: run this as the user of the daemon, or join the socket's group."
-        case TimeoutError():
+        case TimeoutError() | BlockingIOError():
             return f"The daemon at {path} takes no connections; look at its output."
         case _:
             return f"{path} cannot be reached: {error.strerror or error}."

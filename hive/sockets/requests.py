@@ -46,6 +46,8 @@ class Vocabulary:
             raise BadRequest('A request is a JSON object with a "cmd".') from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"Not a line of JSON: {error}.") from None
+        except RecursionError:
+            raise BadRequest("The line's JSON is nested too deeply.") from None
         decode = self._decoders.get(cmd)
         if decode is None:
             near = difflib.get_close_matches(cmd, self._decoders, n=1)
@@ -54,6 +56,8 @@ class Vocabulary:
             return cmd, decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadRequest(f"{cmd}: {error}") from None
+        except RecursionError:
+            raise BadRequest(f"{cmd}: the line's JSON is nested too deeply.") from None
 
 
 _encode = msgspec.json.Encoder().encode

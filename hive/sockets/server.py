@@ -27,7 +27,8 @@ log = structlog.get_logger()
 
 CONNECTIONS_MAX = 4_096
 """Of one socket; a further one is hung up on."""
-BACKLOG = 1_024
+BACKLOG = 4_096
+"""All of them may come at once."""
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o755
 

@@ -19,8 +19,8 @@ test: venv system-packages check ## Every check there is.
 	$(BIN)/pytest
 
 check: venv ## Formatting, lint, types and import layers.
-	$(BIN)/ruff format --check hive tests benchmarks
-	$(BIN)/ruff check hive tests benchmarks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -95,10 +95,9 @@ class ConfigPipeline(pykka.ThreadingActor):
         )
         for row in unpinned:
             self._door.ask(FailRequest(by=BY, id=row.id, error=LOST))
-        for row in over:
-            self._mark_over(row)
         for name in agents:
             self._repositories.sweep(name)
+            self._mark_all_over(name, [row for row in over if row.agent == name])
             self._migrate(name)
         for row in under_way:
             self._begin(row)
@@ -229,6 +228,16 @@ class ConfigPipeline(pykka.ThreadingActor):
             self._mark(row, "denied", row.note or "denied without a note")
         elif row.status == "failed":
             self._mark(row, "failed", row.note or "failed")
+
+    def _mark_all_over(self, name: AgentName, rows: list[Approval]) -> None:
+        try:
+            marked = self._proposals.all_marked(name)
+        except (HiveError, OSError) as error:
+            log.warning("config.tags_not_read", agent=name, error=str(error))
+            return
+        for row in rows:
+            if (row.status, row.id) not in marked:
+                self._mark_over(row)
 
     def _mark(self, row: Approval, kind: Kind, note: str) -> None:
         assert row.fetched_sha is not None

@@ -119,6 +119,12 @@ class Proposals:
         """The commit that `<kind>/<id>` names, if set."""
         return self._repositories.applied(name).commit(tag_ref(kind, id))
 
+    def all_marked(self, name: AgentName) -> set[tuple[str, ApprovalId]]:
+        """Every tag that is set, as (kind, id); one run of git whatever their number."""
+        listed = self._repositories.applied(name).text("for-each-ref", "--format=%(refname)", "refs/tags").split()
+        parts = [ref.removeprefix("refs/tags/").partition("/") for ref in listed]
+        return {(kind, ApprovalId(int(id))) for kind, _, id in parts if kind in KINDS and id.isdigit()}
+
     def note_of(self, name: AgentName, id: ApprovalId, kind: Kind) -> str | None:
         """The text of an annotated tag."""
         if self.marked(name, id, kind) is None:

@@ -177,8 +177,7 @@ def test_two_thousand_connections_at_once_are_all_answered(path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     opened: list[Lines] = []
     try:
-        for _ in range(CONNECTIONS):
-            opened.append(Lines(path))
+        opened.extend(Lines(path) for _ in range(CONNECTIONS))
         for lines in opened:
             lines.send("nothing")
         for lines in opened:

@@ -96,7 +96,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         for row in unpinned:
             self._door.ask(FailRequest(by=BY, id=row.id, error=LOST))
         for name in agents:
-            self._repositories.sweep(name)
+            self._sweep(name)
             self._mark_all_over(name, [row for row in over if row.agent == name])
             self._migrate(name)
         for row in under_way:
@@ -228,6 +228,12 @@ class ConfigPipeline(pykka.ThreadingActor):
             self._mark(row, "denied", row.note or "denied without a note")
         elif row.status == "failed":
             self._mark(row, "failed", row.note or "failed")
+
+    def _sweep(self, name: AgentName) -> None:
+        try:
+            self._provisioner.builder.sweep(name)
+        except (HiveError, OSError) as error:
+            log.warning("config.not_swept", agent=name, error=str(error))
 
     def _mark_all_over(self, name: AgentName, rows: list[Approval]) -> None:
         try:

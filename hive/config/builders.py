@@ -30,6 +30,7 @@ BUILT_LIMIT_BYTES = 1024**3
 BUILT_FILES_MAX = 50_000
 BUILT_DEPTH_MAX = 64
 CHUNK_BYTES = 1024 * 1024
+RECORD: Final = "record"
 SHELL: Final = "/bin/sh"
 
 
@@ -52,6 +53,10 @@ class Builder(Protocol):
         Raises:
             BadRequest: the tree or agent.toml is wrong. BuildFailed: a build said so. Unavailable: a tool is missing.
         """
+        ...
+
+    def sweep(self, name: AgentName) -> None:
+        """End the builds and remove the folders that a daemon that died has left. Raises Unavailable."""
         ...
 
     def deployed(self, name: AgentName, sha: str) -> None:
@@ -94,6 +99,12 @@ class PlainBuilder:
                 target = self._repositories.generation_folder(name, sha)
                 return target if target.is_dir() else self._repositories.finish(name, sha, folder)
 
+    def sweep(self, name: AgentName) -> None:
+        for left in self._repositories.left_over(name):
+            if (left / RECORD).is_dir():
+                self._runtime.kill(left / RECORD)  # Containers outlive a daemon, those of builds too.
+        self._repositories.sweep(name)
+
     def deployed(self, name: AgentName, sha: str) -> None:
         self._meta.pin({name: sha})
 
@@ -103,7 +114,7 @@ class PlainBuilder:
     def _run(self, name: AgentName, sha: str, command: str, folder: Path, uid: int | None) -> None:
         """Run the command in a copy of the files and add what it made; what was committed stays as it was."""
         with _work_folder(self._paths, name) as work:
-            copy, record = work / "tree", work / "record"
+            copy, record = work / "tree", work / RECORD
             copy.mkdir(mode=0o700)
             self._repositories.check_out(name, sha, copy)
             for empty in ("config", "socket"):

@@ -56,6 +56,9 @@ class NixBuilder:
     def build(self, name: AgentName, sha: str, *, uid: int | None) -> Path:
         return self._plain.build(name, sha, uid=uid, then=lambda folder: self._add_environment(name, sha, folder))
 
+    def sweep(self, name: AgentName) -> None:
+        self._plain.sweep(name)
+
     def deployed(self, name: AgentName, sha: str) -> None:
         """The meta flake pins it from here on, with a lock that says so."""
         with self._meta.held():

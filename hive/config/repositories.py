@@ -2,10 +2,10 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import tempfile
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,9 @@ MESSAGE_MAX_BYTES = 16 * 1024
 
 MAIN: Final = "refs/heads/main"
 TEMPLATE: Final = ("agent.toml", "prompt.md", "flake.nix", "agent.nix")
-UNFINISHED: Final = ".unfinished-"
+_ANY_UNFINISHED: Final = ".unfinished-"
+UNFINISHED: Final = f"{_ANY_UNFINISHED}{secrets.token_hex(4)}-"
+"""Prefix of folders that are being written; this process's own, to tell them from what one that died has left."""
 
 
 class Repositories:
@@ -33,13 +35,13 @@ class Repositories:
     def __init__(self, paths: Paths, *, generations_kept: int = GENERATIONS_KEPT) -> None:
         self._paths = paths
         self._generations_kept = generations_kept
-        self._locks: defaultdict[AgentName, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: dict[AgentName, threading.RLock] = {}
 
     @contextlib.contextmanager
     def held(self, name: AgentName) -> Iterator[None]:
         """One change at a time per agent."""
         assert is_agent_name(name), name
-        with self._locks[name]:
+        with self._locks.setdefault(name, threading.RLock()):
             yield
 
     def applied(self, name: AgentName) -> Git:
@@ -132,10 +134,15 @@ class Repositories:
         return target
 
     def sweep(self, name: AgentName) -> None:
-        """Remove what a daemon that died left unfinished. Only at start, before anybody builds."""
-        for folder in (self._paths.agent(name), self._paths.generations(name)):
-            for left in folder.glob(f"{UNFINISHED}*"):
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove what a daemon that died left unfinished."""
+        for left in self.left_over(name):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def left_over(self, name: AgentName) -> list[Path]:
+        """Folders that a daemon that died was writing."""
+        parents = (self._paths.agent(name), self._paths.generations(name))
+        found = [path for parent in parents for path in parent.glob(f"{_ANY_UNFINISHED}*")]
+        return [path for path in found if not path.name.startswith(UNFINISHED)]
 
     def agent_file(self, name: AgentName, sha: str) -> AgentFile:
         """The checked agent.toml of a commit. Raises as `generation`."""

@@ -269,10 +269,11 @@ async def control(session: HostSession, request: Control) -> Reply:
 async def config(session: HostSession, request: Named) -> Reply:
     row = await _known_one(session, request.name)
     repositories = session.services.provisioner.repositories
-    revision = await asyncio.to_thread(repositories.main, row.name) if row.revision is None else row.revision
+    revision = await asyncio.to_thread(repositories.main, row.name)
     files = await asyncio.to_thread(repositories.files, row.name, revision)
     shown = [{"path": path, "text": text.decode(errors="replace")} for path, text in sorted(files.items())]
-    return {"config": {"revision": revision, "files": shown}}
+    running = {} if row.revision is None else {"running": row.revision}
+    return {"config": {"revision": revision, "files": shown, **running}}
 
 
 async def shutdown(session: HostSession, request: Shutdown) -> Reply:

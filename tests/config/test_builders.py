@@ -1,6 +1,7 @@
 """The plain builder: a build command behind real walls, its limits, and what becomes of what it made."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hive.errors import BadRequest, LimitReached
 from hive.paths import Paths
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.runtimes.process import ProcessRuntime
-from hive.runtimes.protocol import Runtime
+from hive.runtimes.protocol import Container, Runtime
 
 UID = 231_000 if os.geteuid() == 0 else None
 
@@ -145,3 +146,38 @@ def test_a_link_in_the_way_of_a_folder_is_not_written_through(tmp_path: Path):
     (target / "a").symlink_to(outside)
     add_built(source, target)
     assert list(outside.iterdir()) == []
+
+
+def test_a_build_that_outlived_its_daemon_is_ended(
+    builder: PlainBuilder, repositories: Repositories, paths: Paths, runtime: Runtime, tmp_path: Path
+):
+    for folder in ("tree", "config", "socket"):
+        (paths.agent("coder") / ".unfinished-ofanother-x" / folder).mkdir(parents=True)
+    left = paths.agent("coder") / ".unfinished-ofanother-x"
+    container = Container(
+        name="coder",
+        incarnation="build",
+        argv=("/bin/sh", "-c", "sleep 600"),
+        environment={},
+        state=left / "tree",
+        config=left / "config",
+        socket_folder=left / "socket",
+        record=left / builders.RECORD,
+        uid=UID,
+    )
+    pid = runtime.start(container).pid
+    with repositories.unfinished("coder") as ours:
+        builder.sweep("coder")
+        assert ours.exists()
+    assert not left.exists()
+    deadline = time.monotonic() + 30
+    while is_alive(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,8 +1,10 @@
 """A change of configuration from the manager's commit to the running agent, and every way it can fail."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,6 +110,17 @@ def test_an_approved_change_is_built_deployed_and_running(story: Story):
     assert story.hive.events("TransientSet", agent="coder", kind="rebuilding")
     assert not story.hive.events("NeedsUpdate")
     story.hive.becomes_whole()
+
+
+def test_a_build_behind_walls_has_a_uid_that_no_agent_has(make_hive: MakeHive, walls: str):
+    story = Story(make_hive(runtime=walls).up())
+    sha = story.commit(agent_toml="build = 'id -u > who'\n")
+    assert story.approve(story.request())["status"] == "approved"
+    uid = int((story.hive.paths.generations("coder") / sha / "who").read_text())
+    running = eventually(lambda: story.hive.running("coder"), "the agent runs")
+    its_own = Path(f"/proc/{running.pid}").stat().st_uid
+    assert uid not in (0, its_own) if os.geteuid() == 0 else uid == its_own
+    assert (story.hive.paths.generations("coder") / sha / "who").stat().st_uid == os.geteuid()
 
 
 def test_a_broken_change_fails_and_the_old_goes_on(story: Story):

@@ -251,11 +251,13 @@ class HiveProcess:
             assert position.is_sound, position
 
     def is_whole(self) -> str | None:
-        """Why it is not: an act without an outcome, a transient, an approval that was not carried out."""
+        """Why it is not: an act without an outcome, a transient, an agent that is wanted, an approval not carried out."""
         hive = self.replayed()
         for row in hive.agents.all:
             if row.act is not None:
                 return f"{row.name} is in the middle of {row.act}"
+            if row.wanted_running and not row.running and row.failure is None:
+                return f"{row.name} is wanted and does not run"
         if held := list(hive.transient.held):
             return f"transients: {held}"
         if under_way := hive.approvals.under_way():

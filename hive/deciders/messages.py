@@ -120,7 +120,8 @@ def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
     for letter in lost:
         put_back(draft, letter, "lost")
     waiting = hive.messages.waiting(agent, limit)
-    letters = [*(msgspec.structs.replace(letter, redelivered=True) for letter in lost), *waiting][:limit]
+    again = (msgspec.structs.replace(letter, redelivered=True) for letter in lost)
+    letters = sorted([*again, *waiting], key=lambda letter: letter.id)[:limit]
     draft.add(*(MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters))
     remaining = hive.messages.waiting_count(agent) + len(lost) - len(letters)
     return Answered(draft.events, (letters, remaining, living(hive, agent).paused))

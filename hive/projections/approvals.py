@@ -7,7 +7,7 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events.agents import Rebuilt, Spawned
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned, Status
-from hive.events.base import ApprovalId
+from hive.events.base import ApprovalId, Seq
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -32,11 +32,13 @@ class Approval(msgspec.Struct, frozen=True):
     description: str | None = None
     carried_out: bool = False
     """Approved, and what it asked for was done or has failed."""
+    over_seq: Seq | None = None
+    """The event that ended it: times can be equal, and the history is in one order only."""
 
 
 class Approvals(Projection):
     NAME = "approvals"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.all: Table[ApprovalId, Approval] = Table("approvals", Approval)
@@ -54,7 +56,7 @@ class Approvals(Projection):
 
     def restored(self) -> None:
         over = [row for row in self.all if _is_over(row)]
-        self._over = deque(row.id for row in sorted(over, key=lambda row: (row.resolved_ms, row.id)))
+        self._over = deque(row.id for row in sorted(over, key=lambda row: row.over_seq or 0))
 
     def pending(self) -> list[Approval]:
         """What waits for the operator, by ascending id."""
@@ -92,29 +94,32 @@ class Approvals(Projection):
             resolved_ms=recorded.at_ms,
             resolved_by=recorded.by,
         )
-        self._put(row)
+        self._put(row, recorded)
 
-    def _on_failed(self, event: ApprovalFailed, _: Recorded) -> None:
+    def _on_failed(self, event: ApprovalFailed, recorded: Recorded) -> None:
         row = self.all.get(event.id)
         if row is not None:
-            self._put(msgspec.structs.replace(row, status="failed", note=event.error, carried_out=True))
+            failed = msgspec.structs.replace(row, status="failed", note=event.error, carried_out=True)
+            self._put(failed, recorded)
 
-    def _on_spawned(self, event: Spawned, _: Recorded) -> None:
+    def _on_spawned(self, event: Spawned, recorded: Recorded) -> None:
         for row in self.under_way():
             if row.agent == event.agent and row.kind == "spawn":
-                self._put(msgspec.structs.replace(row, carried_out=True))
+                self._put(msgspec.structs.replace(row, carried_out=True), recorded)
 
-    def _on_rebuilt(self, event: Rebuilt, _: Recorded) -> None:
+    def _on_rebuilt(self, event: Rebuilt, recorded: Recorded) -> None:
         row = None if event.approval_id is None else self.all.get(event.approval_id)
         if row is not None and event.ok and row.status == "approved":
-            self._put(msgspec.structs.replace(row, carried_out=True))
+            self._put(msgspec.structs.replace(row, carried_out=True), recorded)
 
-    def _put(self, row: Approval) -> None:
-        self.all.put(row.id, row)
-        if _is_over(row) and row.id not in self._over:
-            self._over.append(row.id)
-            if len(self._over) > OVER_KEPT:
-                self.all.drop(self._over.popleft())
+    def _put(self, row: Approval, recorded: Recorded) -> None:
+        if not _is_over(row) or row.over_seq is not None:
+            self.all.put(row.id, row)
+            return
+        self.all.put(row.id, msgspec.structs.replace(row, over_seq=recorded.seq))
+        self._over.append(row.id)
+        if len(self._over) > OVER_KEPT:
+            self.all.drop(self._over.popleft())
 
 
 def _is_over(row: Approval) -> bool:

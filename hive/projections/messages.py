@@ -6,10 +6,10 @@ from typing import Literal
 import msgspec
 
 from hive.clock import TimeMs
-from hive.events.agents import Purged
+from hive.events.agents import Destroyed, Purged
 from hive.events.base import MessageId
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent
-from hive.names import OPERATOR
+from hive.names import OPERATOR, AgentName
 from hive.projections.table import Projection, Recorded, Table
 
 RECENT_KEPT = 200
@@ -50,7 +50,7 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
 
 class Messages(Projection):
     NAME = "messages"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.open: Table[MessageId, Letter] = Table("messages", Letter)
@@ -68,7 +68,8 @@ class Messages(Projection):
             MessageAcked: self._on_done,
             MessageDead: self._on_done,
             MessageRequeued: self._on_requeued,
-            Purged: self._on_purged,
+            Purged: lambda event, _: self._forget(event.agent),
+            Destroyed: self._on_destroyed,
         }
 
     def restored(self) -> None:
@@ -164,7 +165,12 @@ class Messages(Projection):
         self._open_bytes[event.to] -= len(letter.body)
         self.open.drop(event.id)
 
-    def _on_purged(self, event: Purged, _: Recorded) -> None:
-        self._recent_bytes.pop(event.agent, None)
-        for id in self._recent_ids.pop(event.agent, ()):
-            self.recent.drop((event.agent, id))
+    def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
+        if event.purge:
+            self._forget(event.agent)
+
+    def _forget(self, agent: AgentName) -> None:
+        """Its name may be given to another agent, which must not find what was said to this one."""
+        self._recent_bytes.pop(agent, None)
+        for id in self._recent_ids.pop(agent, ()):
+            self.recent.drop((agent, id))

@@ -5,7 +5,7 @@ from collections import deque
 import msgspec
 
 from hive.clock import TimeMs
-from hive.events.base import QuestionId
+from hive.events.base import QuestionId, Seq
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
@@ -28,11 +28,13 @@ class Question(msgspec.Struct, frozen=True):
     answer: str | None = None
     answerer: str | None = None
     resolved_ms: TimeMs | None = None
+    resolved_seq: Seq | None = None
+    """Times can be equal, and the history is in one order only."""
 
 
 class Questions(Projection):
     NAME = "questions"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.all: Table[QuestionId, Question] = Table("questions", Question)
@@ -50,7 +52,7 @@ class Questions(Projection):
                 self._pending[question.id] = None
                 self._asked[question.asker] = self._asked.get(question.asker, 0) + 1
         done = [row for row in self.all if row.answer is not None]
-        self._resolved.extend(row.id for row in sorted(done, key=lambda row: (row.resolved_ms, row.id)))
+        self._resolved.extend(row.id for row in sorted(done, key=lambda row: row.resolved_seq or 0))
 
     def pending(self) -> list[Question]:
         """Every question without an answer, by ascending id."""
@@ -86,7 +88,11 @@ class Questions(Projection):
     def _on_resolved(self, event: QuestionResolved, recorded: Recorded) -> None:
         row = self.all[event.id]
         answered = msgspec.structs.replace(
-            row, answer=event.answer, answerer=event.answerer, resolved_ms=recorded.at_ms
+            row,
+            answer=event.answer,
+            answerer=event.answerer,
+            resolved_ms=recorded.at_ms,
+            resolved_seq=recorded.seq,
         )
         self.all.put(event.id, answered)
         del self._pending[event.id]

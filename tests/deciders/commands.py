@@ -1,0 +1,97 @@
+"""Strategies for commands: wholly arbitrary ones, and ones that have something to do with the state."""
+
+import typing
+from typing import Any
+
+import msgspec
+from hypothesis import strategies as st
+
+from hive.deciders import RULES
+from hive.deciders.draft import Command
+from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
+from hive.events.base import By
+from hive.events.turns import TurnEnded
+
+NAMES = ("manager", "a", "b", "c")
+"""Few, so that commands meet each other."""
+INCARNATIONS = ("one", "two", "three")
+
+_BYS = st.sampled_from(
+    [By("operator", "mara", 1000, "host"), By("actor", "daemon"), *(By("agent", name) for name in NAMES)]
+)
+_IDS = st.integers(min_value=1, max_value=12)
+_TIMES = st.integers(min_value=0, max_value=90_000)
+_FITTING: dict[str, st.SearchStrategy[Any]] = {
+    "agent": st.sampled_from(NAMES),
+    "sender": st.sampled_from((*NAMES, "operator")),
+    "to": st.sampled_from((*NAMES, "operator", "*")),
+    "asker": st.sampled_from(NAMES),
+    "target": st.sampled_from((*NAMES, None)),
+    "answerer": st.sampled_from((*NAMES, "operator")),
+    "canceller": st.sampled_from((*NAMES, "operator")),
+    "requester": st.sampled_from(("manager", "operator")),
+    "incarnation": st.sampled_from(INCARNATIONS),
+    "alive": st.frozensets(st.sampled_from(INCARNATIONS), max_size=2),
+    "reason": st.sampled_from(sorted(COUNTED_REASONS | UNCOUNTED_REASONS)),
+    "recipients": st.sampled_from([None, (), ("a", "b")]),
+    "id": _IDS,
+    "ids": st.lists(_IDS, max_size=4).map(tuple),
+    "holding": st.none() | st.lists(_IDS, max_size=4).map(tuple),
+    "limit": st.integers(min_value=0, max_value=40),
+    "in_reply_to": st.none() | _IDS,
+    "ttl_seconds": st.none() | st.integers(min_value=1, max_value=60),
+    "delay_ms": st.none() | _TIMES,
+    "due_ms": st.none(),
+    "sha": st.none() | st.just("a" * 40),
+    "fetched_sha": st.sampled_from(["a" * 40, "b" * 40]),
+    "approval_id": st.none() | _IDS,
+    "body": st.text(min_size=1, max_size=20),
+    "question": st.text(min_size=1, max_size=20),
+    "options": st.sampled_from(((), ("x", "y"))),
+    "description": st.none() | st.just("because"),
+    "note": st.none() | st.just("not now"),
+    "commit_ref": st.just("main"),
+    "model": st.sampled_from((None, "claude-x")),
+    "name": st.sampled_from(("mara", "ada")),
+    "folder": st.sampled_from(("p", "q")),
+    "path": st.sampled_from(("p", "/srv/q")),
+}
+"""By field, values that hit something."""
+_ACT_REASONS = st.sampled_from(["spawn", "start", "restart", "rebuild", "deploy", "crash", "boot"])
+
+
+def arbitrary(command: type[Command]) -> st.SearchStrategy[Command]:
+    """Any text, any number, of the right type and nothing more."""
+    return _built(command, {})
+
+
+def fitting(command: type[Command]) -> st.SearchStrategy[Command]:
+    """With names, ids and words that the state may know."""
+    return _built(command, _FITTING)
+
+
+def any_fitting() -> st.SearchStrategy[Command]:
+    """Any command, fitting."""
+    return st.sampled_from(sorted(RULES, key=lambda rule: rule.__name__)).flatmap(fitting)
+
+
+def _built(struct: type[msgspec.Struct], known: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    fields = {}
+    for name, hint in typing.get_type_hints(struct).items():
+        if name not in struct.__struct_fields__:
+            continue
+        if name == "by":
+            fields[name] = _BYS
+        elif name == "report":
+            fields[name] = _built(TurnEnded, known)
+        elif struct.__name__ == "RecordStarted" and name == "reason":
+            fields[name] = _ACT_REASONS
+        elif _takes(hint, name, known):
+            fields[name] = known[name]
+        else:
+            fields[name] = st.from_type(hint)
+    return st.builds(struct, **fields)
+
+
+def _takes(hint: Any, name: str, known: dict[str, st.SearchStrategy[Any]]) -> bool:
+    return name in known and hint is not bool

@@ -1,0 +1,162 @@
+"""One history in which every kind of event happens, in an order that can happen."""
+
+from typing import Final
+
+from hive.events import AnyEvent
+from hive.events.agents import (
+    ActDecided,
+    ActFailed,
+    AgentAdded,
+    AxesSeeded,
+    Crashed,
+    Destroyed,
+    IncarnationSeen,
+    Killed,
+    LoggedIn,
+    ModelSet,
+    Mounted,
+    NeedsLogin,
+    NeedsUpdate,
+    Paused,
+    Purged,
+    RateLimited,
+    Rebuilt,
+    RecipientsAllowed,
+    Responsive,
+    Resumed,
+    Revived,
+    Spawned,
+    Started,
+    StatusSet,
+    Stopped,
+    Unmounted,
+    Unresponsive,
+)
+from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
+from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
+from hive.events.daemon import Booted, CommandKeyed, ShutDown, Warned
+from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
+from hive.events.operators import OperatorAdded, OperatorRevoked
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
+from hive.events.transient import TransientCleared, TransientSet
+from hive.events.turns import TurnEnded, TurnStarted
+
+SOON_MS: Final = 1_769_851_900_000
+"""A hundred seconds after everything else."""
+SHA: Final = "0123456789abcdef0123456789abcdef01234567"
+HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+
+def _message(id: int, to: str, text: str, sender: str = "operator") -> MessageSent:
+    return MessageSent(id=MessageId(id), sender=sender, to=to, body=text)
+
+
+_ROSTER: list[AnyEvent] = [
+    Booted(hive_version="0.1.0", runtime="bubblewrap"),
+    AgentAdded(agent="manager", slot=1),
+    TransientSet(agent="manager", kind="spawning"),
+    Started(agent="manager", incarnation="m1", reason="spawn", revision=SHA, harness_version="0.1.0"),
+    Spawned(agent="manager"),
+    TransientCleared(agent="manager", kind="spawning"),
+    AxesSeeded(agent="manager", needs_login=False, needs_update=True),
+    ApprovalRequested(id=ApprovalId(1), agent="a", kind="spawn", requester="manager", description="parses"),
+    ApprovalResolved(id=ApprovalId(1), agent="a", kind="spawn", status="approved"),
+    AgentAdded(agent="a", slot=2, approval_id=ApprovalId(1)),
+    Started(agent="a", incarnation="a1", reason="spawn", revision=SHA),
+    RecipientsAllowed(agent="a", recipients=("b",)),
+    Spawned(agent="a"),
+    AgentAdded(agent="b", slot=3),
+    Started(agent="b", incarnation="b1", reason="spawn"),
+    Spawned(agent="b"),
+    AgentAdded(agent="c", slot=4),
+    ActFailed(agent="c", act="spawn", error="no space left"),
+    Mounted(agent="a", host_path="/srv/project", folder="project", read_only=True),
+    Mounted(agent="a", host_path="/srv/q", folder="q"),
+    Unmounted(agent="a", folder="project"),
+    ModelSet(agent="a", model="claude-x"),
+    Paused(agent="b"),
+    Resumed(agent="b"),
+]
+_WORK: list[AnyEvent] = [
+    IncarnationSeen(agent="a", incarnation="one"),
+    _message(1, "a", "write a parser"),
+    _message(2, "a", "and a printer"),
+    _message(3, "b", "test both", "a"),
+    _message(4, "operator", "started", "a"),
+    CommandKeyed(key="agent:a k1", first_seq=28, count=1),
+    SendRefused(sender="a", to="c", reason="a may not send to c, only to: b, manager, operator."),
+    MessageDelivered(id=MessageId(1), to="a", incarnation="one"),
+    MessageDelivered(id=MessageId(2), to="a", incarnation="one"),
+    TurnStarted(agent="a", model="claude-x", wake_from="operator", message_ids=(MessageId(1), MessageId(2))),
+    StatusSet(agent="a", text="parsing é \u202e \U0001f41d"),
+    QuestionAdded(id=QuestionId(1), asker="a", target=None, question="LL or LR?", options=("LL", "LR")),
+    QuestionAdded(
+        id=QuestionId(2), asker="a", target="b", question="Which?", options=("x", "y"), multi=True, deadline_ms=SOON_MS
+    ),
+    QuestionAdded(id=QuestionId(3), asker="b", target="a", question="Ready?"),
+    ReminderSet(id=ReminderId(1), agent="a", message="look again", due_ms=SOON_MS),
+    ReminderSet(id=ReminderId(2), agent="b", message="rest", due_ms=1),
+    ReminderSet(id=ReminderId(3), agent="c", message="never", due_ms=10**13),
+    ReminderFired(id=ReminderId(2), agent="b"),
+    ReminderDropped(id=ReminderId(3), agent="c"),
+    RateLimited(agent="a", until_ms=10**13),
+    RateLimited(agent="a", until_ms=None),
+    TurnEnded(
+        agent="a",
+        model="claude-x",
+        wake_from="operator",
+        result_kind="ok",
+        started_at="2026-01-31T09:30:00.000Z",
+        ended_at="2026-01-31T09:30:01.500Z",
+        duration_ms=1500,
+        input_tokens=100,
+        output_tokens=20,
+        tool_call_count=3,
+        tool_calls_json='{"Read":2,"Bash":1}',
+    ),
+    MessageAcked(id=MessageId(1), to="a"),
+    MessageRequeued(id=MessageId(2), to="a", reason="failed", counts=True),
+    MessageDelivered(id=MessageId(3), to="b"),
+    MessageRequeued(id=MessageId(3), to="b", reason="crashed", counts=True),
+    MessageDead(id=MessageId(3), to="b", reason="5 deliveries ended in a failed turn or a dead harness"),
+    TurnEnded(agent="b", result_kind="failed", note="overloaded"),
+    QuestionResolved(id=QuestionId(1), asker="a", target=None, answer="LL", answerer="operator"),
+]
+_TROUBLE: list[AnyEvent] = [
+    ApprovalRequested(id=ApprovalId(2), agent="a", kind="apply_commit", requester="manager", commit_ref="0123"),
+    ProposalPinned(id=ApprovalId(2), agent="a", fetched_sha=SHA),
+    ApprovalResolved(id=ApprovalId(2), agent="a", kind="apply_commit", status="approved"),
+    ActDecided(agent="a", act="rebuild"),
+    Rebuilt(agent="a", ok=False, revision=SHA, error="does not build"),
+    ApprovalFailed(id=ApprovalId(2), agent="a", error="does not build"),
+    ApprovalRequested(id=ApprovalId(3), agent="b", kind="apply_commit", requester="manager", commit_ref="main"),
+    ProposalPinned(id=ApprovalId(3), agent="b", fetched_sha=SHA),
+    ApprovalRequested(id=ApprovalId(4), agent="b", kind="apply_commit", requester="operator", commit_ref="main"),
+    ApprovalResolved(id=ApprovalId(4), agent="b", kind="apply_commit", status="denied", note="not now"),
+    ApprovalRequested(id=ApprovalId(5), agent="e", kind="spawn", requester="manager"),
+    NeedsUpdate(agent="b"),
+    NeedsLogin(agent="b", refused=True),
+    LoggedIn(agent="b"),
+    Unresponsive(agent="b"),
+    Responsive(agent="b"),
+    Crashed(agent="b", incarnation="b1", reason="signal 9 (SIGKILL)", signal=9, ended_ms=5, restart_ms=10**13),
+    Started(agent="b", incarnation="b2", reason="crash"),
+    Killed(agent="b"),
+    ActDecided(agent="b", act="stop"),
+    Stopped(agent="b", exit="was not running"),
+    AgentAdded(agent="d", slot=5),
+    Destroyed(agent="d"),
+    Revived(agent="d"),
+    Destroyed(agent="d"),
+    Purged(agent="d"),
+    AgentAdded(agent="f", slot=6),
+    Destroyed(agent="f"),
+    OperatorAdded(name="mara", token_hash=HASH),
+    OperatorAdded(name="ada", token_hash=HASH),
+    OperatorRevoked(name="ada"),
+    Warned(source="config_pipeline", text="the meta flake does not pin it"),
+    TransientSet(agent="b", kind="stopping"),
+    ShutDown(keep_agents=True),
+]
+EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE]

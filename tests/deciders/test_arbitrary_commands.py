@@ -1,0 +1,32 @@
+"""Whatever a command says, a rule gives events or refuses; nothing else comes out, and what it gives can be folded."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hive.deciders import RULES, decide
+from hive.deciders.draft import Answered, Command
+from hive.errors import HiveError
+
+from .check import NOW, folded, grow
+from .commands import arbitrary, fitting
+from .everything import EVERYTHING
+
+EXAMPLES = 60
+"""Of each command."""
+
+
+@pytest.mark.parametrize("command_type", RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_decides_or_refuses_anything(command_type: type[Command]) -> None:
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(command=st.one_of(arbitrary(command_type), fitting(command_type)))
+    def holds(command: Command) -> None:
+        hive = folded(EVERYTHING)
+        try:
+            decision = decide(command, hive, NOW)
+        except HiveError:
+            return
+        for event in decision.events if isinstance(decision, Answered) else decision:
+            grow(hive, event)
+
+    holds()

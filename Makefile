@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Debian packages the tests use; hive itself needs git and bubblewrap.
-DEBIAN_PACKAGES := git bubblewrap
+DEBIAN_PACKAGES := git bubblewrap chromium fonts-dejavu-core
 
 .PHONY: demo up test check bench venv system-packages lock clean
 .DEFAULT_GOAL := demo

@@ -22,16 +22,19 @@ from hive.actors import mail
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
+from hive.actors.dashboard import DashboardProcess, Front, front
 from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Journal
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
+from hive.actors.webhook import LISTENS as WEBHOOK_EVENTS
+from hive.actors.webhook import Webhook
 from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
-from hive.errors import BadRequest, HiveError
+from hive.errors import BadRequest, HiveError, Unavailable
 from hive.events.agents import Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -41,9 +44,11 @@ from hive.paths import Paths
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
 from hive.settings import Settings
+from hive.sockets.host_session import user_name
 from hive.sockets.hub import Hub
 from hive.sockets.server import Sockets
 from hive.sockets.services import Services
+from hive.sockets.sessions import Sessions
 
 log = structlog.get_logger()
 
@@ -63,7 +68,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     with lock.held(paths.lock):
-        return asyncio.run(_Daemon(paths, runtime, listen, model_url).run())
+        return asyncio.run(_Daemon(paths, runtime, listen, dashboard, model_url).run())
 
 
 class _HostSettings:
@@ -89,13 +94,15 @@ class _HostSettings:
 
 
 class _Daemon:
-    def __init__(self, paths: Paths, runtime: str | None, listen: str | None, model_url: str | None):
+    def __init__(self, paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None):
         self._paths = paths
         self._clock = SystemClock()
         self._settings = _HostSettings(paths.settings)
         self._runtime = choose(runtime or self._settings.now.runtime.kind)
         self._listen = listen or self._settings.now.dashboard.listen
         host_settings.check_listen(self._listen, "--listen")
+        self._front = self._bound_front() if dashboard else None
+        self._sessions = Sessions(paths.sessions, self._clock)
         configuration = self._configuration = Configuration(paths, self._now, self._runtime)
         self._provisioner = Provisioner(
             paths, self._now, configuration.repositories, configuration.builder, self._runtime, model_url
@@ -145,7 +152,9 @@ class _Daemon:
             watch=self._configuration.watch,
             mirror_status=self._configuration.mirror.now,
             settings=self._now,
-            dashboard_url=lambda: None,
+            sessions=self._sessions,
+            dashboard_group=None if self._front is None else self._front.uid,
+            dashboard_url=self._dashboard_url,
             shut_down=lambda keep: self._shut_down(door, keep),
         )
         self._sockets = Sockets(services)
@@ -153,6 +162,7 @@ class _Daemon:
         try:
             await self._sockets.open()
             self._say_ready()
+            await self._offer_link(door)
             await self._ends.wait()
         finally:
             self._sockets.close()
@@ -175,6 +185,8 @@ class _Daemon:
             self._checkpointer = Checkpointer.start(self._paths.state)
             return self._checkpointer
 
+        front = self._front
+        dashboard = [] if front is None else [Child("dashboard", lambda: DashboardProcess.start(front, clock))]
         return [
             Child("checkpointer", checkpointer),
             Child(
@@ -187,6 +199,10 @@ class _Daemon:
                 door, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
             ),
             Child("crash watch", crash_watch, listens=(Started,)),
+            Child(
+                "webhook", lambda: Webhook.start(door, clock, self._now, self._dashboard_url), listens=WEBHOOK_EVENTS
+            ),
+            *dashboard,
         ]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:
@@ -211,13 +227,33 @@ class _Daemon:
         await door.ask(Shut(by=BY, keep_agents=keep_agents))
         self._loop.call_later(LAST_REPLY_S, self._ends.set)
 
+    def _dashboard_url(self) -> str | None:
+        return None if self._front is None else self._front.url
+
+    def _bound_front(self) -> Front | None:
+        try:
+            return front(self._settings.now, self._listen, self._paths.dashboard_run)
+        except Unavailable as error:
+            print(f"hive: {error} The daemon runs without it.", file=sys.stderr)  # noqa: T201
+            return None
+
+    async def _offer_link(self, door: LoopDoor) -> None:
+        """On the first start, to a terminal alone: what is printed elsewhere is kept, and a link is a way in."""
+        if self._front is None or not sys.stdout.isatty():
+            return
+        if not await door.read(lambda state: any(row.revoked_ms is None for row in state.operators.all)):
+            secret = self._sessions.new_link(user_name(os.geteuid()))
+            print(f"Sign in once, within ten minutes: {self._front.url}/login#{secret}", flush=True)  # noqa: T201
+
     def _give_up(self, why: str) -> None:
         log.error("daemon.gives_up", why=why)
         self._failure = why
         self._loop.call_soon_threadsafe(self._ends.set)
 
     def _say_ready(self) -> None:
-        print(f"hive ready state={self._paths.state} run={self._paths.run} runtime={self._runtime.kind}", flush=True)  # noqa: T201
+        where = "" if self._front is None else f" dashboard={self._front.url}"
+        folders = f"state={self._paths.state} run={self._paths.run}"
+        print(f"hive ready {folders} runtime={self._runtime.kind}{where}", flush=True)  # noqa: T201
         if (address := os.environ.get("NOTIFY_SOCKET")) is not None:
             name = "\0" + address[1:] if address.startswith("@") else address
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):

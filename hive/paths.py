@@ -80,6 +80,20 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "host.sock"
 
     @property
+    def dashboard_run(self) -> Path:
+        """Holds the dashboard's socket and nothing else; the dashboard's process works in there."""
+        return self.run / "dashboard"
+
+    @property
+    def dashboard_socket(self) -> Path:
+        return self.dashboard_run / "hive.sock"
+
+    @property
+    def sessions(self) -> Path:
+        """Hashes of the operators' sessions at the dashboard."""
+        return self.state / "sessions.json"
+
+    @property
     def agents_run(self) -> Path:
         return self.run / "agents"
 

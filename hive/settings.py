@@ -26,6 +26,10 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:7000"
     domain: str | None = None
     """Makes `urls` and each agent's `url` absolute."""
+    uid: int = 209_999
+    """Under root, the host user that the dashboard runs as; give one that nobody else has."""
+    metrics_token_file: str | None = None
+    """Whoever has this token may read `/metrics` without a session. Relative to the state folder; mode 0600."""
 
 
 class ClaudeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +141,8 @@ def _check(settings: Settings, name: str) -> None:
         raise BadRequest(f"{name}: runtime.kind is one of {', '.join(RUNTIME_KINDS)}, not {kind!r}.")
     if settings.runtime.first_uid < 1_000:
         raise BadRequest(f"{name}: runtime.first_uid is below 1000, where the system's own users are.")
+    if not 1_000 <= settings.dashboard.uid < settings.runtime.first_uid:
+        raise BadRequest(f"{name}: dashboard.uid is from 1000 to below runtime.first_uid, where the agents begin.")
     check_listen(settings.dashboard.listen, f"{name}: dashboard.listen")
     if settings.claude.idle_minutes <= 0:
         raise BadRequest(f"{name}: claude.idle_minutes is over 0.")

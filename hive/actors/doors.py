@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 UNDER_WAY_MAX = 50_000
 """Commands one door may have unanswered; a mailbox has no bound of its own."""
+LATENCIES_KEPT = 1_000
 ASK_TIMEOUT_S = 30.0
 """A commit takes milliseconds; after so long the journal is gone, and a caller with a key may ask again."""
 
@@ -28,6 +30,11 @@ class LoopDoor:
         self._loop = loop
         self._gathered: list[Submission] = []
         self._under_way = 0
+        self._took_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
+
+    def latencies(self) -> list[float]:
+        """Seconds from asking to the commit's answer, of the newest commands."""
+        return list(self._took_s)
 
     async def ask(self, command: Command, key: str | None = None) -> Decided:
         """Decide and commit.
@@ -41,7 +48,9 @@ class LoopDoor:
         if not self._gathered:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(Submission(command, future, key))
+        began = self._loop.time()
         decided: Decided = await future
+        self._took_s.append(self._loop.time() - began)
         return decided
 
     async def read(self, query: Callable[[Hive], T]) -> T:

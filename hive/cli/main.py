@@ -23,6 +23,7 @@ MODULES: Final = {
     "agents": "agents",
     "up": "daemon",
     "down": "daemon",
+    "dashboard": "dashboard",
     "demo": "daemon",
     "doctor": "doctor",
     "spawn": "lifecycle",

@@ -37,3 +37,10 @@ def show(hive: Session) -> None:
 def revoke(hive: Session, name: NameArgument) -> None:
     """Make a person's token worthless."""
     hive.done(hive.ask("operators", action="revoke", name=name), f"{name}'s token opens nothing any more.")
+
+
+@noun.command("link", example="hive operator link")
+def link(hive: Session) -> None:
+    """Print a link that signs you in at the dashboard, once and within ten minutes."""
+    reply = hive.ask("login_link")
+    hive.done(reply, str(reply["url"]))

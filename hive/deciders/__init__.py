@@ -68,6 +68,7 @@ RULES: Final[dict[type[Command], Rule]] = {
     record.Boot: record.boot,
     record.Shut: record.shut,
     record.Warn: record.warn,
+    record.RecordNotification: record.record_notification,
 }
 """Every command and its rule."""
 

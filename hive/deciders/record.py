@@ -4,6 +4,7 @@ from hive.clock import TimeMs
 from hive.deciders.draft import Command, Decision, living
 from hive.events.base import MessageId
 from hive.events.daemon import Booted, ShutDown, Warned
+from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
 from hive.events.transient import TransientCleared, TransientKind, TransientSet
 from hive.events.turns import TurnEnded, TurnStarted
 from hive.names import AgentName
@@ -45,6 +46,13 @@ class Warn(Command, frozen=True, kw_only=True):
     text: str
 
 
+class RecordNotification(Command, frozen=True, kw_only=True):
+    topic: Topic
+    subject: str
+    error: str | None = None
+    attempts: int = 1
+
+
 def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
     row = living(hive, command.agent)
     return [
@@ -79,3 +87,10 @@ def shut(command: Shut, _hive: Hive, _: TimeMs) -> Decision:
 
 def warn(command: Warn, _hive: Hive, _: TimeMs) -> Decision:
     return [Warned(source=command.source, text=command.text)]
+
+
+def record_notification(command: RecordNotification, _hive: Hive, _: TimeMs) -> Decision:
+    topic, subject, attempts = command.topic, command.subject, command.attempts
+    if command.error is None:
+        return [NotificationDelivered(topic=topic, subject=subject, attempts=attempts)]
+    return [NotificationFailed(topic=topic, subject=subject, error=command.error, attempts=attempts)]

@@ -2,7 +2,18 @@
 
 from typing import Final, get_args
 
-from hive.events import agents, approvals, daemon, messages, operators, questions, reminders, transient, turns
+from hive.events import (
+    agents,
+    approvals,
+    daemon,
+    messages,
+    notifications,
+    operators,
+    questions,
+    reminders,
+    transient,
+    turns,
+)
 from hive.events.base import Event
 
 AnyEvent = (
@@ -54,6 +65,8 @@ AnyEvent = (
     | transient.TransientCleared
     | operators.OperatorAdded
     | operators.OperatorRevoked
+    | notifications.NotificationDelivered
+    | notifications.NotificationFailed
     | daemon.Booted
     | daemon.ShutDown
     | daemon.CommandKeyed

@@ -94,11 +94,12 @@ class Turns(Projection):
             for key in [key for key in self.hours.rows if key[1] <= hour - HOURS_KEPT]:
                 self.hours.drop(key)
         self.hours.put(
-            (event.agent, hour), _added(self.hours.get((event.agent, hour)) or Hour(event.agent, hour), event)
+            (event.agent, hour), added(self.hours.get((event.agent, hour)) or Hour(event.agent, hour), event)
         )
 
 
-def _added(hour: Hour, turn: TurnEnded) -> Hour:
+def added(hour: Hour, turn: TurnEnded) -> Hour:
+    """The sum with one more turn."""
     tools = dict(hour.tools)
     for name, count in _tool_calls(turn).items():
         if name in tools or len(tools) < TOOLS_KEPT:

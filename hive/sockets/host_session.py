@@ -12,6 +12,7 @@ from hive.sockets.agent_session import TOO_LONG_TEXT
 from hive.sockets.lines import TOO_LONG, LineConnection
 from hive.sockets.requests import Request, Vocabulary, granted, refused
 from hive.sockets.services import Services
+from hive.sockets.sessions import OperatorSession
 
 VERSION: Final = 1
 """Of the protocol that existing clients speak."""
@@ -33,16 +34,25 @@ class HostSession:
         self.services = services
         self.connection = connection
         uid = connection.peer.uid
-        self.by = By("operator", _user_name(uid), uid=uid, way="host")
+        self.by = By("operator", user_name(uid), uid=uid, way="host")
+        self.signed_in: OperatorSession | None = None
+        """On the dashboard's socket, whose session the request carries."""
+        self.forget_session: Callable[[], None] = lambda: None
         self._verbs = verbs
         self._words = words
 
     async def serve(self) -> None:
         """Answer until the peer goes."""
-        while (line := await self.connection.next_line()) is not None:
-            reply = await self._answer(line)
-            if reply is not None and not await self.connection.reply(reply):
-                return
+        try:
+            while (line := await self.connection.next_line()) is not None:
+                reply = await self._answer(line)
+                if reply is not None and not await self.connection.reply(reply):
+                    return
+        finally:
+            self.forget_session()
+
+    async def admit(self, cmd: str, line: bytes) -> None:
+        """Whoever may connect to the host socket may ask anything."""
 
     async def say(self, data: Reply) -> bool:
         """One response of a verb that goes on; False when nobody listens any more."""
@@ -53,13 +63,15 @@ class HostSession:
             if line == TOO_LONG:
                 raise BadRequest(TOO_LONG_TEXT)
             cmd, request = self._words.decode(line)
+            await self.admit(cmd, line)
             data = await self._verbs[cmd].handle(self, request)
         except HiveError as error:
             return refused(error, version=VERSION)
         return None if data is None else granted(data, version=VERSION)
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Of a host user; its number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -10,10 +10,12 @@ import structlog
 
 from hive.errors import Unavailable
 from hive.events.agents import AgentAdded, Destroyed, Revived
+from hive.events.operators import OperatorRevoked
 from hive.names import MANAGER, AgentName
 from hive.projections.table import Recorded
 from hive.sockets.agent_session import AgentSession
 from hive.sockets.agent_verbs import AGENT_VERBS
+from hive.sockets.audit_verbs import AUDIT_VERBS
 from hive.sockets.config_verbs import CONFIG_VERBS
 from hive.sockets.container_verbs import CONTAINER_VERBS
 from hive.sockets.decision_verbs import DECISION_VERBS
@@ -22,6 +24,7 @@ from hive.sockets.lines import LineConnection
 from hive.sockets.manager_verbs import MANAGER_VERBS
 from hive.sockets.requests import Vocabulary
 from hive.sockets.services import Services
+from hive.sockets.session_verbs import HOST_ONLY_VERBS, SESSION_VERBS, WITHHELD, DashboardSession
 
 log = structlog.get_logger()
 
@@ -32,8 +35,10 @@ BACKLOG = 4_096
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o755
 
-HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS}
+HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS, **AUDIT_VERBS, **HOST_ONLY_VERBS}
+DASHBOARD_VERBS = {**{cmd: verb for cmd, verb in HOST_VERBS.items() if cmd not in WITHHELD}, **SESSION_VERBS}
 _HOST_WORDS = Vocabulary({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
+_DASHBOARD_WORDS = Vocabulary({cmd: verb.request for cmd, verb in DASHBOARD_VERBS.items()})
 _AGENT_WORDS = Vocabulary({cmd: verb.request for cmd, verb in AGENT_VERBS.items()})
 _MANAGER_WORDS = Vocabulary({cmd: verb.request for cmd, verb in MANAGER_VERBS.items()})
 
@@ -59,6 +64,7 @@ class Sockets:
     def __init__(self, services: Services):
         self._services = services
         self._host: _Listening | None = None
+        self._dashboard: _Listening | None = None
         self._agents: dict[AgentName, _Listening] = {}
         self._opening: set[asyncio.Task[None]] = set()
 
@@ -72,7 +78,13 @@ class Sockets:
         await asyncio.to_thread(self._remove_left_over, {row.name for row in rows})
         for row in rows:
             await self._open_agent(row.name, row.slot)
-        self._host = await _listen(self._services.paths.host_socket, self._serve_host, group=None)
+        known = await self._services.door.read(
+            lambda hive: frozenset(row.token_hash for row in hive.operators.all if row.revoked_ms is None)
+        )
+        self._services.sessions.forget_unknown(known)
+        paths, group = self._services.paths, self._services.dashboard_group
+        self._dashboard = await _listen(paths.dashboard_socket, self._serve_dashboard, group)
+        self._host = await _listen(paths.host_socket, self._serve_host, group=None)
 
     def on_committed(self, batch: list[Recorded]) -> None:
         """On the loop, after the commit."""
@@ -85,11 +97,13 @@ class Sockets:
                 case Destroyed(agent=name):
                     if (listening := self._agents.pop(name, None)) is not None:
                         listening.close()
+                case OperatorRevoked(name=name):
+                    self._services.sessions.close_all(name)
                 case _:
                     pass  # Changes no socket.
 
     def close(self) -> None:
-        for listening in [self._host, *self._agents.values()]:
+        for listening in [self._host, self._dashboard, *self._agents.values()]:
             if listening is not None:
                 listening.close()
 
@@ -123,6 +137,9 @@ class Sockets:
 
     async def _serve_host(self, connection: LineConnection) -> None:
         await HostSession(connection, self._services, HOST_VERBS, _HOST_WORDS).serve()
+
+    async def _serve_dashboard(self, connection: LineConnection) -> None:
+        await DashboardSession(connection, self._services, DASHBOARD_VERBS, _DASHBOARD_WORDS).serve()
 
 
 async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], group: int | None) -> _Listening:

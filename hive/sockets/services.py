@@ -21,6 +21,7 @@ from hive.names import AgentName
 from hive.paths import Paths
 from hive.settings import Settings
 from hive.sockets.hub import Hub
+from hive.sockets.sessions import Sessions
 
 ACT_TIMEOUT_S = 600.0
 """A lifecycle act and those queued before it; after so long the caller is told, the act goes on."""
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, kw_only=True):
     clock: Clock
     door: LoopDoor
     hub: Hub
+    sessions: Sessions
     supervisor: "pykka.ActorRef[Any]"
     provisioner: Provisioner
     proposals: Proposals
@@ -40,6 +42,8 @@ class Services(msgspec.Struct, kw_only=True):
     """Settles a ticket when an approval is over; False when the daemon is on its way down."""
     mirror_status: Callable[[], dict[str, Any]]
     settings: Callable[[], Settings]
+    dashboard_group: int | None
+    """Who besides the daemon's user may connect to the dashboard's socket."""
     dashboard_url: Callable[[], str | None]
     """Where the dashboard is, as others see it; None while there is none."""
     shut_down: Callable[[bool], Awaitable[None]]

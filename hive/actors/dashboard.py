@@ -1,0 +1,146 @@
+"""Starts the dashboard's process, watches it and starts it again; binds its address before it has a uid of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import pykka
+import structlog
+
+from hive.actors import mail
+from hive.clock import Clock, DurationMs
+from hive.errors import Unavailable
+from hive.settings import Settings, check_listen
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 128
+RESTART_FIRST_MS: Final[DurationMs] = 500
+RESTART_MAX_MS: Final[DurationMs] = 30_000
+STABLE_MS: Final[DurationMs] = 60_000
+"""After a run of so long the next restart is quick again."""
+STOP_TIMEOUT_S: Final = 5.0
+PASSED_ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
+"""All of the daemon's environment that the dashboard sees; a key in it is none of its business."""
+
+
+class Front(msgspec.Struct, frozen=True):
+    """Where the dashboard is reached, bound by the daemon: a restart of the dashboard loses no connection."""
+
+    listener: socket.socket
+    folder: Path
+    """Holds the dashboard's socket to the daemon."""
+    url: str
+    """As others see it."""
+    domain: str | None
+    uid: int | None
+    """Under root, the host user it becomes."""
+    agents_from_uid: int | None
+    """Under root, agents are host users from here on: none of them may connect."""
+
+    def command(self) -> list[str]:
+        """The process's command line."""
+        given = {"folder": self.folder, "domain": self.domain, "uid": self.uid, "agents-from-uid": self.agents_from_uid}
+        options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        return [sys.executable, "-m", "hive.dashboard", f"--fd={self.listener.fileno()}", *options]
+
+
+def front(settings: Settings, listen: str, folder: Path) -> Front:
+    """Bind.
+
+    Raises:
+        Unavailable: the address is taken or is not this host's.
+    """
+    host, port = check_listen(listen, "--listen")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        raise Unavailable(
+            f"The dashboard cannot listen on {listen}: {error.strerror}. Name another with --listen."
+        ) from error
+    port = listener.getsockname()[1]
+    domain, is_root = settings.dashboard.domain, os.geteuid() == 0
+    shown = f"[{host}]" if ":" in host else host
+    return Front(
+        listener=listener,
+        folder=folder,
+        url=f"http://{shown}:{port}" if domain is None else f"https://{domain}",
+        domain=domain,
+        uid=settings.dashboard.uid if is_root else None,
+        agents_from_uid=settings.runtime.first_uid if is_root else None,
+    )
+
+
+class DashboardProcess(pykka.ThreadingActor):
+    """Keeps one dashboard running. A crash loses nothing: its process ends with the pipe to it, the next starts one."""
+
+    use_daemon_thread = True
+
+    def __init__(self, front: Front, clock: Clock):
+        super().__init__()
+        self._front = front
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_ms = 0
+        self._pause_ms = RESTART_FIRST_MS
+        self._cancel_start: Callable[[], None] = lambda: None
+
+    def on_start(self) -> None:
+        self._start()
+
+    def on_receive(self, message: Literal["ended", "start"]) -> None:
+        match message:
+            case "start":
+                self._start()
+            case "ended":
+                self._start_later()
+
+    def on_stop(self) -> None:
+        self._cancel_start()
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _start(self) -> None:
+        self._started_ms = self._clock.now_ms()
+        environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
+        try:
+            self._process = subprocess.Popen(
+                self._front.command(),
+                stdin=subprocess.PIPE,  # It ends when this does: a daemon that was killed leaves no dashboard behind.
+                stdout=subprocess.DEVNULL,
+                env=environment,
+                pass_fds=(self._front.listener.fileno(),),
+            )
+        except OSError as error:
+            log.error("dashboard.cannot_start", error=str(error))  # noqa: TRY400
+            self._start_later()
+            return
+        threading.Thread(target=self._wait, args=(self._process,), name="dashboard-wait", daemon=True).start()
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
+        process.wait()
+        mail.tell(self.actor_ref, "ended")
+
+    def _start_later(self) -> None:
+        code = None if self._process is None else self._process.returncode
+        now = self._clock.now_ms()
+        if now - self._started_ms >= STABLE_MS:
+            self._pause_ms = RESTART_FIRST_MS
+        log.warning("dashboard.ended", exit_code=code, again_in_ms=self._pause_ms)
+        self._cancel_start = self._clock.call_at(now + self._pause_ms, lambda: mail.tell(self.actor_ref, "start"))
+        self._pause_ms = min(self._pause_ms * 2, RESTART_MAX_MS)

@@ -1,0 +1,33 @@
+"""`hive dashboard`: the dashboard by itself, beside a daemon that runs without one."""
+
+from typing import Annotated
+
+import typer
+
+from hive.cli import screen
+from hive.cli.session import Noun, Session
+
+noun = Noun("Daemon")
+
+
+@noun.command("dashboard", example="hive dashboard --listen 127.0.0.1:7001")
+def dashboard(
+    hive: Session,
+    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="On loopback.")] = None,
+) -> None:
+    """Run the dashboard alone, beside a daemon that runs without one."""
+    import os
+    import subprocess
+
+    from hive import settings as host_settings
+    from hive.actors.dashboard import PASSED_ENVIRONMENT, front
+
+    hive.ask("list")  # Without a daemon there is nothing to show.
+    settings = host_settings.load(hive.paths.settings)
+    bound = front(settings, listen or settings.dashboard.listen, hive.paths.dashboard_run)
+    screen.say(f"dashboard {bound.url}")
+    environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
+    done = subprocess.run(
+        bound.command(), stdin=subprocess.PIPE, env=environment, pass_fds=(bound.listener.fileno(),), check=False
+    )
+    raise typer.Exit(done.returncode)

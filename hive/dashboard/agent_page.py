@@ -1,0 +1,195 @@
+"""One agent's page, drawn from data alone: state, inbox, live terminal, controls, configuration, container log."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
+
+from litestar import Response, get, post
+from litestar.enums import MediaType
+from litestar.exceptions import NotFoundException
+from msgspec import Struct
+
+from hive.config.shown import shown
+from hive.dashboard.daemon import DaemonAway, Declined, Operator
+from hive.dashboard.decisions import Form
+from hive.dashboard.live import event_stream, sse
+from hive.dashboard.replies import AnyRequest, decided
+from hive.dashboard.view import Pages
+
+LOG_LINES: Final = 200
+LOG_LINES_MAX: Final = 5_000
+CONFIG_EVENTS: Final = ("Rebuilt", "ApprovalResolved", "ProposalPinned", "ApprovalFailed")
+CONFIG_HISTORY: Final = 20
+LOGIN_HOSTS: Final = ("claude.ai", "claude.com", "anthropic.com")
+"""Where a login's address may lead as a link; any other is shown as text."""
+MODELS: Final = ("opus", "sonnet", "haiku")
+"""Offered by the model picker beside whatever is typed: the CLI's own short names."""
+
+
+class Prompt(Struct):
+    body: str
+
+
+class Model(Struct):
+    model: str = ""
+    """Empty goes back to the configuration's."""
+
+
+class Code(Struct):
+    code: str
+
+
+@get("/agent/{name:str}")
+async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
+    """The page; what it shows comes from the daemon, never from the agent's own server."""
+    snapshot = await operator.ask("state")
+    row = _row(snapshot, name)
+    inbox = (await operator.ask("agent_inbox", name=name))["inbox"]
+    config = await _config(operator, name)
+    changes = await operator.ask("audit_events", types=list(CONFIG_EVENTS), agent=name, limit=CONFIG_HISTORY)
+    log = await operator.ask("logs", name=name, lines=LOG_LINES)
+    state = snapshot["state"]
+    return pages.page(
+        "agent.html",
+        operator,
+        snapshot,
+        row=row,
+        inbox=inbox,
+        config=config,
+        changes=list(reversed(changes["events"])),
+        log=log["lines"],
+        models=MODELS,
+        turns=[turn for turn in reversed(state["turns"]) if turn["agent"] == name],
+        threads=[one for one in state["questions"] if name in (one["asker"], one["target"])],
+    )
+
+
+def _row(snapshot: dict[str, Any], name: str) -> dict[str, Any]:
+    for row in snapshot["state"]["agents"]:
+        if row["name"] == name:
+            return dict(row)
+    raise NotFoundException(f"There is no agent {name}.")
+
+
+async def _config(operator: Operator, name: str) -> dict[str, Any]:
+    try:
+        return dict((await operator.ask("config", name=name))["config"])
+    except Declined as error:
+        return {"revision": None, "files": [], "error": str(error)}
+
+
+@get("/agent/{name:str}/api/state")
+async def agent_state(operator: Operator, name: str) -> dict[str, Any]:
+    """The state row and the inbox."""
+    snapshot = await operator.ask("state")
+    row = _row(snapshot, name)
+    inbox = (await operator.ask("agent_inbox", name=name))["inbox"]
+    return {"reachable": True, "seq": snapshot["seq"], "agent": row, "inbox": inbox}
+
+
+@get("/agent/{name:str}/stream", media_type=MediaType.TEXT)
+async def stream(operator: Operator, name: str) -> Any:
+    """The turn stream as server-sent events: first `history`, then `lines`."""
+    await operator.ask("live", name=name)  # An agent that is not there is an error, not a stream.
+    return event_stream(_lines(operator, name))
+
+
+async def _lines(operator: Operator, name: str) -> AsyncIterator[bytes]:
+    kind = "history"
+    with contextlib.suppress(DaemonAway, Declined):
+        async for reply in operator.follow("live", name=name, follow=True):
+            yield sse([_shown(line) for line in reply["lines"]], event=kind)
+            kind = "lines"
+            await asyncio.sleep(0)
+
+
+def _shown(line: Any) -> dict[str, Any]:
+    """A line of the stream as the page takes it: an object of safe texts."""
+    if not isinstance(line, dict):
+        return {"type": "text", "text": shown(str(line))}
+    safe = {shown(str(key)): shown(value) if isinstance(value, str) else value for key, value in line.items()}
+    url = line.get("url")
+    if isinstance(url, str):
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        safe["link"] = parts.scheme == "https" and any(host == one or host.endswith(f".{one}") for one in LOGIN_HOSTS)
+    return safe
+
+
+@get("/api/journal/{name:str}")
+async def journal(operator: Operator, name: str, lines: int = LOG_LINES) -> dict[str, Any]:
+    """The container's log, newest lines last."""
+    reply = await operator.ask("logs", name=name, lines=max(0, min(lines, LOG_LINES_MAX)))
+    return {"lines": [shown(line) for line in reply["lines"]]}
+
+
+@get("/api/config/{name:str}")
+async def config(operator: Operator, name: str) -> dict[str, Any]:
+    """The applied configuration."""
+    return dict((await operator.ask("config", name=name))["config"])
+
+
+@post("/agent/{name:str}/send", status_code=200)
+async def send(request: AnyRequest, operator: Operator, name: str, data: Annotated[Prompt, Form]) -> Response[Any]:
+    """Write to this agent."""
+    return await decided(request, operator, f"Sent to {name}.", "send", to=name, body=data.body)
+
+
+@post("/agent/{name:str}/cancel", status_code=200)
+async def cancel(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
+    """End the turn under way."""
+    return await decided(request, operator, "The turn is being cancelled.", "control", name=name, action="cancel")
+
+
+@post("/agent/{name:str}/model", status_code=200)
+async def model(request: AnyRequest, operator: Operator, name: str, data: Annotated[Model, Form]) -> Response[Any]:
+    """Pick the model; it outlives restarts."""
+    value = data.model.strip() or None
+    said = f"{name} uses {value or 'the model of its configuration'}."
+    return await decided(request, operator, said, "control", name=name, action="model", value=value)
+
+
+@post("/agent/{name:str}/compact", status_code=200)
+async def compact(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
+    """Sum the conversation up."""
+    said = "The conversation is being compacted."
+    return await decided(request, operator, said, "control", name=name, action="compact")
+
+
+@post("/agent/{name:str}/new-session", status_code=200)
+async def new_session(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
+    """Forget the conversation from the next turn on."""
+    said = "The next turn starts a new session."
+    return await decided(request, operator, said, "control", name=name, action="new_session")
+
+
+@post("/agent/{name:str}/login/start", status_code=200)
+async def login_start(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
+    """Begin the CLI's login; its address comes in the stream."""
+    said = "The login begins; its address appears in the terminal."
+    return await decided(request, operator, said, "control", name=name, action="login_start")
+
+
+@post("/agent/{name:str}/login/code", status_code=200)
+async def login_code(request: AnyRequest, operator: Operator, name: str, data: Annotated[Code, Form]) -> Response[Any]:
+    """Hand the login its code."""
+    said = "The code was handed over."
+    return await decided(request, operator, said, "control", name=name, action="login_code", value=data.code.strip())
+
+
+HANDLERS = [
+    page,
+    agent_state,
+    stream,
+    journal,
+    config,
+    send,
+    cancel,
+    model,
+    compact,
+    new_session,
+    login_start,
+    login_code,
+]

@@ -1,0 +1,294 @@
+"""What every request passes before any page: whose host, whose origin, whose session, whose form. Wraps the app."""
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, quote, urlsplit
+
+import msgspec
+
+from hive.dashboard.daemon import Daemon, DaemonAway, Declined, Operator
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+COOKIE: Final = "hive_session"
+COOKIE_MAX_AGE_S: Final = 7 * 24 * 3_600
+BODY_MAX_BYTES: Final = 2 * 1024 * 1024
+"""Of one form; the daemon's own limit for a line is one MiB."""
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+OPEN_PATHS: Final = frozenset({"/login", "/healthz", "/favicon.ico"})
+OPEN_PREFIX: Final = "/static/"
+LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
+SOCKET_TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
+
+_HEADERS: Final = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; font-src 'self'; "
+        "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+class Door(msgspec.Struct, frozen=True):
+    """Who may come in."""
+
+    port: int
+    domain: str | None
+    agents_from_uid: int | None
+    """Host users from here on are agents; one that comes over loopback is turned away."""
+
+    def hosts(self) -> frozenset[str]:
+        """Every `Host` that is this dashboard."""
+        local = {f"{name}:{self.port}" for name in LOOPBACK_NAMES}
+        if self.port == 80:
+            local |= set(LOOPBACK_NAMES)
+        return frozenset(local if self.domain is None else {*local, self.domain.lower()})
+
+
+class Guard:
+    """ASGI, outermost. Leaves an `Operator` in the scope for whoever is signed in."""
+
+    def __init__(self, app: App, daemon: Daemon, door: Door):
+        self._app = app
+        self._daemon = daemon
+        self._door = door
+        self._hosts = door.hosts()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        request = _Request(scope)
+        send = _with_headers(send, request)
+        refusal = self._stranger(request)
+        if refusal is not None:
+            await _plain(send, 403, refusal)
+            return
+        body = b""
+        if request.method not in SAFE_METHODS:
+            found = await _body(receive)
+            if found is None:
+                await _plain(send, 413, f"A form has at most {BODY_MAX_BYTES} bytes.")
+                return
+            body = found
+            receive = _replayed(body, receive)
+        scope.setdefault("state", {})["source"] = self._source(request)
+        if await self._signed_in(request, scope, body, send):
+            await self._app(scope, receive, send)
+
+    def _stranger(self, request: "_Request") -> str | None:
+        """Why this request is not for us, before anybody looks who sent it."""
+        if request.host not in self._hosts:
+            return "This dashboard is not called that. Use the address that `hive up` printed."
+        uid = self._peer_uid(request)
+        if uid is not None and self._door.agents_from_uid is not None and uid >= self._door.agents_from_uid:
+            return "Agents have no business here."
+        if request.method not in SAFE_METHODS and not self._is_own_origin(request):
+            return "That form was not sent from one of these pages."
+        return None
+
+    def _is_own_origin(self, request: "_Request") -> bool:
+        origin = urlsplit(request.header(b"origin"))
+        site = request.header(b"sec-fetch-site")
+        if site not in ("", "same-origin"):
+            return False
+        secure = self._door.domain is not None and request.host == self._door.domain.lower()
+        return origin.netloc == request.host and origin.scheme == ("https" if secure else "http")
+
+    async def _signed_in(self, request: "_Request", scope: Scope, body: bytes, send: Send) -> bool:
+        """Whether the app may answer; otherwise it was answered here."""
+        if request.path in OPEN_PATHS or request.path.startswith(OPEN_PREFIX):
+            return True
+        if request.path == "/metrics" and request.header(b"authorization").startswith("Bearer "):
+            return True
+        session = request.cookie(COOKIE)
+        if session is None:
+            await _ask_to_sign_in(send, request)
+            return False
+        background = request.header(b"x-hive-background") != ""
+        try:
+            who = await self._daemon.ask("who", session=session, background=background or None)
+        except Declined:
+            await _ask_to_sign_in(send, request)
+            return False
+        except DaemonAway as error:
+            await _away(send, request, str(error))
+            return False
+        csrf = csrf_token(session)
+        if request.method not in SAFE_METHODS and not hmac.compare_digest(_given_csrf(request, body), csrf):
+            await _plain(send, 403, "That form is not from your session. Load the page again and send it once more.")
+            return False
+        scope["state"]["operator"] = Operator(
+            self._daemon, who["name"], session, csrf, who["sessions"], background=background
+        )
+        return True
+
+    def _source(self, request: "_Request") -> str:
+        """For the limit on wrong tokens: the kernel's word where there is one, never a header's."""
+        uid = self._peer_uid(request)
+        return f"{request.client[0]}" + ("" if uid is None else f" uid={uid}")
+
+    def _peer_uid(self, request: "_Request") -> int | None:
+        """The host user at the other end of a loopback connection."""
+        address, port = request.client
+        try:
+            if not ipaddress.ip_address(address).is_loopback:
+                return None
+        except ValueError:
+            return None
+        return uid_of_connection(port, self._door.port)
+
+
+def uid_of_connection(from_port: int, to_port: int) -> int | None:
+    """Who holds the end of a loopback TCP connection that has `from_port`, by the kernel's table."""
+    for table in SOCKET_TABLES:
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) > 7 and _port(fields[1]) == from_port and _port(fields[2]) == to_port:
+                return int(fields[7])
+    return None
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2], 16)
+
+
+def csrf_token(session: str) -> str:
+    """What a form of this session carries; says nothing about the session to whoever sees it."""
+    return hashlib.sha256(b"hive form\0" + session.encode(errors="surrogatepass")).hexdigest()
+
+
+class _Request:
+    """The parts of a scope that matter here."""
+
+    def __init__(self, scope: Scope):
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
+        self.client: tuple[str, int] = tuple(scope.get("client") or ("", 0))
+        self._headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        self.host = self.header(b"host").lower()
+        self.wants_page = self.method == "GET" and "text/html" in self.header(b"accept")
+
+    def header(self, name: bytes) -> str:
+        """Its value; a header that comes twice is no header."""
+        values = [value for key, value in self._headers if key.lower() == name]
+        return values[0].decode("latin-1") if len(values) == 1 else ""
+
+    def cookie(self, name: str) -> str | None:
+        for part in self.header(b"cookie").split(";"):
+            key, _, value = part.strip().partition("=")
+            if key == name and value:
+                return value
+        return None
+
+
+async def _body(receive: Receive) -> bytes | None:
+    chunks, size = list[bytes](), 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > BODY_MAX_BYTES:
+            return None
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return b"".join(chunks)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _given_csrf(request: _Request, body: bytes) -> str:
+    header = request.header(b"x-csrf-token")
+    if header or "application/x-www-form-urlencoded" not in request.header(b"content-type"):
+        return header.encode("ascii", "replace").decode()
+    fields = parse_qs(body.decode("latin-1"), max_num_fields=1_000) if b"csrf=" in body else {}
+    return fields.get("csrf", [""])[0].encode("ascii", "replace").decode()
+
+
+def _with_headers(send: Send, request: _Request) -> Send:
+    kept = b"public, max-age=86400, immutable" if request.path.startswith(OPEN_PREFIX) else b"no-store"
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            added = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+            message["headers"] = [*message.get("headers", ()), *added, (b"cache-control", kept)]
+        await send(message)
+
+    return sent
+
+
+async def _ask_to_sign_in(send: Send, request: _Request) -> None:
+    if not request.wants_page:
+        await _plain(send, 401, "Sign in first: POST /login with an operator's token.")
+        return
+    path = request.path + (f"?{request.query.decode('latin-1')}" if request.query else "")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 303,
+            "headers": [(b"location", f"/login?next={quote(path, safe='/')}".encode())],
+        }
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _away(send: Send, request: _Request, why: str) -> None:
+    if request.path.endswith("/api/state") and request.path.startswith("/agent/"):
+        await _json(send, 200, {"reachable": False, "inbox": []})
+    elif request.wants_page:
+        page = (
+            "<!doctype html><html lang=en><meta charset=utf-8><title>hive</title><meta http-equiv=refresh content=3>"
+            "<link rel=stylesheet href=/static/hive.css><body class=away><main><h1>The daemon is away</h1>"
+            "<p>It does not answer. It may be starting; if not, start it with <code>hive up</code>.</p>"
+            "<p>This page tries again every three seconds.</p></main>"
+        )
+        await _answer(send, 503, b"text/html; charset=utf-8", page.encode())
+    else:
+        await _plain(send, 503, why)
+
+
+async def _plain(send: Send, status: int, why: str) -> None:
+    await _json(send, status, {"ok": False, "error": why})
+
+
+async def _json(send: Send, status: int, data: dict[str, Any]) -> None:
+    await _answer(send, status, b"application/json", msgspec.json.encode(data))
+
+
+async def _answer(send: Send, status: int, media_type: bytes, body: bytes) -> None:
+    headers = [(b"content-type", media_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

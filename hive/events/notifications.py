@@ -1,0 +1,26 @@
+"""Facts about what was told to the operator's webhook. Written for the webhook actor; read by people alone."""
+
+from typing import Literal
+
+from hive.events.base import Event
+
+Topic = Literal["question", "approval", "needs_login", "crash", "budget", "test"]
+
+
+class NotificationDelivered(Event, frozen=True, kw_only=True):
+    """The webhook took it."""
+
+    topic: Topic
+    subject: str
+    """The question's or approval's number, or the agent."""
+    attempts: int = 1
+
+
+class NotificationFailed(Event, frozen=True, kw_only=True):
+    """The webhook did not take it, and it is not tried again; nothing waited for it."""
+
+    topic: Topic
+    subject: str
+    error: str
+    """Without the webhook's address, which may hold a secret."""
+    attempts: int = 1

@@ -1,0 +1,318 @@
+"""Reading what happened, for the dashboard: the log filtered, the state as of a position, why, findings, metrics."""
+
+import asyncio
+import hmac
+import sys
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from hive import settings as host_settings
+from hive.actors.webhook import Notification, NotTaken, deliver
+from hive.audit.why import explain
+from hive.clock import MS_PER_S, TimeMs, parse_rfc3339, rfc3339
+from hive.deciders.record import RecordNotification
+from hive.errors import BadRequest, Refused, Unavailable
+from hive.events.codec import Codec
+from hive.events.log import LogReader, Row
+from hive.events.turns import TurnEnded
+from hive.paths import Paths
+from hive.projections.hive import Hive
+from hive.projections.turns import HOUR_MS, Hour, added
+from hive.sockets import views
+from hive.sockets.decision_verbs import ROWS_MAX, WINDOWS_H
+from hive.sockets.host_session import HostSession, HostVerb, Reply
+from hive.sockets.requests import Id, Limit, Request
+from hive.sockets.sessions import SignedOut
+
+CHILD_TIMEOUT_S: Final = 60.0
+"""Of a replay or a doctor's round, each a process of its own: folding a long log would hold the daemon up."""
+CHILDREN_MAX: Final = 2
+CHILD_OUTPUT_MAX_BYTES: Final = 64 * 1024 * 1024
+SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
+"""Of windows that hours are too long for."""
+BUCKETS_MAX: Final = 60
+DAY_HOURS: Final = 24
+INBOX_MAX: Final = 200
+"""Waiting messages shown of one agent."""
+
+
+class AuditEvents(Request, frozen=True, kw_only=True):
+    """The newest rows that match all that is given, oldest of them first."""
+
+    types: tuple[str, ...] = ()
+    agent: str | None = None
+    person: str | None = None
+    """An operator's name."""
+    since: str | None = None
+    until: str | None = None
+    """RFC 3339."""
+    before: Id | None = None
+    """Only events before this position: the next page."""
+    limit: Limit = 100
+
+
+class At(Request, frozen=True, kw_only=True):
+    until: str
+    """A position or a time."""
+
+
+class Why(Request, frozen=True, kw_only=True):
+    subject: Literal["agent", "message", "question", "approval"]
+    name: str
+
+
+class Buckets(Request, frozen=True, kw_only=True):
+    agent: str | None = None
+    window: str = "24h"
+
+
+class Inbox(Request, frozen=True, kw_only=True):
+    name: str
+
+
+class Metrics(Request, frozen=True, kw_only=True):
+    token: str
+
+
+async def audit_events(session: HostSession, request: AuditEvents) -> Reply:
+    rows, head = await asyncio.to_thread(_matching, session.services.paths, request)
+    return {"events": [_event(row) for row in rows], "head": head}
+
+
+def _matching(paths: Paths, request: AuditEvents) -> tuple[list[Row], int]:
+    clauses, values = ["1"], list[object]()
+
+    def only(clause: str, *given: object) -> None:
+        clauses.append(clause)
+        values.extend(given)
+
+    if request.types:
+        only(f"type IN ({','.join('?' * len(request.types))})", *request.types)
+    if request.agent:
+        keys = ("agent", "from", "to", "asker", "target")
+        about = " OR ".join(f"data ->> '{key}' = ?" for key in keys)
+        only(f"(by = ? OR {about})", f"agent:{request.agent}", *[request.agent] * len(keys))
+    if request.person:
+        only("(by = ? OR substr(by, 1, ?) = ?)", *_by_person(request.person))
+    if request.since:
+        only("at >= ?", rfc3339(parse_rfc3339(request.since)))
+    if request.until:
+        only("at <= ?", rfc3339(parse_rfc3339(request.until)))
+    if request.before is not None:
+        only("seq < ?", request.before)
+    chosen = f"SELECT seq FROM events WHERE {' AND '.join(clauses)} ORDER BY seq DESC LIMIT ?"
+    reader = LogReader(paths.state, daemon_runs=True)
+    try:
+        rows = list(reader.where(f"seq IN ({chosen})", (*values, min(request.limit, ROWS_MAX))))
+        return rows, reader.head().seq
+    finally:
+        reader.close()
+
+
+def _by_person(name: str) -> tuple[str, int, str]:
+    whole = f"operator:{name}"
+    return whole, len(whole) + 1, f"{whole} "
+
+
+async def audit_state(session: HostSession, request: At) -> Reply:
+    """Every projection as of a position or time, folded from the log by a process of its own."""
+    raw = await _child(session.services.paths, "audit", "replay", f"--until={request.until}")
+    return {"replay": raw}
+
+
+async def why(session: HostSession, request: Why) -> Reply:
+    rows = await asyncio.to_thread(_explained, session.services.paths, request)
+    return {"events": [_event(row) for row in rows]}
+
+
+def _explained(paths: Paths, request: Why) -> list[Row]:
+    reader = LogReader(paths.state, daemon_runs=True)
+    try:
+        return explain(reader, request.subject, request.name)
+    finally:
+        reader.close()
+
+
+async def doctor(session: HostSession, _: Request) -> Reply:
+    return {"facts": await _child(session.services.paths, "doctor")}
+
+
+_children = asyncio.Semaphore(CHILDREN_MAX)
+
+
+async def _child(paths: Paths, *command: str) -> msgspec.Raw:
+    """The JSON that a command of the command line prints.
+
+    Raises:
+        BadRequest: its own words. Unavailable: it took too long.
+    """
+    folders = ("--state", str(paths.state), "--run", str(paths.run))
+    async with _children:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "hive", *command, "--json", *folders),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(CHILD_TIMEOUT_S):
+                out, err = await process.communicate()
+        except TimeoutError:
+            raise Unavailable(f"That took over {CHILD_TIMEOUT_S:.0f} s; ask `hive {' '.join(command)}`.") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+    if not out or len(out) > CHILD_OUTPUT_MAX_BYTES:
+        raise BadRequest(err.decode(errors="replace").strip().removeprefix("hive: ") or "It said nothing.")
+    return msgspec.Raw(out.strip())
+
+
+async def turn_buckets(session: HostSession, request: Buckets) -> Reply:
+    """Sums of each agent's turns over equal stretches of a window, for plots; the short windows from the log itself."""
+    if request.window not in WINDOWS_H:
+        raise BadRequest(f"A window is one of {', '.join(WINDOWS_H)}, not {request.window!r}.")
+    now, hours = session.services.clock.now_ms(), WINDOWS_H[request.window]
+    step = SHORT_STEPS_MS.get(request.window, HOUR_MS * max(1, hours // BUCKETS_MAX))
+    count = hours * HOUR_MS // step
+    first = now // step * step - (count - 1) * step
+    if step < HOUR_MS:
+        rows = await asyncio.to_thread(_turns_since, session.services.paths, first)
+    else:
+        rows = await session.services.door.read(lambda hive: [(row.hour * HOUR_MS, row) for row in hive.turns.hours])
+    buckets = [
+        {**msgspec.to_builtins(row), "index": (at - first) // step}
+        for at, row in rows
+        if first <= at < first + count * step and request.agent in (None, row.agent)
+    ]
+    return {"buckets": buckets, "first_ms": first, "bucket_ms": step, "count": count}
+
+
+def _turns_since(paths: Paths, first: TimeMs) -> list[tuple[TimeMs, Hour]]:
+    reader, decode = LogReader(paths.state, daemon_runs=True), Codec().decode
+    try:
+        found = list(reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(first),)))
+    finally:
+        reader.close()
+    turns = ((parse_rfc3339(row.at), decode(row.type, row.data)) for row in found)
+    return [(at, added(Hour(turn.agent, at // HOUR_MS), turn)) for at, turn in turns if isinstance(turn, TurnEnded)]
+
+
+async def agent_inbox(session: HostSession, request: Inbox) -> Reply:
+    """What waits in an agent's inbox or is in its turn, oldest first, and whether it was delivered."""
+    name = request.name
+
+    def rows(hive: Hive) -> list[dict[str, Any]]:
+        letters = [*hive.messages.in_flight(name), *hive.messages.waiting(name, INBOX_MAX)]
+        return [{**views.letter(row), "state": row.state} for row in letters]
+
+    return {"inbox": await session.services.door.read(rows)}
+
+
+async def webhook_status(session: HostSession, _: Request) -> Reply:
+    """Where notifications go (the host alone: the rest may hold a secret), and how the newest one went."""
+    url = session.services.settings().webhook.url
+    if url is None:
+        return {}
+    newest = AuditEvents(types=("NotificationDelivered", "NotificationFailed"), limit=1)
+    rows, _head = await asyncio.to_thread(_matching, session.services.paths, newest)
+    last = f"{rows[0].type} at {rows[0].at}" if rows else None
+    parts = urlsplit(url)
+    return {"url": f"{parts.scheme}://{parts.hostname}/…", "last": last}
+
+
+async def webhook_test(session: HostSession, _: Request) -> Reply:
+    """Send one notification now, without retries.
+
+    Raises:
+        Refused: there is no webhook, or it did not take it.
+    """
+    url = session.services.settings().webhook.url
+    if url is None:
+        raise Refused("hive.toml names no webhook: [webhook] url.")
+    told = Notification("test", session.by.name, "hive", f"A test, asked for by {session.by.name}.", "/settings")
+    error: str | None = None
+    try:
+        await asyncio.to_thread(deliver, url, told, session.services.dashboard_url())
+    except NotTaken as refusal:
+        error = str(refusal)
+    await session.services.door.ask(RecordNotification(by=session.by, topic="test", subject=told.subject, error=error))
+    if error is not None:
+        raise Refused(f"The webhook did not take it. {error}")
+    return {}
+
+
+async def metrics(session: HostSession, request: Metrics) -> Reply:
+    """Figures for a monitor, for whoever has the token of `dashboard.metrics_token_file`.
+
+    Raises:
+        SignedOut: not that token, or there is none.
+    """
+    settings, state = session.services.settings(), session.services.paths.state
+    file = settings.dashboard.metrics_token_file
+    if file is None:
+        raise SignedOut("No metrics without a session: dashboard.metrics_token_file in hive.toml names a token.")
+    wanted = await asyncio.to_thread(host_settings.secret, state, file)
+    if not hmac.compare_digest(wanted.encode(), request.token.encode(errors="surrogatepass")):
+        raise SignedOut("That is not the metrics token.")
+    return await figures(session, request)
+
+
+async def figures(session: HostSession, _: Request) -> Reply:
+    """The same with a session."""
+    now, paths = session.services.clock.now_ms(), session.services.paths
+    found = await session.services.door.read(lambda hive: _figures(hive, now))
+    found["log_bytes"] = await asyncio.to_thread(_log_bytes, paths)
+    found["commit_seconds"] = session.services.door.latencies()
+    return {"metrics": found}
+
+
+def _figures(hive: Hive, now: TimeMs) -> dict[str, Any]:
+    states = dict.fromkeys(("failed", "needs login", "paused", "stopped", "running"), 0)
+    living = hive.agents.living()
+    for row in living:
+        states[views.state_of(row)] += 1
+    since = now // HOUR_MS - DAY_HOURS + 1
+    today = [row for row in hive.turns.hours if row.hour >= since]
+    for_operator = [row.asked_ms for row in hive.questions.pending() if row.target is None]
+    approvals = [row.requested_ms for row in hive.approvals.pending()]
+    return {
+        "seq": hive.seq,
+        "agents": states,
+        "transient": len(hive.transient.held.rows),
+        "queue": {row.name: hive.messages.waiting_count(row.name) for row in living},
+        "in_flight": {row.name: len(hive.messages.in_flight(row.name)) for row in living},
+        "questions_pending": len(for_operator),
+        "questions_oldest_seconds": (now - min(for_operator, default=now)) / MS_PER_S,
+        "approvals_pending": len(approvals),
+        "approvals_oldest_seconds": (now - min(approvals, default=now)) / MS_PER_S,
+        "turns_24h": sum(row.turns for row in today),
+        "turns_failed_24h": sum(row.failed for row in today),
+        "input_tokens_24h": sum(row.input_tokens for row in today),
+        "output_tokens_24h": sum(row.output_tokens for row in today),
+    }
+
+
+def _log_bytes(paths: Paths) -> int:
+    files = (paths.events, paths.events.with_name(paths.events.name + "-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _event(row: Row) -> dict[str, Any]:
+    data = msgspec.Raw(row.data.encode())
+    return {"seq": row.seq, "at": row.at, "type": row.type, "data": data, "by": row.by, "hash": row.hash.hex()}
+
+
+AUDIT_VERBS: Final[dict[str, HostVerb]] = {
+    "audit_events": HostVerb(AuditEvents, audit_events),
+    "audit_state": HostVerb(At, audit_state),
+    "why": HostVerb(Why, why),
+    "doctor": HostVerb(Request, doctor),
+    "turn_buckets": HostVerb(Buckets, turn_buckets),
+    "agent_inbox": HostVerb(Inbox, agent_inbox),
+    "webhook_status": HostVerb(Request, webhook_status),
+    "webhook_test": HostVerb(Request, webhook_test),
+    "metrics": HostVerb(Metrics, metrics),
+    "figures": HostVerb(Request, figures),
+}

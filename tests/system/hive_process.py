@@ -102,8 +102,19 @@ class Lines:
 class HiveProcess:
     """One hive in folders of its own. `close` ends the daemon and everything it ever started."""
 
-    def __init__(self, *, runtime: str = "process", model_url: str | None = NO_MODEL) -> None:
+    def __init__(
+        self,
+        *,
+        runtime: str = "process",
+        model_url: str | None = NO_MODEL,
+        python: str = sys.executable,
+        user: int | None = None,
+    ) -> None:
+        """`user`: whose daemon it is, when root starts it; `python`: an interpreter that this user may run."""
         self.folder = Path(tempfile.mkdtemp(prefix="hive-")).resolve()
+        if user is not None:
+            os.chown(self.folder, user, user)
+        self._python, self._user = python, user
         self.paths = Paths(self.folder / "state", self.folder / "run")
         self.output = self.folder / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -117,10 +128,19 @@ class HiveProcess:
     def up(self) -> "HiveProcess":
         """Start the daemon and wait until it is ready."""
         assert self.daemon is None or self.daemon.poll() is not None
-        command = [sys.executable, "-m", "hive", "up", "--runtime", self._runtime, "--no-dashboard"]
+        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, "--no-dashboard"]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
         with self.output.open("ab") as log:
-            self.daemon = subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, stderr=log)
+            self.daemon = subprocess.Popen(
+                command,
+                env=self.environment(),
+                cwd=self.folder,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
+            )
         assert self.daemon.stdout is not None
         came, _, _ = select.select([self.daemon.stdout], [], [], DEADLINE_S)
         assert came, f"not ready within {DEADLINE_S} s"
@@ -251,7 +271,7 @@ class HiveProcess:
             assert position.is_sound, position
 
     def is_whole(self) -> str | None:
-        """Why it is not: an act without an outcome, a transient, an agent that is wanted, an approval not carried out."""
+        """Why not: an act without an outcome, a transient, an agent that is missing, an approval not carried out."""
         hive = self.replayed()
         for row in hive.agents.all:
             if row.act is not None:

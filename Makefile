@@ -3,19 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Debian packages the tests use; hive itself needs git and bubblewrap.
-DEBIAN_PACKAGES := git bubblewrap chromium fonts-dejavu-core
+# Debian packages that hive itself needs, and those that its tests need beside them.
+RUN_PACKAGES := git bubblewrap
+TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core
 
-.PHONY: demo up test check bench venv system-packages lock clean
+.PHONY: demo up test check bench venv run-packages test-packages lock clean
 .DEFAULT_GOAL := demo
 
-demo: venv system-packages ## The main job, in a throw-away hive.
+demo: venv run-packages ## The main job, in a throw-away hive.
 	$(BIN)/hive demo
 
 up: venv ## The daemon, in the foreground.
 	$(BIN)/hive up
 
-test: venv system-packages check ## Every check there is.
+test: venv test-packages check ## Every check there is.
 	$(BIN)/pytest
 
 check: venv ## Formatting, lint, types and import layers.
@@ -37,13 +38,15 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-system-packages: ## As root on a Debian host, what is missing; otherwise say so.
-	@missing=""; for package in $(DEBIAN_PACKAGES); do \
+run-packages: PACKAGES := $(RUN_PACKAGES)
+test-packages: PACKAGES := $(TEST_PACKAGES)
+run-packages test-packages: ## As root on a Debian host, install what is missing; otherwise say so.
+	@missing=""; for package in $(PACKAGES); do \
 	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
-	else echo "Not installed:$$missing. Tests that need them are skipped; install them to run everything."; fi
+	else echo "Not installed:$$missing. What needs them is skipped or refused with a reason."; fi
 
 lock: venv ## Pin every dependency anew, with hashes.
 	$(BIN)/pip install --quiet uv

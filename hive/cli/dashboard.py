@@ -15,7 +15,7 @@ def dashboard(
     hive: Session,
     listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="On loopback.")] = None,
 ) -> None:
-    """Run the dashboard alone, beside a daemon that runs without one."""
+    """Run the dashboard beside a daemon that has none."""
     import os
     import subprocess
 

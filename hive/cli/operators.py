@@ -41,6 +41,6 @@ def revoke(hive: Session, name: NameArgument) -> None:
 
 @noun.command("link", example="hive operator link")
 def link(hive: Session) -> None:
-    """Print a link that signs you in at the dashboard, once and within ten minutes."""
+    """Print a link that signs you in, once and within minutes."""
     reply = hive.ask("login_link")
     hive.done(reply, str(reply["url"]))

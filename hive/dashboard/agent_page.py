@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 from litestar import Response, get, post
-from litestar.enums import MediaType
 from litestar.exceptions import NotFoundException
+from litestar.response import Stream
 from msgspec import Struct
 
 from hive.config.shown import shown
@@ -89,8 +89,8 @@ async def agent_state(operator: Operator, name: str) -> dict[str, Any]:
     return {"reachable": True, "seq": snapshot["seq"], "agent": row, "inbox": inbox}
 
 
-@get("/agent/{name:str}/stream", media_type=MediaType.TEXT)
-async def stream(operator: Operator, name: str) -> Any:
+@get("/agent/{name:str}/stream")
+async def stream(operator: Operator, name: str) -> Stream:
     """The turn stream as server-sent events: first `history`, then `lines`."""
     await operator.ask("live", name=name)  # An agent that is not there is an error, not a stream.
     return event_stream(_lines(operator, name))

@@ -10,7 +10,7 @@ import markupsafe
 from litestar import Response
 from litestar.enums import MediaType
 
-from hive.clock import MS_PER_S, parse_rfc3339
+from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
 from hive.config.shown import shown
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
@@ -21,6 +21,8 @@ MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+YEAR_2001_MS: Final = 10**12
+"""A number of milliseconds above it is a time, not a duration."""
 UNITS: Final = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
 SECTIONS: Final = (
     ("swarm", "/", "Swarm", "s"),
@@ -85,6 +87,22 @@ def person(by: str | None) -> str:
     return first.partition(":")[2] or first
 
 
+def notice(body: str) -> dict[str, Any] | None:
+    """What the system says in JSON, as its parts; None for any other text."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and isinstance(said.get("event"), str) else None
+
+
+def cell(value: Any, key: str) -> str:
+    """One value of a projection's row; times as times."""
+    if key.endswith("_ms") and isinstance(value, int) and value > YEAR_2001_MS:
+        return rfc3339(value)
+    return "" if value is None else str(value)
+
+
 class Assets:
     """Scripts and styles, read once: the process may not be allowed to read them later."""
 
@@ -115,6 +133,8 @@ class Pages:
             "pretty": pretty,
             "person": person,
             "ms": milliseconds_of,
+            "notice": notice,
+            "cell": cell,
         }
         self._env.globals |= {"asset": assets.url, "sections": SECTIONS}
         for name in sources:

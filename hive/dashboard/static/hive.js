@@ -226,12 +226,15 @@ async function signIn(form) {
 }
 
 // A login link carries its secret behind the #, where no server and no log sees it.
-if ($("#sign-in") && location.hash.length > 1) {
+function takeLink() {
+  if (!$("#sign-in") || location.hash.length < 2) return;
   const secret = location.hash.slice(1);
   history.replaceState(null, "", location.pathname + location.search);
   $("#token").value = secret;
   signIn($("#sign-in"));
 }
+takeLink();
+addEventListener("hashchange", takeLink);
 
 // ---- The terminal of an agent's page
 

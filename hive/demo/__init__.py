@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+import webbrowser
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
     console = Console(highlight=False, soft_wrap=True)
     if (missing := tool_missing()) is not None:
         raise Unavailable(missing)
-    with running(keep) as stage:
+    stays = sys.stdin.isatty() and not exit_when_done
+    with running(keep, dashboard=stays) as stage:
         console.print("[bold]A hive of its own[/], with the real Claude Code CLI; only the paid model is scripted.")
         console.print(f"[dim]{escape(stage.ready)}[/]\n")
         missed = _tell(stage, console)
@@ -37,10 +39,10 @@ def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
                 console.print(f"[red]Not found in the log:[/] {beat.type}: {escape(beat.text)}")
             return 1
         _prove(stage, console)
-        if exit_when_done or not sys.stdin.isatty():
-            _answer_last(stage)
+        if stays:
+            _leave_running(stage, console, browser)
         else:
-            _leave_running(stage, console)
+            _answer_last(stage)
         if keep is not None:
             console.print(f"\nIts state stays in {stage.paths.state}.")
     return 0
@@ -98,9 +100,17 @@ def _answer_last(stage: Stage) -> None:
                 operator.ask("answer_question", id=question["id"], answer="Rest")
 
 
-def _leave_running(stage: Stage, console: Console) -> None:
+def _leave_running(stage: Stage, console: Console, browser: bool) -> None:
     folders = f"HIVE_STATE={stage.paths.state} HIVE_RUN={stage.paths.run}"
-    console.print("\nThe hive goes on, and the manager waits for your answer. In another terminal:\n")
+    with HostClient(stage.paths.host_socket) as operator:
+        link = operator.ask("login_link")["url"]
+    console.print(
+        "\nThe hive goes on, and the manager waits for your answer. On the dashboard (the link is good once):\n"
+    )
+    console.print(f"  {link}\n")
+    if browser and webbrowser.open(link):
+        console.print("It should be open in your browser now. ", end="")
+    console.print("Or in another terminal:\n")
     console.print(f"  export {folders}")
     for command in (
         "hive status",

@@ -20,6 +20,7 @@ MODEL_READY = "scripted model ready "
 HIVE_READY = "hive ready "
 END_S = 30.0
 """For the daemon to end after its agents were stopped."""
+ANY_PORT = ("--listen", "127.0.0.1:0")
 STATE_FOLDER = "hive-demo-state"
 
 
@@ -33,7 +34,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 @contextlib.contextmanager
-def running(keep: Path | None) -> Iterator[Stage]:
+def running(keep: Path | None, dashboard: bool) -> Iterator[Stage]:
     """A hive with a scripted model, gone afterwards but for the state folder that is to be kept.
 
     Raises:
@@ -48,7 +49,10 @@ def running(keep: Path | None) -> Iterator[Stage]:
         model_url = cleanup.enter_context(_model())
         command = [sys.executable, "-m", "hive", "up", "--state", str(state), "--run", str(paths.run)]
         daemon = subprocess.Popen(
-            [*command, "--model-url", model_url, "--no-dashboard"], stdout=subprocess.PIPE, stderr=log, text=True
+            [*command, "--model-url", model_url, *(ANY_PORT if dashboard else ("--no-dashboard",))],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         cleanup.callback(_end, daemon)
         ready = _first_line(daemon, HIVE_READY)

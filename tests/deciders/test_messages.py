@@ -1,0 +1,329 @@
+"""The rules of messages: send, receive, ack, requeue, hello."""
+
+import msgspec
+import pytest
+
+from hive.deciders import messages
+from hive.deciders.draft import TEXT_MAX_BYTES, Command
+from hive.deciders.messages import (
+    COUNTED_REASONS,
+    FAILED_DELIVERIES_MAX,
+    RECV_MAX,
+    UNCOUNTED_REASONS,
+    WAITING_MAX,
+    Ack,
+    Hello,
+    Recv,
+    Requeue,
+    Send,
+)
+from hive.errors import BadRequest, LimitReached, NotFound, Refused
+from hive.events import AnyEvent
+from hive.events.agents import Destroyed, IncarnationSeen, Paused, RecipientsAllowed, Stopped
+from hive.events.base import MessageId
+from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, SendRefused
+from hive.events.notices import MessageDead as DeadNotice
+from hive.projections.messages import Letter
+
+from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, spawned, told, tombstone
+
+
+def letter(id: int, text: str = "hello", sender: str = "operator", *, redelivered: bool = False) -> Letter:
+    """As a recv hands it out."""
+    return Letter(MessageId(id), NOW, sender, "coder", text, redelivered=redelivered)
+
+
+def lost(id: int) -> Letter:
+    """A letter that was given before, in a reply that nobody read."""
+    return msgspec.structs.replace(letter(id, redelivered=True), state="in_flight", incarnation="one")
+
+
+def delivered(id: int, incarnation: str | None = "one") -> MessageDelivered:
+    return MessageDelivered(id=MessageId(id), to="coder", incarnation=incarnation)
+
+
+def requeued(id: int, reason: str = "failed", *, counts: bool = True) -> MessageRequeued:
+    return MessageRequeued(id=MessageId(id), to="coder", reason=reason, counts=counts)
+
+
+def acked(id: int) -> MessageAcked:
+    return MessageAcked(id=MessageId(id), to="coder")
+
+
+def send(to: str = "coder", text: str = "hello", sender: str = "operator", reply_to: int | None = None) -> Send:
+    who = OPERATOR_BY if sender == "operator" else by(sender)
+    return Send(by=who, sender=sender, to=to, body=text, in_reply_to=None if reply_to is None else MessageId(reply_to))
+
+
+def recv(limit: int = 1, incarnation: str | None = "one", holding: tuple[int, ...] | None = None) -> Recv:
+    held = None if holding is None else tuple(map(MessageId, holding))
+    return Recv(by=by("coder"), agent="coder", limit=limit, incarnation=incarnation, holding=held)
+
+
+def ack(*ids: int) -> Ack:
+    return Ack(by=by("coder"), agent="coder", ids=tuple(map(MessageId, ids)))
+
+
+def requeue(*ids: int, reason: str = "failed") -> Requeue:
+    return Requeue(by=by("coder"), agent="coder", ids=tuple(map(MessageId, ids)), reason=reason)
+
+
+def hello(incarnation: str, *alive: str) -> Hello:
+    return Hello(by=by("coder"), agent="coder", incarnation=incarnation, alive=frozenset(alive))
+
+
+# Send
+
+
+@pytest.mark.parametrize("to", ["coder", "manager", "operator"])
+def test_a_message_goes_to_an_agent_the_manager_or_the_operator(to: str) -> None:
+    check(given=MANAGED, when=send(to, sender="tester"), then=[sent(1, to, sender="tester")])
+
+
+def test_a_reply_names_a_message_that_was_sent() -> None:
+    check(given=[*MANAGED, sent(1, "coder")], when=send(reply_to=1), then=[sent(2, "coder", in_reply_to=1)])
+    check(given=[*MANAGED, sent(1, "coder")], when=send(reply_to=2), then=NotFound)
+
+
+@pytest.mark.parametrize("to", ["nobody", "gone", "system", "", "CODER", "coder "])
+def test_a_message_to_an_unknown_or_destroyed_agent_is_refused(to: str) -> None:
+    check(given=[*MANAGED, *tombstone("gone", 9)], when=send(to), then=NotFound)
+
+
+def test_a_message_to_a_stopped_agent_waits() -> None:
+    check(given=[*MANAGED, Stopped(agent="coder", exit="exit code 0")], when=send(), then=[sent(1, "coder")])
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "x" * (TEXT_MAX_BYTES + 1), "é" * (TEXT_MAX_BYTES // 2 + 1)], ids=len)
+def test_an_empty_or_oversized_body_is_refused(text: str) -> None:
+    check(given=MANAGED, when=send(text=text), then=BadRequest)
+
+
+def test_a_body_of_just_the_limit_is_sent() -> None:
+    text = "é" * (TEXT_MAX_BYTES // 2)
+    check(given=MANAGED, when=send(text=text), then=[sent(1, "coder", text)])
+
+
+def test_a_broadcast_reaches_every_agent_but_the_sender() -> None:
+    then = [sent(1, "manager", sender="coder"), sent(2, "tester", sender="coder")]
+    check(given=[*MANAGED, *tombstone("gone", 9)], when=send("*", sender="coder"), then=then)
+    everyone = [sent(1, "coder"), sent(2, "manager"), sent(3, "tester")]
+    check(given=MANAGED, when=send("*"), then=everyone)
+
+
+def test_a_broadcast_to_nobody_is_refused() -> None:
+    check(given=spawned("manager"), when=send("*", sender="manager"), then=NotFound)
+
+
+def test_a_broadcast_passes_over_those_the_sender_may_not_write_to() -> None:
+    given = [*MANAGED, RecipientsAllowed(agent="coder", recipients=())]
+    check(given=given, when=send("*", sender="coder"), then=[sent(1, "manager", sender="coder")])
+
+
+def test_a_recipient_outside_the_allowed_ones_is_refused_with_an_event_that_says_so() -> None:
+    given = [*MANAGED, *spawned("writer"), RecipientsAllowed(agent="coder", recipients=("tester",))]
+    reason = "coder may not send to writer, only to: manager, operator, tester."
+    refusal = SendRefused(sender="coder", to="writer", reason=reason)
+    check(given=given, when=send("writer", sender="coder"), then=[refusal])
+
+
+@pytest.mark.parametrize("to", ["tester", "manager", "operator"])
+def test_the_manager_and_the_operator_can_always_be_reached(to: str) -> None:
+    given = [*MANAGED, RecipientsAllowed(agent="coder", recipients=("tester",))]
+    check(given=given, when=send(to, sender="coder"), then=[sent(1, to, sender="coder")])
+
+
+def test_the_operator_reaches_everyone() -> None:
+    check(given=[*MANAGED, RecipientsAllowed(agent="coder", recipients=())], when=send(), then=[sent(1, "coder")])
+
+
+def test_ten_thousand_messages_wait_for_an_agent_and_no_more() -> None:
+    assert WAITING_MAX >= 10_000
+    waiting = [sent(number, "coder") for number in range(1, WAITING_MAX)]
+    last = sent(WAITING_MAX, "coder")
+    check(given=[*MANAGED, *waiting], when=send(), then=[last])
+    given = [*MANAGED, *waiting, last]
+    check(given=given, when=send(), then=LimitReached, says=f"{WAITING_MAX} messages")
+    check(given=given, when=send("*"), then=LimitReached)
+    after = sent(WAITING_MAX + 1, "coder")
+    check(given=[*given, delivered(1)], when=send(), then=[after])
+
+
+def test_the_bodies_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "WAITING_MAX_BYTES", 8)
+    given = [*MANAGED, sent(1, "coder", "1234"), sent(2, "coder", "5678"), delivered(1)]
+    check(given=given, when=send(), then=LimitReached, says="8 bytes")
+    check(given=[*given, acked(1)], when=send(), then=[sent(3, "coder")])
+
+
+# Receive
+
+
+def test_an_empty_inbox_gives_nothing() -> None:
+    check(given=MANAGED, when=recv(), then=[], answer=([], 0, False))
+
+
+def test_recv_takes_the_oldest_and_says_how_many_more_wait() -> None:
+    given = [*MANAGED, sent(1, "coder", "a"), sent(2, "coder", "b"), sent(3, "tester")]
+    check(given=given, when=recv(), then=[delivered(1)], answer=([letter(1, "a")], 1, False))
+
+
+@pytest.mark.parametrize(("limit", "count"), [(0, 1), (-5, 1), (1, 1), (7, 7), (99, RECV_MAX), (2**63 - 1, RECV_MAX)])
+def test_recv_gives_from_one_to_thirty_two(limit: int, count: int) -> None:
+    assert RECV_MAX == 32
+    given = [*MANAGED, *(sent(number, "coder") for number in range(1, 41))]
+    then = [delivered(number) for number in range(1, count + 1)]
+    letters = [letter(number) for number in range(1, count + 1)]
+    check(given=given, when=recv(limit), then=then, answer=(letters, 40 - count, False))
+
+
+def test_a_recv_without_a_hello_delivers_to_no_incarnation() -> None:
+    check(given=[*MANAGED, sent(1, "coder")], when=recv(incarnation=None), then=[delivered(1, None)])
+
+
+def test_a_paused_agent_still_receives_on_its_socket_and_is_told() -> None:
+    given = [*MANAGED, Paused(agent="coder"), sent(1, "coder")]
+    check(given=given, when=recv(), then=[delivered(1)], answer=([letter(1)], 0, True))
+
+
+def test_a_destroyed_agent_receives_nothing() -> None:
+    check(given=[*MANAGED, Destroyed(agent="coder")], when=recv(), then=NotFound)
+
+
+def test_what_a_lost_reply_held_comes_again() -> None:
+    given = [*MANAGED, sent(1, "coder"), delivered(1)]
+    then = [requeued(1, "lost", counts=False), delivered(1)]
+    check(given=given, when=recv(holding=()), then=then, answer=([lost(1)], 0, False))
+
+
+def test_what_the_harness_holds_stays_with_it() -> None:
+    given = [*MANAGED, sent(1, "coder"), sent(2, "coder"), delivered(1)]
+    check(given=given, when=recv(holding=(1,)), then=[delivered(2)], answer=([letter(2)], 0, False))
+
+
+def test_what_another_incarnation_was_given_is_not_lost() -> None:
+    given = [*MANAGED, sent(1, "coder"), delivered(1, "two"), sent(2, "coder"), delivered(2, None)]
+    check(given=given, when=recv(holding=()), then=[], answer=([], 0, False))
+
+
+def test_a_harness_that_does_not_say_what_it_holds_has_lost_nothing() -> None:
+    check(given=[*MANAGED, sent(1, "coder"), delivered(1)], when=recv(), then=[], answer=([], 0, False))
+
+
+def test_lost_and_waiting_messages_come_in_one_order() -> None:
+    given = [*MANAGED, *(sent(number, "coder") for number in (1, 2, 3)), delivered(1), delivered(2), requeued(1)]
+    then = [requeued(2, "lost", counts=False), delivered(1), delivered(2)]
+    letters = [msgspec.structs.replace(letter(1, redelivered=True), failures=1), lost(2)]
+    hive = check(given=given, when=recv(2, holding=()), then=then, answer=(letters, 1, False))
+    assert [one.id for one in hive.messages.waiting("coder")] == [3]
+
+
+# Ack and requeue
+
+
+def test_an_ack_finishes_and_may_be_repeated() -> None:
+    given = [*MANAGED, sent(1, "coder"), sent(2, "coder"), delivered(1), delivered(2)]
+    check(given=given, when=ack(1, 2, 1), then=[acked(1), acked(2)])
+    check(given=[*given, acked(1), acked(2)], when=ack(1, 2), then=[])
+
+
+def test_an_ack_of_what_waits_again_changes_nothing() -> None:
+    check(given=[*MANAGED, sent(1, "coder"), delivered(1), requeued(1)], when=ack(1), then=[])
+
+
+@pytest.mark.parametrize("when", [ack(1, 2), requeue(2), ack(3), requeue(0), ack(-1), requeue(2**63 - 1)], ids=str)
+def test_what_was_never_this_agents_cannot_be_settled(when: Command) -> None:
+    given = [*MANAGED, sent(1, "coder"), sent(2, "tester"), delivered(1)]
+    check(given=given, when=when, then=NotFound)
+
+
+def test_requeued_messages_come_first_in_their_old_order() -> None:
+    given = [*MANAGED, *(sent(number, "coder") for number in (1, 2, 3, 4)), delivered(1), delivered(2), delivered(3)]
+    hive = check(given=given, when=requeue(3, 1), then=[requeued(3), requeued(1)])
+    assert [(one.id, one.redelivered) for one in hive.messages.waiting("coder")] == [(1, True), (3, True), (4, False)]
+    assert [one.id for one in hive.messages.in_flight("coder")] == [2]
+
+
+@pytest.mark.parametrize("reason", sorted(COUNTED_REASONS))
+def test_the_fifth_failed_delivery_is_the_last_and_the_operator_and_the_sender_are_told(reason: str) -> None:
+    assert FAILED_DELIVERIES_MAX == 5
+    given: list[AnyEvent] = [*MANAGED, sent(1, "coder", sender="tester")]
+    for _ in range(4):
+        given += [delivered(1), requeued(1, reason)]
+    why = "5 deliveries ended in a failed turn or a dead harness"
+    notice = DeadNotice(id=MessageId(1), to="coder", sender="tester", reason=why)
+    dead = MessageDead(id=MessageId(1), to="coder", reason=why)
+    then = [requeued(1, reason), dead, told(2, "operator", notice), told(3, "tester", notice)]
+    hive = check(given=[*given, delivered(1)], when=requeue(1, reason=reason), then=then)
+    assert hive.messages.waiting_count("coder") == 0
+
+
+@pytest.mark.parametrize("reason", sorted(UNCOUNTED_REASONS))
+def test_a_delivery_that_ended_for_no_fault_of_the_message_does_not_count(reason: str) -> None:
+    given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
+    for _ in range(4):
+        given += [delivered(1), requeued(1)]
+    hive = check(given=[*given, delivered(1)], when=requeue(1, reason=reason), then=[requeued(1, reason, counts=False)])
+    assert hive.messages.waiting("coder")[0].failures == 4
+
+
+def test_rate_limit_login_overload_pause_kill_and_deploy_do_not_count() -> None:
+    assert {"rate_limited", "needs_login", "overloaded", "paused", "killed", "stopped"} <= UNCOUNTED_REASONS
+    assert not UNCOUNTED_REASONS & COUNTED_REASONS
+
+
+def test_an_unknown_reason_is_refused() -> None:
+    check(given=[*MANAGED, sent(1, "coder"), delivered(1)], when=requeue(1, reason="bored"), then=Refused)
+
+
+def test_the_death_of_what_the_operator_sent_is_told_once() -> None:
+    given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
+    for _ in range(4):
+        given += [delivered(1), requeued(1)]
+    hive = check(given=[*given, delivered(1)], when=requeue(1), then=[requeued(1), *_death()])
+    assert hive.messages.newest("operator", 9)[-1].sender == "system"
+
+
+def _death() -> list[AnyEvent]:
+    why = "5 deliveries ended in a failed turn or a dead harness"
+    notice = DeadNotice(id=MessageId(1), to="coder", sender="operator", reason=why)
+    return [MessageDead(id=MessageId(1), to="coder", reason=why), told(2, "operator", notice)]
+
+
+# Hello
+
+
+def test_a_new_incarnation_is_noted_and_gets_what_a_dead_one_held() -> None:
+    given = [*MANAGED, sent(1, "coder"), delivered(1, "one")]
+    then = [IncarnationSeen(agent="coder", incarnation="two"), requeued(1, "incarnation_died")]
+    check(given=given, when=hello("two"), then=then)
+
+
+def test_the_same_incarnation_again_keeps_what_it_holds() -> None:
+    given = [*MANAGED, IncarnationSeen(agent="coder", incarnation="one"), sent(1, "coder"), delivered(1, "one")]
+    check(given=given, when=hello("one"), then=[])
+
+
+def test_an_incarnation_that_is_still_connected_keeps_what_it_holds() -> None:
+    given = [*MANAGED, IncarnationSeen(agent="coder", incarnation="one"), sent(1, "coder"), delivered(1, "one")]
+    check(given=given, when=hello("two", "one"), then=[IncarnationSeen(agent="coder", incarnation="two")])
+
+
+def test_what_nobody_in_particular_was_given_stays_in_flight() -> None:
+    given = [*MANAGED, sent(1, "coder"), delivered(1, None)]
+    check(given=given, when=hello("two"), then=[IncarnationSeen(agent="coder", incarnation="two")])
+
+
+def test_a_message_whose_fifth_incarnation_died_is_dead() -> None:
+    given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
+    for _ in range(4):
+        given += [delivered(1), requeued(1)]
+    then = [IncarnationSeen(agent="coder", incarnation="two"), requeued(1, "incarnation_died"), *_death()]
+    check(given=[*given, delivered(1)], when=hello("two"), then=then)
+
+
+def test_recent_shows_the_newest_whatever_became_of_them() -> None:
+    given = [*MANAGED, *(sent(number, "coder") for number in range(1, 41)), delivered(1), acked(1)]
+    hive = check(given=given, when=Ack(by=DAEMON_BY, agent="coder", ids=()), then=[])
+    assert [row.id for row in hive.messages.newest("coder", 30)] == list(range(11, 41))
+    assert [row.id for row in hive.messages.newest("coder", 99)] == list(range(1, 41))

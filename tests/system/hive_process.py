@@ -109,8 +109,12 @@ class HiveProcess:
         model_url: str | None = NO_MODEL,
         python: str = sys.executable,
         user: int | None = None,
+        dashboard: bool = False,
     ) -> None:
-        """`user`: whose daemon it is, when root starts it; `python`: an interpreter that this user may run."""
+        """`user`: whose daemon it is, when root starts it; `python`: an interpreter that this user may run.
+
+        `dashboard`: on a free port, see `url`.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="hive-")).resolve()
         if user is not None:
             os.chown(self.folder, user, user)
@@ -122,13 +126,14 @@ class HiveProcess:
         """What the daemon said when its sockets accepted."""
         self._runtime = runtime
         self._model_url = model_url
+        self._dashboard = ["--listen", "127.0.0.1:0"] if dashboard else ["--no-dashboard"]
 
     # The daemon
 
     def up(self) -> "HiveProcess":
         """Start the daemon and wait until it is ready."""
         assert self.daemon is None or self.daemon.poll() is not None
-        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, "--no-dashboard"]
+        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *self._dashboard]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
         with self.output.open("ab") as log:
             self.daemon = subprocess.Popen(
@@ -148,6 +153,11 @@ class HiveProcess:
         assert self.ready.startswith("hive ready "), self.output.read_text()
         return self
 
+    @property
+    def url(self) -> str:
+        """Of the dashboard."""
+        return self.ready.rpartition(" dashboard=")[2].strip()
+
     def kill(self) -> None:
         """SIGKILL, as a crash of the daemon."""
         assert self.daemon is not None
@@ -157,8 +167,12 @@ class HiveProcess:
         self.daemon.stdout.close()
 
     def down(self, *options: str) -> None:
-        assert self.daemon is not None
         self.run("down", *options)
+        self.await_end()
+
+    def await_end(self) -> None:
+        """The daemon was told to end, and ends well."""
+        assert self.daemon is not None
         assert self.daemon.wait(DEADLINE_S) == 0, self.output.read_text()
 
     @property

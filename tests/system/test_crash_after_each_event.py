@@ -4,6 +4,8 @@ The log is followed from outside, and whatever the daemon had decided by its dea
 """
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +47,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """What must hold in the end, whenever the daemon was killed."""
     fresh: bool = False
     """Each telling needs an agent that never was."""
+    ends_daemon: bool = False
+    """Told to its end, the daemon ends with it."""
 
 
 # How stories begin
@@ -99,6 +103,16 @@ def remind(hive: HiveProcess, agent: str) -> None:
         lines.ask("remind", message="look again", delay_seconds=TTL_S)
 
 
+def crash(hive: HiveProcess, agent: str) -> None:
+    run = hive.running(agent)
+    assert run is not None
+    os.kill(run.pid, signal.SIGKILL)
+
+
+def go_down(hive: HiveProcess, _agent: str) -> None:
+    hive.ask("shutdown")
+
+
 def ignore(_: object) -> None:
     pass
 
@@ -112,6 +126,10 @@ def cleared(events: Events, agent: str) -> bool:
 
 def told(events: Events, agent: str) -> bool:
     return any(row["type"] == "MessageSent" and row["to"] == agent for row in events)
+
+
+def shut_down(events: Events, _agent: str) -> bool:
+    return any(row["type"] == "ShutDown" for row in events)
 
 
 # What holds then
@@ -135,6 +153,21 @@ def is_spawned(hive: HiveProcess, agent: str, events: Events) -> None:
 def is_started(hive: HiveProcess, agent: str, events: Events) -> None:
     is_running(hive, agent, events)
     assert kicks(events, agent) == len([row for row in events if row["type"] == "Started"])
+
+
+def is_up_again(hive: HiveProcess, agent: str, _events: Events) -> None:
+    for name in (agent, "manager"):
+        eventually(lambda name=name: hive.replayed().agents.all[name].running, f"{name} runs again")
+    is_running(hive, agent, hive.events("Started", agent=agent))
+
+
+def is_restarted_once(hive: HiveProcess, agent: str, events: Events) -> None:
+    eventually(lambda: hive.events("Started", first=events[0]["seq"], agent=agent), "it is started again")
+    hive.becomes_whole()
+    events = hive.events(first=events[0]["seq"])
+    is_started(hive, agent, events)
+    assert [row["reason"] for row in events if row["type"] == "Crashed"] == ["signal 9 (SIGKILL)"]
+    assert [row["reason"] for row in events if row["type"] == "Started"] == ["crash"]
 
 
 def is_rebuilt(hive: HiveProcess, agent: str, events: Events) -> None:
@@ -213,6 +246,8 @@ STORIES = (
     Story(
         name="destroy", before=runs_and_has_threads, tell=act("destroy"), last=cleared, after=is_destroyed, fresh=True
     ),
+    Story(name="crash", before=runs, tell=crash, last=cleared, after=is_restarted_once, fresh=True),
+    Story(name="down", before=runs, tell=go_down, last=shut_down, after=is_up_again, ends_daemon=True),
     Story(name="approve", before=nothing, tell=request_and_approve, last=cleared, after=is_approved, fresh=True),
     Story(name="question", before=runs, tell=ask_with_ttl, last=told, after=is_expired_once),
     Story(name="reminder", before=runs, tell=remind, last=told, after=is_reminded_once),
@@ -226,7 +261,9 @@ def test_killed_after_each_event_the_story_comes_to_its_end(hive: HiveProcess, s
         story.before(hive, agent)
         first = settled(hive) + 1
         was_over = tell_until(hive, story, agent, first, nth)
-        if not was_over:
+        if was_over and story.ends_daemon:
+            hive.await_end()
+        if not hive.alive:
             hive.up()
         hive.becomes_whole()
         story.after(hive, agent, hive.events(first=first))

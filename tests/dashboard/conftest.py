@@ -1,0 +1,129 @@
+"""A real hive with its dashboard, people who sign in over HTTP, and Debian's chromium. Nothing leaves loopback."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from system.hive_process import HiveProcess, eventually
+
+from hive.scripted_model import ScriptedModel
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE_MS = 30_000
+PAGES = ("/", "/your-call", "/messages", "/stats", "/audit", "/audit/1", "/audit/state", "/audit/why", "/settings")
+
+
+class Person(httpx.Client):
+    """Somebody at the dashboard without a browser: cookies, the form's token, the right origin."""
+
+    def __init__(self, hive: HiveProcess):
+        super().__init__(base_url=hive.url, headers={"Origin": hive.url, "Accept": "application/json"}, timeout=60)
+
+    def sign_in(self, token: str) -> httpx.Response:
+        reply = self.post("/login", data={"token": token})
+        if reply.is_success:
+            self.headers["X-CSRF-Token"] = self.get("/api/session").raise_for_status().json()["csrf"]
+        return reply
+
+
+@pytest.fixture(scope="module")
+def hive() -> Iterator[HiveProcess]:
+    """One for a module; its agents take no turns unless a test lets them."""
+    with ScriptedModel() as model:
+        one = HiveProcess(dashboard=True, model_url=model.url)
+        try:
+            one.up()
+            one.ask("set_paused", name="manager", paused=True)
+            eventually(lambda: _answers(one), "the dashboard answers")
+            yield one
+        finally:
+            one.close()
+
+
+def _answers(hive: HiveProcess) -> bool:
+    try:
+        return httpx.get(f"{hive.url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def token(hive: HiveProcess) -> str:
+    """Mara's."""
+    return str(hive.ask("operators", action="add", name="mara")["token"])
+
+
+@pytest.fixture
+def stranger(hive: HiveProcess) -> Iterator[Person]:
+    with Person(hive) as person:
+        yield person
+
+
+@pytest.fixture
+def mara(hive: HiveProcess, token: str) -> Iterator[Person]:
+    with Person(hive) as person:
+        person.sign_in(token).raise_for_status()
+        yield person
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    if shutil.which(CHROMIUM) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{CHROMIUM} is not installed")
+        pytest.skip(f"{CHROMIUM} is not installed: apt-get install chromium")
+    with sync_playwright() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    one = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Callable[[], Page]]:
+    """Fresh browsers, each a person of their own. A page that logs an error or loads from elsewhere fails its test."""
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
+
+    def opened() -> Page:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("console", lambda said: wrong.append(said.text) if "Content Security Policy" in said.text else None)
+        page.on(
+            "request", lambda asked: wrong.append(asked.url) if not asked.url.startswith("http://127.0.0.1:") else None
+        )
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.fixture
+def page(open_page: Callable[[], Page], hive: HiveProcess, token: str) -> Page:
+    """Mara's browser, signed in through the form."""
+    one = open_page()
+    one.goto(f"{hive.url}/login")
+    one.get_by_label("Operator's token").fill(token)
+    one.get_by_role("button", name="Sign in").click()
+    one.wait_for_url(f"{hive.url}/")
+    return one

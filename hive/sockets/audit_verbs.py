@@ -118,6 +118,8 @@ def _by_person(name: str) -> tuple[str, int, str]:
 
 async def audit_state(session: HostSession, request: At) -> Reply:
     """Every projection as of a position or time, folded from the log by a process of its own."""
+    if "\0" in request.until:  # No argument of a process can hold it.
+        raise BadRequest(f"{request.until!r} is neither a position nor a time.")
     raw = await _child(session.services.paths, "audit", "replay", f"--until={request.until}")
     return {"replay": raw}
 

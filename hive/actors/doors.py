@@ -55,16 +55,12 @@ class LoopDoor:
 
     async def read(self, query: Callable[[Hive], T]) -> T:
         """Call `query` with the committed state, on the journal's thread."""
-        future = self._ticket()
-        self._journal.tell(Read(self, query, future))
-        result: T = await future
+        result: T = await self._told(lambda ticket: Read(self, query, ticket))
         return result
 
     async def rebuild(self) -> int:
         """Fold every projection from the first event again; returns the position reached."""
-        future = self._ticket()
-        self._journal.tell(Rebuild(self, future))
-        position: int = await future
+        position: int = await self._told(lambda ticket: Rebuild(self, ticket))
         return position
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
@@ -79,6 +75,14 @@ class LoopDoor:
             raise LimitReached(f"{UNDER_WAY_MAX} commands are under way; try again in a moment.")
         self._under_way += 1
         return self._loop.create_future()
+
+    async def _told(self, message: Callable[[Any], Read | Rebuild]) -> Any:
+        future = self._ticket()
+        try:
+            self._journal.tell(message(future))
+        except pykka.ActorDeadError:
+            self._settle([(future, Unavailable("The journal has stopped."))])
+        return await future
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []

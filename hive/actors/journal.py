@@ -123,7 +123,7 @@ class Journal(pykka.ThreadingActor):
         self._store = Store(folder)
         self._hive = Hive()
         self.refolded = self._store.load(self._hive, self._log, self._codec)
-        self._store.write(self._hive, self._log.head.hash)
+        self._write_rows()
         self._last_ms: TimeMs = 0
         self._written_ms: TimeMs = clock.now_ms()
         self._pending: list[tuple[str, str, str, str]] = []
@@ -147,15 +147,14 @@ class Journal(pykka.ThreadingActor):
                 self._flush_soon()
             case Rebuild(door, ticket):
                 self._flush()
-                self._reload(from_scratch=True)
-                door.deliver([(ticket, self._hive.seq)])
+                door.deliver([(ticket, self._rebuilt())])
             case _Flush():
                 self._flush_is_due = False
                 self._flush()
 
     def on_stop(self) -> None:
         self._flush()
-        self._store.write(self._hive, self._log.head.hash)
+        self._write_rows()
         self._store.close()
         self._log.close()
 
@@ -190,11 +189,23 @@ class Journal(pykka.ThreadingActor):
         decision = decide(command, self._hive, now)
         events, answer = decision if isinstance(decision, Answered) else Answered(decision)
         first = self._hive.seq + 1 if events else self._hive.seq
-        for event in events:
-            self._append(event, now, by)
-        if key is not None and events:
-            self._append(CommandKeyed(key=full_key, first_seq=first, count=len(events)), now, by)
+        keyed: list[AnyEvent] = []
+        if key is not None and events and not isinstance(answer, HiveError):  # A refusal is decided anew.
+            keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events))]
+        self._append_all([*events, *keyed], now, by)
         return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
+
+    def _append_all(self, events: list[AnyEvent], now: TimeMs, by: str) -> None:
+        """All of a decision or nothing: one that cannot be written or folded leaves no trace."""
+        before = len(self._pending)
+        try:
+            for event in events:
+                self._append(event, now, by)
+        except Exception:
+            del self._pending[before:], self._batch[before:]
+            self._settle()
+            self._reload(from_scratch=False)
+            raise
 
     def _append(self, event: AnyEvent, now: TimeMs, by: str) -> None:
         recorded = Recorded(self._hive.seq + 1, now, event, by)
@@ -203,20 +214,28 @@ class Journal(pykka.ThreadingActor):
         self._hive.evolve(recorded)
 
     def _repeat(self, first: Seq, count: int) -> Decided:
-        if first > self._log.head.seq:
-            self._commit()
+        if first > self._log.head.seq:  # Of this batch: both are answered after its commit.
+            start = first - self._log.head.seq - 1
+            return Decided(tuple(one.event for one in self._batch[start : start + count]), first)
         rows = self._log.rows(first, first + count - 1)
         return Decided(tuple(self._codec.decode(row.type, row.data) for row in rows), first)
 
     def _flush(self) -> None:
-        self._commit()
-        answers, self._answers = self._answers, {}
+        self._settle()
         reads, self._reads = self._reads, []
+        answers: dict[Door, list[tuple[Any, Any]]] = {}
         for read in reads:
             answers.setdefault(read.door, []).append((read.ticket, self._read(read.query)))
         for door, tickets in answers.items():
             door.deliver(tickets)
         self._write_behind()
+
+    def _settle(self) -> None:
+        """Commit what was decided and answer it."""
+        self._commit()
+        answers, self._answers = self._answers, {}
+        for door, tickets in answers.items():
+            door.deliver(tickets)
 
     def _commit(self) -> None:
         if not self._pending:
@@ -233,6 +252,13 @@ class Journal(pykka.ThreadingActor):
             return
         self._committed.send(self, batch=batch)
 
+    def _rebuilt(self) -> Seq | Unavailable:
+        try:
+            self._reload(from_scratch=True)
+        except apsw.Error as error:
+            return Unavailable(f"The projections cannot be written: {error}. Free disk space or check the disk.")
+        return self._hive.seq
+
     def _read(self, query: Callable[[Hive], Any]) -> Any:
         try:
             return query(self._hive)
@@ -243,17 +269,21 @@ class Journal(pykka.ThreadingActor):
         now = self._clock.now_ms()
         if not self.actor_inbox.empty() and now - self._written_ms < WRITE_BEHIND_MAX_MS:
             return
-        try:
-            self._store.write(self._hive, self._log.head.hash)
-        except apsw.Error as error:
-            log.warning("journal.write_behind_failed", error=str(error))
+        self._write_rows()
         self._written_ms = now
 
+    def _write_rows(self) -> None:
+        try:
+            self._store.write(self._hive, self._log.head.hash)
+        except apsw.Error as error:  # The rows stay marked: they are written when there is room again.
+            log.warning("journal.write_behind_failed", error=str(error))
+
     def _reload(self, *, from_scratch: bool) -> None:
-        self._store.close()
         if from_scratch:
+            self._store.close()
             self._store.discard()
-        self._store = Store(self._folder)
-        self._hive = Hive()
-        self._store.load(self._hive, self._log, self._codec)
-        self._store.write(self._hive, self._log.head.hash)
+            self._store = Store(self._folder)
+        hive = Hive()
+        self._store.load(hive, self._log, self._codec)
+        self._hive = hive
+        self._write_rows()

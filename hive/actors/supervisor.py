@@ -1,5 +1,6 @@
 """Starts every other actor from a list, routes committed events to them, and restarts one that crashed."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -82,13 +83,15 @@ class Supervisor(pykka.ThreadingActor):
         self._committed = committed
         self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self._agents: dict[AgentName, pykka.ActorRef[Any]] = {}
+        self._routing = threading.Lock()
+        """A child that has begun to read the state is told of every commit after: starting and routing take turns."""
         self._crashes: dict[str, deque[int]] = {}
         self._cancel_look: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
         self._committed.connect(self.on_committed)
         for child in self._children.values():
-            self._refs[child.name] = child.start()
+            self._start_child(child)
         for row in self._door.read(lambda hive: hive.agents.living()):
             self._start_agent(row.name)
         self._look_later()
@@ -97,8 +100,10 @@ class Supervisor(pykka.ThreadingActor):
         """Receiver of the journal's signal, on the journal's thread: it only tells."""
         for recorded in batch:
             event = recorded.event
-            for name in self._listeners.get(type(event), ()):
-                if (ref := self._refs.get(name)) is not None:
+            if (names := self._listeners.get(type(event))) is not None:
+                with self._routing:
+                    refs = [self._refs[name] for name in names if name in self._refs]
+                for ref in refs:
                     mail.tell(ref, event)
             if isinstance(event, AgentAdded | Revived | Destroyed):
                 mail.tell(self.actor_ref, _RosterChanged(event))
@@ -136,6 +141,10 @@ class Supervisor(pykka.ThreadingActor):
     def on_failure(self, exception_type: object, exception_value: object, _traceback: object) -> None:
         self._give_up(f"The supervisor crashed: {exception_value!r}.")
 
+    def _start_child(self, child: Child) -> None:
+        with self._routing:
+            self._refs[child.name] = child.start()
+
     def _start_agent(self, name: AgentName) -> None:
         if name not in self._agents:
             kind = Manager if name == MANAGER else Agent
@@ -152,7 +161,7 @@ class Supervisor(pykka.ThreadingActor):
             self._give_up("The journal ended: the log could not be written and not be read again.")
         for name, ref in list(self._refs.items()):
             if not ref.is_alive() and self._may_restart(name):
-                self._refs[name] = self._children[name].start()
+                self._start_child(self._children[name])
         for name, ref in list(self._agents.items()):
             if not ref.is_alive() and self._may_restart(f"agent {name}"):
                 del self._agents[name]

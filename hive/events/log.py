@@ -1,6 +1,8 @@
 """The ground state: an append-only, hash-chained table of events. One writer, any number of readers."""
 
+import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -73,13 +75,11 @@ class EventLog:
 
     def __init__(self, folder: Path):
         self.path = folder / FILE_NAME
-        is_new = not self.path.exists()
+        if not self.path.exists():
+            _create(self.path)
         self._db = connect(self.path, write=True)
-        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
-        if is_new:
-            self.path.chmod(0o600)
-            self._db.execute("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT").fetchall()
         _refuse_foreign(self._db, self.path)
+        self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         self.head = _head(self._db)
 
     def append(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
@@ -122,8 +122,9 @@ class EventLog:
         self._db.set_wal_hook(hook)
 
     def close(self) -> None:
-        """Checkpoint and leave no `-wal` behind."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Checkpoint and leave no `-wal` behind, where the disk has room for it."""
+        with contextlib.suppress(apsw.FullError, apsw.IOError):  # Nothing is lost: the next one reads the `-wal`.
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 
 
@@ -215,6 +216,23 @@ def row_json(row: Row) -> dict[str, object]:
 def stamp(now_ms: int) -> str:
     """The `at` column."""
     return rfc3339(now_ms)
+
+
+def _create(path: Path) -> None:
+    """Make the file whole before it has its name: one that is there is never half made."""
+    fresh = path.with_name(path.name + ".new")
+    for left in (fresh, fresh.with_name(fresh.name + "-journal")):
+        left.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    db = connect(fresh, write=True)
+    db.execute("BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT").fetchall()
+    db.close()
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object]]:

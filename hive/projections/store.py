@@ -1,5 +1,6 @@
 """`projections.db`: the tables of every projection, written behind the log. Disposable: what is stale is refolded."""
 
+import contextlib
 import functools
 import gc
 from collections.abc import Callable
@@ -38,7 +39,13 @@ class Store:
         Returns the names of the projections that had to be folded from the first event.
         """
         projections = hive.projections()
-        positions = {projection.NAME: self._restore(projection, log) for projection in projections}
+        try:
+            positions = {projection.NAME: self._restore(projection, log) for projection in projections}
+        except apsw.CorruptError:  # Too damaged even to drop a table.
+            self._db.close()
+            discard(self.path)
+            self._db = self._prepared()
+            positions = {projection.NAME: self._restore(projection, log) for projection in projections}
         first = min(positions.values()) + 1
         by_position = {seq: [p for p in projections if positions[p.NAME] <= seq] for seq in set(positions.values())}
         handlers = {seq: dispatch(behind) for seq, behind in by_position.items()}
@@ -61,12 +68,17 @@ class Store:
 
     def write(self, hive: Hive, head_hash: bytes) -> None:
         """Write every changed row and the position in one transaction; no fsync, the log is what must last."""
-        self._db.execute("BEGIN IMMEDIATE")
-        for projection in hive.projections():
-            for table in projection.tables():
-                _write_changes(self._db, table)
-            self._mark(projection, hive.seq, head_hash)
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for projection in hive.projections():
+                for table in projection.tables():
+                    _write_changes(self._db, table)
+                self._mark(projection, hive.seq, head_hash)
+            self._db.execute("COMMIT")
+        except apsw.Error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
         for projection in hive.projections():
             for table in projection.tables():
                 table.changed.clear()
@@ -76,8 +88,9 @@ class Store:
         discard(self.path)
 
     def close(self) -> None:
-        """Leave one file behind."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Leave one file behind, where the disk has room for it."""
+        with contextlib.suppress(apsw.FullError, apsw.IOError, apsw.CorruptError):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
 
     def _open(self) -> apsw.Connection:
@@ -100,7 +113,7 @@ class Store:
         if stored is not None and stored[0] == projection.VERSION and log.hash_at(stored[1]) == stored[2]:
             try:
                 read_rows(self._db, projection)
-            except (apsw.SQLError, apsw.CorruptError, msgspec.ValidationError, msgspec.DecodeError):
+            except (apsw.Error, msgspec.MsgspecError, ValueError, TypeError):
                 pass  # Rows of another shape or damaged ones: fold them again below.
             else:
                 return int(stored[1])

@@ -1,6 +1,6 @@
 """The verbs of every agent. None has a sender, and none decides for the operator or for another agent."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -17,6 +17,8 @@ from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
 
 RECENT_MAX: Final = 200
 INCARNATION_MAX_CHARS: Final = 128
+Delay = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+"""Seconds; the rule has a smaller limit and says so."""
 LIVE_LINES_MAX: Final = 1_000
 """Of one `live` request."""
 
@@ -65,7 +67,7 @@ class ById(Request, frozen=True, kw_only=True):
 
 class Remind(Request, frozen=True, kw_only=True):
     message: str
-    delay_seconds: float | None = None
+    delay_seconds: Delay | None = None
     at: str | None = None
 
 

@@ -67,6 +67,8 @@ class LineConnection(asyncio.Protocol):
         if self.gone or self.transport.is_closing():
             return False
         self.transport.write(line + b"\n")
+        if self.transport.is_closing():  # The peer went and the event that says so is still to come.
+            return False
         if self.transport.get_write_buffer_size() > UNREAD_MAX_BYTES:
             log.warning("socket.peer_does_not_read", bytes=self.transport.get_write_buffer_size())
             self.transport.abort()

@@ -126,14 +126,16 @@ class HiveProcess:
         """What the daemon said when its sockets accepted."""
         self._runtime = runtime
         self._model_url = model_url
-        self._dashboard = ["--listen", "127.0.0.1:0"] if dashboard else ["--no-dashboard"]
+        self.listen: str | None = "127.0.0.1:0" if dashboard else None
+        """Where the next daemon's dashboard is; None: there is none."""
 
     # The daemon
 
     def up(self) -> "HiveProcess":
         """Start the daemon and wait until it is ready."""
         assert self.daemon is None or self.daemon.poll() is not None
-        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *self._dashboard]
+        front = ["--no-dashboard"] if self.listen is None else ["--listen", self.listen]
+        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *front]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
         with self.output.open("ab") as log:
             self.daemon = subprocess.Popen(
@@ -317,6 +319,15 @@ class HiveProcess:
         """The agent's run, checked against the processes that are really there."""
         status = Record(self.paths.record(name)).status()
         return status if isinstance(status, Running) else None
+
+    def programs(self) -> list[int]:
+        """Every agent's program that runs, known to the daemon or not; only where walls do not hide its folders."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if b"hive.harness\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
 
     def close(self) -> None:
         """End the daemon, every container and shim, and remove every file."""

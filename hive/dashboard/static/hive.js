@@ -34,8 +34,10 @@ function morph(old, fresh) {
 
 function morphChildren(old, fresh) {
   const named = new Map($$(":scope > [id]", old).map((child) => [child.id, child]));
+  const wantedIds = new Set($$(":scope > [id]", fresh).map((child) => child.id));
   let place = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {
+    while (place?.id && !wantedIds.has(place.id)) place = dropped(place);  // Or what follows would not find its own.
     let found = wanted.id ? named.get(wanted.id) : null;
     if (!found && place && same(place, wanted) && !place.id) found = place;
     if (found && same(found, wanted)) {
@@ -45,16 +47,18 @@ function morphChildren(old, fresh) {
       old.insertBefore(document.importNode(wanted, true), place);
     }
   }
-  while (place) {
-    const next = place.nextSibling;
-    if (place.nodeType === Node.ELEMENT_NODE && place.contains(document.activeElement) && beingTyped(document.activeElement)) {
-      place.dataset.gone = "";  // Somebody types in there: it stays until they leave it.
-      document.activeElement.addEventListener("blur", () => refresh(), { once: true });
-    } else {
-      place.remove();
-    }
-    place = next;
+  while (place) place = dropped(place);
+}
+
+// Takes a node away, unless somebody types in there: then it stays until they leave it. Returns the next one.
+function dropped(place) {
+  const next = place.nextSibling, field = document.activeElement;
+  if (place.nodeType === Node.ELEMENT_NODE && place.contains(field) && beingTyped(field)) {
+    field.addEventListener("blur", () => refresh(), { once: true });
+  } else {
+    place.remove();
   }
+  return next;
 }
 
 const beingTyped = (field) => field.matches("input,textarea,select") && touched.has(field) && field.value;

@@ -120,6 +120,9 @@ class Agent(pykka.ThreadingActor):
             self._recover()
         except HiveError as error:
             log.warning("agent.not_recovered", agent=self._name, error=str(error))
+        except Exception:  # pykka calls no on_failure for it; the supervisor starts another.
+            self._refuse_waiting()
+            raise
 
     def on_receive(self, message: Message) -> None:
         match message:

@@ -89,6 +89,13 @@ class Supervisor(pykka.ThreadingActor):
         self._cancel_look: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
+        try:
+            self._start_all()
+        except Exception as bug:  # pykka calls no on_failure for it.
+            self._give_up(f"The supervisor could not start: {bug!r}.")
+            raise
+
+    def _start_all(self) -> None:
         self._committed.connect(self.on_committed)
         for child in self._children.values():
             self._start_child(child)

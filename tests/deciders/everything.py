@@ -36,6 +36,7 @@ from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalRes
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
 from hive.events.daemon import Booted, CommandKeyed, ShutDown, Warned
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
+from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
@@ -156,6 +157,8 @@ _TROUBLE: list[AnyEvent] = [
     OperatorAdded(name="ada", token_hash=HASH),
     OperatorRevoked(name="ada"),
     Warned(source="config_pipeline", text="the meta flake does not pin it"),
+    NotificationDelivered(topic="question", subject="2", attempts=2),
+    NotificationFailed(topic="crash", subject="b", error="no answer", attempts=3),
     TransientSet(agent="b", kind="stopping"),
     ShutDown(keep_agents=True),
 ]

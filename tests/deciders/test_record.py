@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hive.deciders import RULES
 from hive.deciders.draft import Command
-from hive.deciders.record import Boot, ClearTransient, EndTurn, SetTransient, Shut, StartTurn, Warn
+from hive.deciders.record import Boot, ClearTransient, EndTurn, RecordNotification, SetTransient, Shut, StartTurn, Warn
 from hive.errors import NotFound
 from hive.events import EVENT_TYPES
 from hive.events.base import MessageId
 from hive.events.daemon import Booted, ShutDown, Warned
+from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.transient import TransientCleared, TransientSet
 from hive.events.turns import TurnEnded, TurnStarted
 
@@ -48,6 +49,13 @@ def test_a_boot_clears_whatever_was_transient() -> None:
 def test_what_the_daemon_says_of_itself_is_an_event() -> None:
     check(when=Shut(by=DAEMON_BY, keep_agents=True), then=[ShutDown(keep_agents=True)])
     check(when=Warn(by=DAEMON_BY, source="forge", text="down"), then=[Warned(source="forge", text="down")])
+
+
+def test_what_was_told_to_the_webhook_is_an_event_and_so_is_what_was_not() -> None:
+    told = RecordNotification(by=DAEMON_BY, topic="question", subject="7", attempts=2)
+    check(when=told, then=[NotificationDelivered(topic="question", subject="7", attempts=2)])
+    not_told = RecordNotification(by=DAEMON_BY, topic="crash", subject="coder", error="no answer", attempts=3)
+    check(when=not_told, then=[NotificationFailed(topic="crash", subject="coder", error="no answer", attempts=3)])
 
 
 def test_every_command_has_a_rule() -> None:

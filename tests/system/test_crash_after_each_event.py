@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -272,7 +271,7 @@ def test_killed_after_each_event_the_story_comes_to_its_end(hive: HiveProcess, s
             break
     assert nth > 2, "a story of fewer events is none"
     running = {row.name for row in hive.replayed().agents.all if row.running}
-    assert harnesses(hive) == len(running), "no container is left over"
+    assert len(hive.programs()) == len(running), "no container is left over"
 
 
 def settled(hive: HiveProcess) -> int:
@@ -312,12 +311,3 @@ def tell_until(hive: HiveProcess, story: Story, agent: str, first: int, nth: int
 
 def is_the_storys(row: Row) -> bool:
     return row.type not in NOT_THE_STORYS and not (row.type in HARNESS_ONLY and row.by.startswith("agent:"))
-
-
-def harnesses(hive: HiveProcess) -> int:
-    """Programs of agents, not counting what they started themselves."""
-    found = 0
-    for pid in hive.processes():
-        with contextlib.suppress(OSError):
-            found += b"hive.harness\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return found

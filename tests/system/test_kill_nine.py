@@ -146,6 +146,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_stays_half_done(hive: HiveProc
     assert len(hive.events("Booted")) == ROUNDS + 1
     assert sorted(row["agent"] for row in hive.events("Started") if row["agent"] in untouched) == sorted(untouched)
     assert hive.running("builder") is not None
+    assert len(hive.programs()) == len(untouched) + 1, "no container is left over"
     hive.run("audit", "verify")
     hive.run("projections", "check")
     assert not [row for row in hive.ask("state")["state"]["agents"] if "transient" in row]

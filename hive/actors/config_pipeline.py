@@ -157,7 +157,7 @@ class ConfigPipeline(pykka.ThreadingActor):
                 self._deploy(row)
         except (HiveError, OSError) as failure:
             error = failure if isinstance(failure, HiveError) else Unavailable(str(failure))
-        except Exception as bug:
+        except Exception as bug:  # Whatever happens, the approval must come to an end.
             log.exception("config.deploy_crashed", agent=row.agent, approval=row.id)
             error = Unavailable(f"hive made a mistake ({type(bug).__name__}); see its log.")
         if error is not None:

@@ -148,7 +148,7 @@ class LineConnection(asyncio.Protocol):
     async def _run(self) -> None:
         try:
             await self._serve(self)
-        except Exception:
+        except Exception:  # One connection ends with it, the daemon does not.
             log.exception("socket.connection_failed")
         finally:
             self.transport.close()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -75,6 +76,17 @@ def mara(hive: HiveProcess, token: str) -> Iterator[Person]:
     with Person(hive) as person:
         person.sign_in(token).raise_for_status()
         yield person
+
+
+def propose(hive: HiveProcess, name: str, **files: str) -> str:
+    """Commit files (`prompt_md` is `prompt.md`) where the manager would; the commit."""
+    folder = hive.paths.proposed(name)
+    git = ["git", "-c", "safe.directory=*", "-c", "user.name=manager", "-c", "user.email=m@h", "-C", str(folder)]
+    for file, text in files.items():
+        (folder / file.replace("_", ".")).write_text(text)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "A change"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="session")

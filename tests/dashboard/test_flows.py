@@ -7,6 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from system.hive_process import HiveProcess, eventually
 
+from .conftest import propose
+
 pytestmark = pytest.mark.system
 
 
@@ -99,6 +101,28 @@ def test_what_waits_appears_and_is_decided(page: Page, hive: HiveProcess) -> Non
 
 
 def test_a_proposal_is_approved_by_the_commit_that_was_seen(page: Page, hive: HiveProcess) -> None:
+    hive.spawn("smith")
+    visit(page, f"{hive.url}/your-call")
+    sha = propose(hive, "smith", prompt_md="Be brief.\n<script>window.pwned = 1</script>\n\u202egnissim\n")
+    with hive.agent("manager") as manager:
+        id = manager.ask("request_apply_commit", agent="smith", commit_ref=sha[:10], description="Briefer.")["id"]
+    approval = page.locator(f"#approval-{id}")
+    expect(approval).to_contain_text(sha[:12])
+    expect(approval).to_contain_text("Briefer.")
+    expect(approval.locator(".diff .plus").first).to_have_text("+Be brief.")
+    expect(approval.locator(".diff")).to_contain_text("+\\u202egnissim")
+    expect(approval.locator("input[name=sha]")).to_have_value(sha)
+    approval.get_by_role("button", name="Approve").click()
+    expect(approval).to_have_count(0)
+    rebuilt = hive.event("Rebuilt", agent="smith", ok=True, approval_id=id)
+    assert rebuilt["revision"] == sha
+    assert hive.event("ApprovalResolved", id=id)["by"] == "operator:mara way=dashboard"
+    assert stayed(page)
+    assert page.evaluate("window.pwned") is None
+    hive.ask("destroy", name="smith", purge=True)
+
+
+def test_a_configuration_is_shown_as_text_and_rolled_back(page: Page, hive: HiveProcess) -> None:
     files = [{"path": "prompt.md", "text": "Be brief.\n<script>window.pwned = 1</script>\n"}]
     hive.spawn("writer")
     sha = hive.ask("edit", name="writer", files=files)["revision"]

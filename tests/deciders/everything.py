@@ -160,6 +160,7 @@ _TROUBLE: list[AnyEvent] = [
     NotificationDelivered(topic="question", subject="2", attempts=2),
     NotificationFailed(topic="crash", subject="b", error="no answer", attempts=3),
     TransientSet(agent="b", kind="stopping"),
+    TurnStarted(agent="manager", wake_from="system"),
     ShutDown(keep_agents=True),
 ]
 EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE]

@@ -1,0 +1,118 @@
+"""Times on the wire, and one contract for the host's clock and the one that tests move by hand."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from actors.hand_clock import HandClock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hive.clock import Clock, SystemClock, TimeMs, parse_rfc3339, rfc3339
+from hive.errors import BadRequest
+
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+PATIENCE_S = 30.0
+
+
+@settings(max_examples=300, deadline=None, database=None)
+@given(at=st.integers(min_value=0, max_value=LAST_MS))
+def test_a_time_is_read_as_it_was_written(at: TimeMs) -> None:
+    text = rfc3339(at)
+    assert text.endswith("Z")
+    assert len(text) == len("2026-01-31T09:30:00.125Z")
+    assert parse_rfc3339(text) == at
+
+
+@settings(max_examples=100, deadline=None, database=None)
+@given(times=st.lists(st.integers(min_value=0, max_value=LAST_MS), min_size=2, max_size=5))
+def test_times_sort_as_text(times: list[TimeMs]) -> None:
+    assert sorted(map(rfc3339, times)) == [rfc3339(at) for at in sorted(times)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-31T09:30:00Z", "2026-01-31T10:30:00+01:00", "2026-01-31T09:30:00.000000Z", "2026-01-31 09:30:00Z"],
+)
+def test_any_offset_is_understood(text: str) -> None:
+    assert parse_rfc3339(text) == 1_769_851_800_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "now",
+        "2026-01-31",
+        "2026-01-31T09:30:00",
+        "2026-02-30T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "\0",
+        "9" * 99,
+    ],
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        parse_rfc3339(text)
+
+
+Move = Callable[[Clock], None]
+
+
+def wait_for_it(_: Clock) -> None:
+    """The host's clock moves by itself."""
+
+
+def by_hand(clock: Clock) -> None:
+    assert isinstance(clock, HandClock)
+    clock.advance(100)
+
+
+@pytest.fixture(params=[(SystemClock, wait_for_it), (HandClock, by_hand)], ids=["system", "by hand"])
+def moving(request: pytest.FixtureRequest) -> tuple[Clock, Move]:
+    kind, move = request.param
+    return kind(), move
+
+
+def test_a_call_comes_at_or_after_its_time(moving: tuple[Clock, Move]) -> None:
+    clock, move = moving
+    came, at = threading.Event(), clock.now_ms() + 20
+    found: list[TimeMs] = []
+
+    def then() -> None:
+        found.append(clock.now_ms())
+        came.set()
+
+    clock.call_at(at, then)
+    move(clock)
+    assert came.wait(PATIENCE_S)
+    assert found[0] >= at
+    assert len(found) == 1
+
+
+def test_a_call_for_a_time_that_has_passed_comes_at_once(moving: tuple[Clock, Move]) -> None:
+    clock, _ = moving
+    came = threading.Event()
+    clock.call_at(clock.now_ms() - 1_000, came.set)
+    assert came.wait(PATIENCE_S)
+
+
+def test_a_cancelled_call_does_not_come(moving: tuple[Clock, Move]) -> None:
+    clock, move = moving
+    came, after = threading.Event(), threading.Event()
+    cancel = clock.call_at(clock.now_ms() + 20, came.set)
+    clock.call_at(clock.now_ms() + 40, after.set)
+    cancel()
+    move(clock)
+    assert after.wait(PATIENCE_S)
+    assert not came.is_set()
+    cancel()
+
+
+def test_a_call_may_be_cancelled_after_it_came(moving: tuple[Clock, Move]) -> None:
+    clock, _ = moving
+    came = threading.Event()
+    cancel = clock.call_at(clock.now_ms(), came.set)
+    assert came.wait(PATIENCE_S)
+    cancel()

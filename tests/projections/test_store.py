@@ -1,0 +1,236 @@
+"""`projections.db` is written behind and disposable: whatever happens to it, the state is the fold of the log."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+from deciders.check import NOW
+from deciders.everything import EVERYTHING
+
+from hive.clock import rfc3339
+from hive.events import AnyEvent
+from hive.events.base import MessageId
+from hive.events.codec import Codec
+from hive.events.log import EventLog
+from hive.events.messages import MessageSent
+from hive.events.questions import QuestionResolved
+from hive.projections import store as storing
+from hive.projections.approvals import Approvals
+from hive.projections.hive import Hive, digest, fold
+from hive.projections.messages import Messages
+from hive.projections.questions import Questions
+from hive.projections.store import Store
+from hive.projections.table import Table
+
+NAMES = [one.NAME for one in Hive().projections()]
+DAMAGES = 40
+
+
+def append(log: EventLog, events: list[AnyEvent], begin_ms: int = NOW) -> None:
+    """One event a millisecond."""
+    first = log.head.seq
+    encode = Codec().encode
+    log.append(
+        (rfc3339(begin_ms + first + number), type(event).__name__, encode(event), "actor:test")
+        for number, event in enumerate(events)
+    )
+
+
+def digests(hive: Hive) -> list[str]:
+    return [digest(one) for one in hive.projections()]
+
+
+class Files:
+    """A state folder with a log in which everything happened and what was written behind it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.path = folder / storing.FILE_NAME
+        self.log = EventLog(folder)
+        append(self.log, EVERYTHING)
+        assert self.load() == NAMES
+
+    def load(self) -> list[str]:
+        """As the journal starts; returns what was refolded. What is then in memory must be the fold of the log."""
+        store, hive = Store(self.folder), Hive()
+        refolded = store.load(hive, self.log, Codec())
+        assert hive.seq == self.log.head.seq
+        self.check(hive)
+        store.write(hive, self.log.head.hash)
+        store.close()
+        return refolded
+
+    def check(self, hive: Hive) -> None:
+        folded, _ = fold(self.log.rows(1), Codec())
+        assert digests(hive) == digests(folded)
+
+    def tables(self) -> list[Table[object, object]]:  # type: ignore[type-var]
+        return [table for one in Hive().projections() for table in one.tables()]
+
+    def execute(self, statement: str, values: tuple[object, ...] = ()) -> None:
+        db = apsw.Connection(str(self.path))
+        db.execute(statement, values)  # type: ignore[arg-type]
+        db.close()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_in_everything_every_table_has_rows(files: Files) -> None:
+    folded, _ = fold(files.log.rows(1), Codec())
+    assert [table.name for one in folded.projections() for table in one.tables() if not table.rows] == []
+
+
+def test_what_was_written_is_read_and_nothing_is_folded_again(files: Files) -> None:
+    assert files.load() == []
+
+
+def test_only_the_tail_is_folded(files: Files) -> None:
+    append(files.log, [MessageSent(id=MessageId(99), sender="operator", to="a", body="tail")])
+    assert files.load() == []
+
+
+def test_rows_that_are_gone_from_memory_are_gone_from_the_file(files: Files) -> None:
+    append(files.log, [QuestionResolved(id=2, asker="a", target="b", answer="x", answerer="b")])  # type: ignore[arg-type]
+    files.load()
+    assert files.load() == []
+
+
+def test_the_file_is_plain_tables_that_any_tool_reads(files: Files) -> None:
+    db = apsw.Connection(str(files.path), flags=apsw.SQLITE_OPEN_READONLY)
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    assert tables == {"positions", *(table.name for table in files.tables())}
+    (row,) = db.execute("SELECT name, running, recipients, wanted_running FROM agents WHERE name = 'a'")
+    assert row == ("a", 1, '["b"]', 1)
+    assert files.path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("projection", [Messages, Questions, Approvals])
+def test_a_raised_version_refolds_that_projection_alone(
+    files: Files, projection: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projection, "VERSION", projection.VERSION + 1)
+    assert files.load() == [projection.NAME]
+    assert files.load() == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_projection_without_a_position_is_refolded(files: Files, name: str) -> None:
+    files.execute("DELETE FROM positions WHERE projection = ?", (name,))
+    assert files.load() == [name]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE positions SET hash = x'00' WHERE projection = 'messages'",
+        "UPDATE positions SET seq = seq + 1000 WHERE projection = 'messages'",
+        "UPDATE positions SET seq = 3 WHERE projection = 'messages'",
+        "DROP TABLE messages",
+        "ALTER TABLE messages DROP COLUMN failures",
+        "UPDATE messages SET body = 7",
+        "UPDATE messages SET body = CAST(x'ff' AS TEXT)",
+        "UPDATE messages SET id = x'00'",
+    ],
+)
+def test_rows_that_do_not_belong_to_the_log_or_the_shape_are_refolded(files: Files, statement: str) -> None:
+    files.execute(statement)
+    assert files.load() == ["messages"]
+    assert files.load() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE agents SET recipients = 5 WHERE name = 'a'", "UPDATE agents SET recipients = '[' WHERE name = 'a'"],
+)
+def test_a_damaged_nested_value_is_refolded(files: Files, statement: str) -> None:
+    files.execute(statement)
+    assert files.load() == ["agents"]
+
+
+def test_a_projection_behind_the_others_catches_up(files: Files) -> None:
+    hash_then = files.log.hash_at(5)
+    files.execute("DELETE FROM operators")
+    files.execute("UPDATE positions SET seq = 5, hash = ? WHERE projection = 'operators'", (hash_then,))
+    assert files.load() == []
+
+
+def test_another_log_refolds_everything(files: Files, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    log = EventLog(other)
+    append(log, EVERYTHING, NOW + 5)
+    files.path.rename(other / storing.FILE_NAME)
+    store, hive = Store(other), Hive()
+    assert store.load(hive, log, Codec()) == NAMES
+    assert digests(hive) == digests(fold(log.rows(1), Codec())[0])
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 1_000)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def headless(path: Path) -> None:
+    path.write_bytes(b"\0" * 4_096 + path.read_bytes()[4_096:])
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [overwritten, emptied, cut, headless, gone], ids=lambda one: one.__name__)
+def test_a_damaged_file_is_discarded_and_everything_is_refolded(files: Files, damage: Callable[[Path], None]) -> None:
+    damage(files.path)
+    assert set(files.load()) <= set(NAMES)
+    assert files.load() == []
+
+
+def test_whatever_page_is_destroyed_the_state_comes_back(files: Files) -> None:
+    """Bytes that make a row of another content are beyond this; `hive projections check` finds those."""
+    sound, dice = files.path.read_bytes(), random.Random(7)
+    pages = len(sound) // 4_096
+    for _ in range(DAMAGES):
+        damaged = bytearray(sound)
+        page = dice.randrange(pages)
+        damaged[page * 4_096 : (page + 1) * 4_096] = dice.randbytes(4_096)
+        files.path.write_bytes(bytes(damaged))
+        files.load()
+    assert files.load() == []
+
+
+def test_equal_states_have_equal_digests_and_other_states_have_others(files: Files) -> None:
+    folded, again = (fold(files.log.rows(1), Codec())[0] for _ in range(2))
+    assert digests(folded) == digests(again)
+    letter = next(iter(again.messages.open))
+    again.messages.open.drop(letter.id)
+    assert [
+        one for one, two in zip(NAMES, map(str.__eq__, digests(folded), digests(again)), strict=True) if not two
+    ] == ["messages"]
+
+
+def test_a_digest_does_not_depend_on_the_order_of_rows_in_memory(files: Files) -> None:
+    folded, _ = fold(files.log.rows(1), Codec())
+    before = digests(folded)
+    for one in folded.projections():
+        for table in one.tables():
+            table.rows = dict(reversed(list(table.rows.items())))
+    assert digests(folded) == before
+
+
+def test_a_fold_until_a_position_is_the_state_as_of_then(files: Files) -> None:
+    for seq in (0, 1, len(EVERYTHING) // 2, len(EVERYTHING)):
+        hive, last = fold(files.log.rows(1, seq), Codec())
+        assert hive.seq == seq
+        assert last == files.log.hash_at(seq)

@@ -28,13 +28,15 @@ class Question(msgspec.Struct, frozen=True):
     answer: str | None = None
     answerer: str | None = None
     resolved_ms: TimeMs | None = None
+    resolved_by: str | None = None
+    """The person, agent or actor, as the log names them."""
     resolved_seq: Seq | None = None
     """Times can be equal, and the history is in one order only."""
 
 
 class Questions(Projection):
     NAME = "questions"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.all: Table[QuestionId, Question] = Table("questions", Question)
@@ -92,6 +94,7 @@ class Questions(Projection):
             answer=event.answer,
             answerer=event.answerer,
             resolved_ms=recorded.at_ms,
+            resolved_by=recorded.by,
             resolved_seq=recorded.seq,
         )
         self.all.put(event.id, answered)

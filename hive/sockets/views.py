@@ -58,6 +58,7 @@ def question(row: Question) -> dict[str, Any]:
             "answer": row.answer,
             "answerer": row.answerer,
             "resolved_at": _at(row.resolved_ms),
+            "resolved_by": row.resolved_by,
         }
     )
     return {**shown, "target": row.target}

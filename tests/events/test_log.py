@@ -187,7 +187,7 @@ def test_a_log_that_was_being_made_when_the_daemon_died_is_made_again(tmp_path: 
 
 
 def test_there_must_be_a_log_to_read(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="no events.db"):
+    with pytest.raises(Unavailable, match=r"no events\.db"):
         LogReader(tmp_path, daemon_runs=False)
     assert list(tmp_path.iterdir()) == []
 

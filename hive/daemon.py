@@ -153,7 +153,7 @@ class _Daemon:
             mirror_status=self._configuration.mirror.now,
             settings=self._now,
             sessions=self._sessions,
-            dashboard_group=None if self._front is None else self._front.uid,
+            dashboard_group=self._settings.now.dashboard.uid if os.geteuid() == 0 else None,
             dashboard_url=self._dashboard_url,
             shut_down=lambda keep: self._shut_down(door, keep),
         )

@@ -27,7 +27,6 @@ def dashboard(
     bound = front(settings, listen or settings.dashboard.listen, hive.paths.dashboard_run)
     screen.say(f"dashboard {bound.url}")
     environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
-    done = subprocess.run(
-        bound.command(), stdin=subprocess.PIPE, env=environment, pass_fds=(bound.listener.fileno(),), check=False
-    )
-    raise typer.Exit(done.returncode)
+    number = bound.listener.fileno()
+    with subprocess.Popen(bound.command(), stdin=subprocess.PIPE, env=environment, pass_fds=(number,)) as process:
+        raise typer.Exit(process.wait())  # Its standard input stays open so long: it ends with this command.

@@ -25,6 +25,8 @@ BODY_MAX_BYTES: Final = 2 * 1024 * 1024
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS: Final = frozenset({"/login", "/healthz", "/favicon.ico"})
 OPEN_PREFIX: Final = "/static/"
+AGENT_UIDS: Final = 65_536
+"""So many host users from the first agent's on are agents; people whose number is higher still may come."""
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 SOCKET_TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
@@ -48,7 +50,7 @@ class Door(msgspec.Struct, frozen=True):
     port: int
     domain: str | None
     agents_from_uid: int | None
-    """Host users from here on are agents; one that comes over loopback is turned away."""
+    """Host users from here on are agents; under root, one that comes is turned away."""
 
     def hosts(self) -> frozenset[str]:
         """Every `Host` that is this dashboard."""
@@ -95,12 +97,16 @@ class Guard:
         """Why this request is not for us, before anybody looks who sent it."""
         if request.host not in self._hosts:
             return "This dashboard is not called that. Use the address that `hive up` printed."
-        uid = self._peer_uid(request)
-        if uid is not None and self._door.agents_from_uid is not None and uid >= self._door.agents_from_uid:
+        if self._door.agents_from_uid is not None and self._is_agent(request, self._door.agents_from_uid):
             return "Agents have no business here."
         if request.method not in SAFE_METHODS and not self._is_own_origin(request):
             return "That form was not sent from one of these pages."
         return None
+
+    def _is_agent(self, request: "_Request", first: int) -> bool:
+        """Whether an agent's host user sent this; somebody who cannot be told counts as one."""
+        uid = self._peer_uid(request)
+        return uid is None or first <= uid < first + AGENT_UIDS
 
     def _is_own_origin(self, request: "_Request") -> bool:
         origin = urlsplit(request.header(b"origin"))
@@ -151,25 +157,32 @@ class Guard:
                 return None
         except ValueError:
             return None
-        return uid_of_connection(port, self._door.port)
+        return uid_of_connection(address, port, self._door.port)
 
 
-def uid_of_connection(from_port: int, to_port: int) -> int | None:
-    """Who holds the end of a loopback TCP connection that has `from_port`, by the kernel's table."""
+def uid_of_connection(address: str, port: int, to_port: int) -> int | None:
+    """Who holds the other end of a loopback TCP connection, by the kernel's table; None when nobody does any more.
+
+    The whole address counts: 127.0.0.2 may use the port that somebody else uses on 127.0.0.1.
+    """
+    ends = {f"{written}:{port:04X}" for written in _as_in_table(address)}
     for table in SOCKET_TABLES:
         try:
             lines = Path(table).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            fields = line.split()
-            if len(fields) > 7 and _port(fields[1]) == from_port and _port(fields[2]) == to_port:
-                return int(fields[7])
+            _, local, remote, _, _, _, _, uid, _, inode = line.split()[:10]
+            if local in ends and int(remote.rpartition(":")[2], 16) == to_port:
+                return None if inode == "0" else int(uid)  # Closed at once after sending, a socket counts as root's.
     return None
 
 
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2], 16)
+def _as_in_table(address: str) -> list[str]:
+    """An address as `/proc/net/tcp` and `tcp6` write it: words of the host's byte order in hex."""
+    packed = ipaddress.ip_address(address).packed
+    forms = [packed] if len(packed) == 16 else [packed, bytes(10) + b"\xff\xff" + packed]
+    return ["".join(form[at : at + 4][::-1].hex().upper() for at in range(0, len(form), 4)) for form in forms]
 
 
 def csrf_token(session: str) -> str:

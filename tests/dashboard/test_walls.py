@@ -251,6 +251,37 @@ def test_an_agent_s_user_is_turned_away_even_with_a_stolen_session(hive: HivePro
         assert done.stdout.strip() == answer, uid
 
 
+@AS_ROOT
+def test_no_trick_with_ports_or_closed_connections_lets_an_agent_in(hive: HiveProcess, mara: Person) -> None:
+    """It borrows the port of somebody's connection at another loopback address; or closes before it is looked up."""
+    send = (
+        "import socket,sys\n"
+        "own, port, to, waits, request = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]\n"
+        "with socket.socket() as one:\n"
+        "    one.bind((own, port))\n"
+        "    one.connect(('127.0.0.1', to))\n"
+        "    one.sendall(request.encode())\n"
+        "    if waits == 'yes': print(one.recv(1000).split()[1].decode())\n"
+    )
+    to = int(hive.url.rpartition(":")[2])
+    body = f"csrf={mara.headers['X-CSRF-Token']}"
+    kind = "application/x-www-form-urlencoded"
+    request = (
+        f"POST /resume/manager HTTP/1.1\r\nHost: 127.0.0.1:{to}\r\nOrigin: {hive.url}\r\nContent-Type: {kind}\r\n"
+        f"Cookie: {COOKIE}={mara.cookies[COOKIE]}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}"
+    )
+    with socket.create_connection(("127.0.0.1", to)) as somebody:
+        port = somebody.getsockname()[1]
+        for own, borrowed, waits in (("127.0.0.2", port, "yes"), ("127.0.0.3", port, "no"), ("127.0.0.1", 0, "no")):
+            command = [ANYBODYS_PYTHON, "-c", send, own, str(borrowed), str(to), waits, request]
+            done = subprocess.run(command, user=210_003, group=210_003, capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == ("403" if waits == "yes" else "")
+    assert mara.get("/api/state").status_code == 200  # After the others: requests are taken up in order.
+    assert not hive.events("Resumed", agent="manager")
+    assert mara.post("/resume/manager").status_code == 200
+    assert mara.post("/pause/manager").status_code == 200
+
+
 def test_a_dashboard_that_dies_comes_back_and_sessions_stay(hive: HiveProcess, mara: Person) -> None:
     (pid,) = dashboards(hive)
     os.kill(pid, 9)

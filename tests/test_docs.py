@@ -1,0 +1,134 @@
+"""The reference names every command, key, error, event and notice that there is, and none that there is not."""
+
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from typer.core import TyperGroup
+from typer.main import get_command
+
+import hive
+from hive.cli import main as cli
+from hive.config.agent_file import AgentFile, AgentLimits, McpServer
+from hive.errors import HiveError
+from hive.events import EVENT_TYPES, notices
+from hive.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "hive" / "reference.md"
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "hive").rglob("*.md")])
+SECTIONS = ("Commands", "`hive.toml`", "`agent.toml`", "Errors", "Events", "Notices")
+INTERNAL = "internal"
+"""The one code without a class: what a reply to a bug says."""
+
+
+def section(name: str) -> dict[str, list[str]]:
+    """The rows of a section's tables by their first cell, without its code marks."""
+    text = PAGE.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    rows: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        first, *others = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("| `") and first != "`event`":
+            assert first not in rows, f"{first} stands there twice"
+            assert others[-1] or len(others) > 1, f"{first} is not explained"
+            rows[first.strip("`")] = others
+    return rows
+
+
+def commands() -> Iterator[Any]:
+    root = get_command(cli._app)
+    for name in cli.MODULES:
+        command: Any = root.get_command(None, name)  # type: ignore[attr-defined]  # typer hides that it is a group.
+        yield from command.commands.values() if isinstance(command, TyperGroup) else [command]
+
+
+def error_codes() -> set[str]:
+    for module in pkgutil.walk_packages(hive.__path__, "hive."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    classes, codes = [HiveError], {INTERNAL}
+    while classes:
+        one = classes.pop()
+        codes.add(one.code)
+        classes += one.__subclasses__()
+    return codes
+
+
+def keys_of(cls: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
+    """Every key of a table, with its field."""
+    return {f"{prefix}{field.encode_name}": field for field in msgspec.structs.fields(cls)}
+
+
+def shown(field: Any) -> str:
+    """A default as the page writes it: as in TOML; nothing for none."""
+    value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
+def check_keys(rows: dict[str, list[str]], fields: dict[str, Any]) -> None:
+    assert set(rows) == set(fields)
+    assert {key: cells[0] for key, cells in rows.items()} == {key: shown(field) for key, field in fields.items()}
+
+
+def names(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`(\w+)`", cell))
+
+
+def test_the_page_has_its_sections_and_no_other() -> None:
+    assert tuple(re.findall(r"^## (.+)$", PAGE.read_text(), re.MULTILINE)) == SECTIONS
+
+
+def test_every_command_stands_there_with_its_line_and_its_example() -> None:
+    examples = {
+        command.epilog.removeprefix("Example: [bold]").removesuffix("[/bold]"): command for command in commands()
+    }
+    assert {row: cells[-1] for row, cells in section("Commands").items()} == {
+        example: command.get_short_help_str(limit=200) for example, command in examples.items()
+    }
+
+
+def test_every_key_of_hive_toml_stands_there_with_its_default() -> None:
+    tables = msgspec.structs.fields(Settings)
+    fields = {key: field for table in tables for key, field in keys_of(table.type, f"{table.name}.").items()}
+    check_keys(section("`hive.toml`"), fields)
+
+
+def test_every_key_of_agent_toml_stands_there_with_its_default() -> None:
+    fields = keys_of(AgentFile) | keys_of(AgentLimits, "limits.") | keys_of(McpServer, "mcp_servers.NAME.")
+    del fields["limits"], fields["mcp_servers"]
+    check_keys(section("`agent.toml`"), fields)
+
+
+def test_every_error_code_stands_there() -> None:
+    assert set(section("Errors")) == error_codes()
+
+
+def test_every_event_stands_there_with_its_fields() -> None:
+    fields = {
+        name: tuple(field.encode_name for field in msgspec.structs.fields(event)) for name, event in EVENT_TYPES.items()
+    }
+    assert {name: names(cells[-1]) for name, cells in section("Events").items()} == fields
+
+
+def test_every_notice_stands_there_with_its_keys() -> None:
+    keys = {
+        str(notice.__struct_config__.tag): tuple(field.encode_name for field in msgspec.structs.fields(notice))
+        for notice in notices.Notice.__subclasses__()
+    }
+    assert {tag: names(cells[-1]) for tag, cells in section("Notices").items()} == keys
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_leads_to_the_reference() -> None:
+    assert "(hive/reference.md)" in (ROOT / "README.md").read_text()

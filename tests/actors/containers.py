@@ -8,6 +8,7 @@ import pykka
 
 from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Message, Settle, Ticket
 from hive.actors.provision import Provisioner
+from hive.actors.supervisor import Supervisor
 from hive.config.agent_file import AgentFile
 from hive.config.builders import PlainBuilder
 from hive.config.meta_flake import MetaFlake
@@ -51,6 +52,9 @@ class Containers:
         self.provisioner = SmallProgram(self.paths, Settings, self.repositories, builder, self.runtime, MODEL_URL)
 
     def close(self) -> None:
+        for kind in (Supervisor, Agent):  # First: an act under way would start one more.
+            for ref in pykka.ActorRegistry.get_by_class(kind):
+                ref.stop()
         records = self.paths.record("any").parent
         for record in records.iterdir() if records.is_dir() else ():
             self.runtime.kill(record)

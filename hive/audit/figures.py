@@ -9,7 +9,7 @@ import msgspec
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events.codec import Codec
 from hive.events.log import LogReader
-from hive.events.turns import TurnEnded
+from hive.events.turns import TurnEnded, calls_by_tool
 from hive.names import AgentName
 
 WINDOWS_MS: Final[dict[str, DurationMs]] = {
@@ -62,7 +62,7 @@ def _summed(agent: AgentName, turns: list[TurnEnded]) -> Figures:
     for turn in turns:
         if turn.model is not None:
             models[turn.model] = models.get(turn.model, 0) + 1
-        for name, count in _tools(turn).items():
+        for name, count in calls_by_tool(turn).items():
             tools[name] = tools.get(name, 0) + count
     return Figures(
         agent=agent,
@@ -84,10 +84,3 @@ def _summed(agent: AgentName, turns: list[TurnEnded]) -> Figures:
 def _total(figures: Iterable[int | None]) -> int | None:
     known = [figure for figure in figures if figure is not None]
     return sum(known) if known else None
-
-
-def _tools(turn: TurnEnded) -> dict[str, int]:
-    try:
-        return msgspec.json.decode(turn.tool_calls_json or "{}", type=dict[str, int])
-    except msgspec.DecodeError:  # The harness's own report; a bad one counts no tools.
-        return {}

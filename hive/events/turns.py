@@ -1,7 +1,14 @@
 """Facts about turns, as the harness reports them: an audit calls them self-reported. Read by the turns projection."""
 
+from typing import Annotated, Final
+
+import msgspec
+
 from hive.events.base import Event, MessageId
 from hive.names import AgentName
+
+TOOL_CALLS_MAX: Final = 10**12
+"""Of one tool in one turn. A figure beyond it is no count, and sums of such figures could not be written any more."""
 
 
 class TurnStarted(Event, frozen=True, kw_only=True):
@@ -37,3 +44,14 @@ class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
     open_reminders_count: int | None = None
     note: str | None = None
     """The error of a turn that failed."""
+
+
+def calls_by_tool(turn: TurnEnded) -> dict[str, int]:
+    """`tool_calls_json`, decoded; a bad one, which is the harness's own fault, counts no tools."""
+    try:
+        return _CALLS.decode(turn.tool_calls_json or "{}")
+    except msgspec.DecodeError:
+        return {}
+
+
+_CALLS: Final = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(ge=0, le=TOOL_CALLS_MAX)]])

@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -20,6 +21,8 @@ from hive.projections.hive import Hive, dispatch, recorded
 from hive.projections.table import Projection, Table
 
 FILE_NAME: Final = "projections.db"
+ROWS_OF_STATEMENTS: Final = (64, 8, 1)
+"""How many rows one statement takes: as many as fit, so that the interpreter is given away less often."""
 _POSITIONS = (
     "CREATE TABLE IF NOT EXISTS positions"
     "(projection TEXT PRIMARY KEY, version INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID"
@@ -75,7 +78,7 @@ class Store:
                     _write_changes(self._db, table)
                 self._mark(projection, hive.seq, head_hash)
             self._db.execute("COMMIT")
-        except apsw.Error:
+        except Exception:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
@@ -184,20 +187,29 @@ def folded_beside(reader: LogReader, codec: Codec, until: Seq) -> Hive:
 def _write_changes(db: apsw.Connection, table: Table[Any, Any]) -> None:
     if not table.changed:
         return
+    rows = table.rows
+    gone = [key if isinstance(key, tuple) else (key,) for key in table.changed if key not in rows]
+    names = [_quoted(name) for name in table.row_type.__struct_fields__[: table.key_parts]]
+    _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", gone, ")")
+    _put(db, table, "INSERT OR REPLACE", [rows[key] for key in table.changed if key in rows])
+
+
+def _put(db: apsw.Connection, table: Table[Any, Any], insert: str, rows: list[msgspec.Struct]) -> None:
     shapes = _SHAPES(table.row_type)
-    names = table.row_type.__struct_fields__
-    put, gone = [], []
-    for key in table.changed:
-        row = table.rows.get(key)
-        if row is None:
-            gone.append(key if isinstance(key, tuple) else (key,))
-        else:
-            put.append(tuple(map(_cell, msgspec.structs.astuple(row), shapes)))
-    if gone:
-        where = " AND ".join(f"{_quoted(name)} = ?" for name in names[: table.key_parts])
-        db.executemany(f"DELETE FROM {table.name} WHERE {where}", gone)
-    if put:
-        db.executemany(f"INSERT OR REPLACE INTO {table.name} VALUES({','.join('?' * len(names))})", put)
+    cells: list[tuple[Any, ...]] = list(map(msgspec.structs.astuple, rows))
+    if "nested" in shapes:
+        cells = [tuple(map(_cell, values, shapes)) for values in cells]
+    _in_groups(db, f"{insert} INTO {table.name} VALUES", cells, "")
+
+
+def _in_groups(db: apsw.Connection, begin: str, rows: Sequence[tuple[Any, ...]], end: str) -> None:
+    """Run one statement for many rows at a time."""
+    done = 0
+    for size in ROWS_OF_STATEMENTS if rows else ():
+        statement = begin + ",".join(["(" + ",".join("?" * len(rows[0])) + ")"] * size) + end
+        while len(rows) - done >= size:
+            db.execute(statement, list(chain.from_iterable(rows[done : done + size])))
+            done += size
 
 
 Shape = Literal["plain", "flag", "nested"]

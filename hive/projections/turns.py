@@ -7,7 +7,7 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events.agents import Crashed, Destroyed, Killed, Started, Stopped
 from hive.events.base import MessageId, Seq
-from hive.events.turns import TurnEnded, TurnStarted
+from hive.events.turns import TurnEnded, TurnStarted, calls_by_tool
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -57,7 +57,7 @@ class Hour(msgspec.Struct, frozen=True):
 
 class Turns(Projection):
     NAME = "turns"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
@@ -101,7 +101,7 @@ class Turns(Projection):
 def added(hour: Hour, turn: TurnEnded) -> Hour:
     """The sum with one more turn."""
     tools = dict(hour.tools)
-    for name, count in _tool_calls(turn).items():
+    for name, count in calls_by_tool(turn).items():
         if name in tools or len(tools) < TOOLS_KEPT:
             tools[name] = tools.get(name, 0) + count
     return msgspec.structs.replace(
@@ -116,13 +116,6 @@ def added(hour: Hour, turn: TurnEnded) -> Hour:
         tool_calls=hour.tool_calls + (turn.tool_call_count or 0),
         tools=tools,
     )
-
-
-def _tool_calls(turn: TurnEnded) -> dict[str, int]:
-    try:
-        return msgspec.json.decode(turn.tool_calls_json or "{}", type=dict[str, int])
-    except msgspec.DecodeError:  # The harness's own report; a bad one counts no tools.
-        return {}
 
 
 def summed(hours: Iterable[Hour], since: TimeMs, agent: AgentName | None) -> list[Hour]:

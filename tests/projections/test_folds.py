@@ -9,7 +9,7 @@ from hive.events.base import ApprovalId, MessageId
 from hive.events.daemon import CommandKeyed
 from hive.events.messages import MessageAcked, MessageDelivered
 from hive.events.operators import OperatorAdded, OperatorRevoked
-from hive.events.turns import TurnEnded, TurnStarted
+from hive.events.turns import TOOL_CALLS_MAX, TurnEnded, TurnStarted
 from hive.projections import approvals, ids, messages, turns
 
 
@@ -80,6 +80,15 @@ def test_turns_are_summed_by_the_hour_and_unknown_adds_nothing() -> None:
     assert (both.turns, both.tools) == (3, {"Read": 3, "Bash": 1})
     assert turns.summed(hive.turns.hours, NOW, "tester") == []
     assert [row.turns for row in turns.summed(hive.turns.hours, NOW + turns.HOUR_MS, "coder")] == [1]
+
+
+@pytest.mark.parametrize(
+    "calls", ["", "[]", "not json", '{"Read":-1}', '{"Read":1.5}', f'{{"Read":{TOOL_CALLS_MAX + 1}}}']
+)
+def test_a_report_of_tools_that_cannot_be_counted_counts_none(calls: str) -> None:
+    hive = folded([*MANAGED, turn(tool_calls_json=f'{{"Read":{TOOL_CALLS_MAX}}}'), turn(tool_calls_json=calls)])
+    (hour,) = hive.turns.hours
+    assert (hour.turns, hour.tools) == (2, {"Read": TOOL_CALLS_MAX})
 
 
 def test_hours_and_turns_long_ago_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """Given these events, when this command is decided, then these events or this refusal. Every rule is tested so."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import apsw
 import msgspec
 
 from hive.clock import TimeMs
@@ -14,10 +16,12 @@ from hive.events.agents import AgentAdded, Destroyed, Spawned, Started
 from hive.events.base import By, MessageId, actor
 from hive.events.base import agent as agent_by
 from hive.events.codec import Codec
+from hive.events.log import EventLog
 from hive.events.messages import MessageSent, SendRefused
 from hive.events.notices import Notice, body
 from hive.names import MANAGER, SYSTEM
-from hive.projections.hive import Hive
+from hive.projections.hive import Hive, digest
+from hive.projections.store import Store, read_rows
 from hive.projections.table import Recorded
 
 NOW: Final[TimeMs] = 1_769_851_800_000
@@ -78,6 +82,32 @@ def grow(hive: Hive, event: AnyEvent, at: TimeMs = NOW) -> None:
     read = CODEC.decode(type(event).__name__, CODEC.encode(event))
     assert read == event, "an event is the same after it was written and read"
     hive.evolve(Recorded(hive.seq + 1, at, read, str(DAEMON_BY)))
+
+
+def digests(hive: Hive) -> dict[str, str]:
+    """By projection: equal states have equal digests."""
+    return {one.NAME: digest(one) for one in hive.projections()}
+
+
+class Shelf:
+    """A state folder that is used again and again, since making one costs more than what is tested."""
+
+    def __init__(self, folder: Path):
+        self._log = EventLog(folder)
+        self._store = Store(folder)
+        self._store.load(Hive(), self._log, CODEC)
+
+    def put_and_take(self, hive: Hive) -> Hive:
+        """What a daemon that starts finds of a state that was written behind."""
+        self._store.write(hive, self._log.head.hash)
+        found = Hive()
+        db = apsw.Connection(str(self._store.path))
+        for one in found.projections():
+            read_rows(db, one)
+            for table in one.tables():
+                db.execute(f"DELETE FROM {table.name}")
+        db.close()
+        return found
 
 
 def check(

@@ -1,5 +1,6 @@
 """Strategies for commands: wholly arbitrary ones, and ones that have something to do with the state."""
 
+import json
 import typing
 from typing import Any
 
@@ -15,6 +16,8 @@ from hive.events.turns import TurnEnded
 NAMES = ("manager", "a", "b", "c")
 """Few, so that commands meet each other."""
 INCARNATIONS = ("one", "two", "three")
+
+st.register_type_strategy(int, st.integers(min_value=-(2**63), max_value=2**63 - 1))  # Nothing larger enters a socket.
 
 _BYS = st.sampled_from(
     [By("operator", "mara", 1000, "host"), By("actor", "daemon"), *(By("agent", name) for name in NAMES)]
@@ -57,6 +60,10 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "path": st.sampled_from(("p", "/srv/q")),
 }
 """By field, values that hit something."""
+_COUNT = st.none() | st.integers(min_value=0, max_value=10**12)
+"""What the socket lets an agent report: it is summed."""
+_FIGURES = {name: _COUNT for name, hint in typing.get_type_hints(TurnEnded).items() if hint == int | None}
+_TOOL_CALLS = st.none() | st.text() | st.dictionaries(st.text(max_size=9), st.integers()).map(json.dumps)
 _ACT_REASONS = st.sampled_from(["spawn", "start", "restart", "rebuild", "deploy", "crash", "boot"])
 
 
@@ -83,7 +90,7 @@ def _built(struct: type[msgspec.Struct], known: dict[str, st.SearchStrategy[Any]
         if name == "by":
             fields[name] = _BYS
         elif name == "report":
-            fields[name] = _built(TurnEnded, known)
+            fields[name] = _built(TurnEnded, {**known, **_FIGURES, "tool_calls_json": _TOOL_CALLS})
         elif struct.__name__ == "RecordStarted" and name == "reason":
             fields[name] = _ACT_REASONS
         elif _takes(hint, name, known):

@@ -1,4 +1,6 @@
-"""Whatever a command says, a rule gives events or refuses; nothing else comes out, and what it gives can be folded."""
+"""Whatever a command says, a rule gives events or refuses; what it gives can be folded, written and read again."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,7 @@ from hive.deciders import RULES, decide
 from hive.deciders.draft import Answered, Command
 from hive.errors import HiveError
 
-from .check import NOW, folded, grow
+from .check import NOW, Shelf, digests, folded, grow
 from .commands import arbitrary, fitting
 from .everything import EVERYTHING
 
@@ -17,7 +19,9 @@ EXAMPLES = 60
 
 
 @pytest.mark.parametrize("command_type", RULES, ids=lambda rule: rule.__name__)
-def test_a_rule_decides_or_refuses_anything(command_type: type[Command]) -> None:
+def test_a_rule_decides_or_refuses_anything(command_type: type[Command], tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(command=st.one_of(arbitrary(command_type), fitting(command_type)))
     def holds(command: Command) -> None:
@@ -28,5 +32,7 @@ def test_a_rule_decides_or_refuses_anything(command_type: type[Command]) -> None
             return
         for event in decision.events if isinstance(decision, Answered) else decision:
             grow(hive, event)
+        if hive.seq > len(EVERYTHING):
+            assert digests(shelf.put_and_take(hive)) == digests(hive)
 
     holds()

@@ -80,7 +80,7 @@ class AgentSession:
             incarnation=self.incarnation,
             holding=None if request.holding is None else tuple(map(MessageId, request.holding)),
         )
-        with self.services.hub.parked(self.name) as woken:
+        with self.services.hub.receiving.parked(self.name) as woken:
             self.connection.on_gone = woken.set
             letters, remaining, paused = (await self.services.door.ask(take)).answer
             was_paused = paused

@@ -249,7 +249,7 @@ async def live(session: AgentSession, request: Live) -> Reply:
 async def next_control(session: AgentSession, request: NextControl) -> Reply:
     """The oldest control, or none when the time is over or pausing began or ended meanwhile."""
     hub, name = session.services.hub, session.name
-    with hub.parked(name) as woken:
+    with hub.controlled.parked(name) as woken:
         was_paused = paused = await _is_paused(session)
         control = hub.next_control(name)
         while control is None and paused is was_paused:

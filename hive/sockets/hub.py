@@ -81,12 +81,51 @@ class Feed:
         return [item for batch in batches for item in batch]
 
 
+class Parked:
+    """Who waits for something to come for an agent, longest first."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[AgentName, dict[asyncio.Event, None]] = {}
+
+    @contextmanager
+    def parked(self, agent: AgentName) -> Iterator[asyncio.Event]:
+        """An event that is set when something may have come; enter before looking, so that nothing is missed.
+
+        Whoever leaves with the event set may not have taken what it was set for: the next one looks.
+        """
+        event = asyncio.Event()
+        self._waiting.setdefault(agent, {})[event] = None
+        try:
+            yield event
+        finally:
+            waiting = self._waiting[agent]
+            del waiting[event]
+            if not waiting:
+                del self._waiting[agent]
+            elif event.is_set():
+                self.wake_one(agent)
+
+    def wake_one(self, agent: AgentName) -> None:
+        """The one that waits longest looks again; all of them would look thousands of times for one message."""
+        for event in self._waiting.get(agent, ()):
+            if not event.is_set():
+                event.set()
+                return
+
+    def wake_all(self, agent: AgentName) -> None:
+        for event in self._waiting.get(agent, ()):
+            event.set()
+
+
 class Hub:
     """Wakes what waits when a batch was committed, and carries what is not in the log."""
 
     def __init__(self, clock: Clock) -> None:
         self.presence = Presence(clock)
-        self._parked: dict[AgentName, set[asyncio.Event]] = {}
+        self.receiving = Parked()
+        """Recvs, woken one a message."""
+        self.controlled = Parked()
+        """Harnesses that wait for a control."""
         self._followers: set[Feed] = set()
         self._live: dict[AgentName, deque[msgspec.Raw]] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
@@ -98,31 +137,14 @@ class Hub:
             event = recorded.event
             match event:
                 case MessageSent() | MessageRequeued():
-                    self.wake(event.to)
+                    self.receiving.wake_one(event.to)
                 case Paused() | Resumed():
-                    self.wake(event.agent)
+                    self.receiving.wake_all(event.agent)
+                    self.controlled.wake_all(event.agent)
                 case _:
                     pass  # Nobody is parked for it.
         for follower in self._followers:
             follower.put(batch)
-
-    def wake(self, agent: AgentName) -> None:
-        """Everything parked for an agent looks again."""
-        for event in self._parked.get(agent, ()):
-            event.set()
-
-    @contextmanager
-    def parked(self, agent: AgentName) -> Iterator[asyncio.Event]:
-        """An event that is set when something may have come; enter before looking, so that nothing is missed."""
-        event = asyncio.Event()
-        self._parked.setdefault(agent, set()).add(event)
-        try:
-            yield event
-        finally:
-            waiting = self._parked[agent]
-            waiting.discard(event)
-            if not waiting:
-                del self._parked[agent]
 
     @contextmanager
     def following(self) -> Iterator[Feed]:
@@ -166,7 +188,7 @@ class Hub:
         if len(waiting) >= CONTROLS_MAX:
             raise LimitReached(f"{agent} has {CONTROLS_MAX} controls waiting and takes none; restart it.")
         waiting.append(control)
-        self.wake(agent)
+        self.controlled.wake_all(agent)
 
     def next_control(self, agent: AgentName) -> dict[str, str] | None:
         """Take the oldest control."""

@@ -79,6 +79,8 @@ class Harness:
         self._stirred = asyncio.Event()
         self._broken: BaseException | None = None
         self._paused = False
+        self._pause_known = asyncio.Event()
+        """Set once the daemon has said whether the agent is paused."""
         self._login_told: bool | None = None
         self._limited = False
         self._rest_until_ms: TimeMs = 0
@@ -119,6 +121,8 @@ class Harness:
 
     async def _serve(self) -> Ending:
         await self._or_stop(self._reports.rate_limited(None))
+        # A recv is not held back by a pause: what it brought would have to go back, marked as redelivered.
+        await self._or_stop(self._pause_known.wait())
         while await self._may_take():
             reply = await self._receive()
             if reply is None:
@@ -302,6 +306,7 @@ class Harness:
             self._stop()
 
     def _set_paused(self, paused: bool) -> None:
+        self._pause_known.set()
         if paused != self._paused:
             self._paused = paused
             self._stirred.set()

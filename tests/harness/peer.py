@@ -164,7 +164,7 @@ class Peer:
             lambda: self.waiting or self.paused or not alive(), timeout=request.get("wait_seconds", 0)
         )
         taken = []
-        while alive() and self.waiting and not self.paused and len(taken) < request.get("max", 1):
+        while alive() and self.waiting and len(taken) < request.get("max", 1):
             row = self.waiting.popleft()
             self.in_flight[row["id"]] = row
             taken.append(row)

@@ -35,6 +35,7 @@ def test_an_agent_that_starts_paused_does_not_begin(run: Run) -> None:
     assert run.peer.got("turn_started") == []
     run.peer.pause(False)
     run.peer.ended()
+    assert run.peer.requeued == [], "nothing was taken to be given back"
 
 
 def test_the_model_is_chosen_live_and_kept(run: Run) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from hive.deciders import messages
 from hive.errors import BadRequest, HiveError
@@ -15,6 +16,8 @@ from hive.sockets import views
 from hive.sockets.lines import TOO_LONG, LineConnection
 from hive.sockets.requests import Id, Limit, Request, Seconds, Vocabulary, granted, refused
 from hive.sockets.services import Services
+
+log = structlog.get_logger()
 
 RECV_WAIT_MAX_S: Final = 180.0
 """A recv parks no longer, whatever it asks for."""
@@ -62,15 +65,18 @@ class AgentSession:
                     return
 
     async def _answer(self, line: bytes) -> tuple[bytes, tuple[MessageId, ...]]:
+        if line == TOO_LONG:
+            return refused(BadRequest(TOO_LONG_TEXT)), ()
         try:
-            if line == TOO_LONG:
-                raise BadRequest(TOO_LONG_TEXT)
             cmd, request = self._words.decode(line)
             if isinstance(request, Recv):
                 return await self._recv(request)
             return granted(await self._verbs[cmd].handle(self, request)), ()
         except HiveError as error:
             return refused(error), ()
+        except Exception as bug:  # Its request is answered, and the connection goes on.
+            log.exception("socket.request_failed", agent=self.name)
+            return refused(bug), ()
 
     async def _recv(self, request: Recv) -> tuple[bytes, tuple[MessageId, ...]]:
         take = messages.Recv(

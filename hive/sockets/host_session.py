@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from hive.errors import BadRequest, HiveError
 from hive.events.base import By
@@ -13,6 +14,8 @@ from hive.sockets.lines import TOO_LONG, LineConnection
 from hive.sockets.requests import Request, Vocabulary, granted, refused
 from hive.sockets.services import Services
 from hive.sockets.sessions import OperatorSession
+
+log = structlog.get_logger()
 
 VERSION: Final = 1
 """Of the protocol that existing clients speak."""
@@ -59,14 +62,17 @@ class HostSession:
         return await self.connection.reply(granted(data, version=VERSION))
 
     async def _answer(self, line: bytes) -> bytes | None:
+        if line == TOO_LONG:
+            return refused(BadRequest(TOO_LONG_TEXT), version=VERSION)
         try:
-            if line == TOO_LONG:
-                raise BadRequest(TOO_LONG_TEXT)
             cmd, request = self._words.decode(line)
             await self.admit(cmd, line)
             data = await self._verbs[cmd].handle(self, request)
         except HiveError as error:
             return refused(error, version=VERSION)
+        except Exception as bug:  # Its request is answered, and the connection goes on.
+            log.exception("socket.request_failed", by=str(self.by))
+            return refused(bug, version=VERSION)
         return None if data is None else granted(data, version=VERSION)
 
 

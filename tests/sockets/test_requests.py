@@ -142,6 +142,18 @@ def test_random_bytes_are_answered_line_by_line(standing: HiveProcess, junk: lis
             assert answered(lines, b'{"cmd":"list"}')["ok"] is (path == standing.paths.host_socket)
 
 
+def test_a_request_that_the_daemon_cannot_make_sense_of_is_answered_too(standing: HiveProcess, agent: str) -> None:
+    """The same key for two different requests is a caller's mistake that only shows in the answer."""
+    for path in (standing.paths.host_socket, standing.paths.agent_socket(agent)):
+        with Lines(path) as lines:
+            first = "set_paused" if path == standing.paths.host_socket else "set_status"
+            fields = {"name": agent, "paused": True, "text": "x", "to": "manager", "body": "x", "key": "twice"}
+            assert answered(lines, json.dumps({"cmd": first, **fields}).encode())["ok"] is True
+            reply = answered(lines, json.dumps({"cmd": "send", **fields}).encode())
+            assert (reply["ok"], reply["code"]) == (False, "internal")
+            assert answered(lines, json.dumps({"cmd": "send", **fields, "key": "other"}).encode())["ok"] is True
+
+
 class Ask(Request, frozen=True, kw_only=True):
     id: Id
     limit: Limit = 1

@@ -77,7 +77,7 @@ def mount(command: Mount, hive: Hive, _: TimeMs) -> Decision:
         raise AlreadyDone(f"/work/{command.folder} of {row.name} is {given.host_path}; unmount it first.")
     if given is not None and given.read_only == command.read_only:
         return []
-    if len(hive.agents.mounts_of(row.name)) >= MOUNTS_MAX:
+    if given is None and len(hive.agents.mounts_of(row.name)) >= MOUNTS_MAX:
         raise LimitReached(f"{row.name} has {MOUNTS_MAX} folders; unmount one first.")
     return [Mounted(agent=row.name, host_path=command.host_path, folder=command.folder, read_only=command.read_only)]
 

@@ -55,9 +55,12 @@ def test_a_spawned_agent_is_wanted_running_and_has_a_slot_never_used_before() ->
     assert (row.wanted_running, row.act, row.spawned) == (True, "spawn", False)
 
 
-@pytest.mark.parametrize("agent", ["coder", "manager", "gone"])
-def test_a_taken_name_is_not_spawned(agent: str) -> None:
-    check(given=[*MANAGED, *tombstone("gone", 9)], when=Spawn(by=OPERATOR_BY, agent=agent), then=AlreadyDone)
+@pytest.mark.parametrize(
+    ("agent", "says"), [("coder", "exists already"), ("manager", "exists already"), ("gone", "revive it or purge it")]
+)
+def test_a_taken_name_is_not_spawned_and_it_is_said_what_to_do(agent: str, says: str) -> None:
+    spawn = Spawn(by=OPERATOR_BY, agent=agent)
+    check(given=[*MANAGED, *tombstone("gone", 9)], when=spawn, then=AlreadyDone, says=says)
 
 
 def test_the_roster_is_bounded() -> None:
@@ -268,6 +271,13 @@ def test_a_reminder_has_a_delay_or_a_time() -> None:
     check(given=MANAGED, when=remind(due_ms=NOW + 7), then=[reminder(1, NOW + 7)])
     check(given=MANAGED, when=remind(delay_ms=0), then=[reminder(1, NOW)])
     check(given=MANAGED, when=remind(due_ms=5), then=[reminder(1, 5)])
+    check(given=MANAGED, when=remind(delay_ms=AHEAD_MAX_MS), then=[reminder(1, NOW + AHEAD_MAX_MS)])
+
+
+@pytest.mark.parametrize("agent", ["nobody", "gone"])
+def test_nobody_who_does_not_live_is_reminded(agent: str) -> None:
+    when = Remind(by=by(agent), agent=agent, message="look", delay_ms=1)
+    check(given=[*MANAGED, *tombstone("gone", 9)], when=when, then=NotFound)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +357,8 @@ def mount(folder: str = "p", host_path: str = "/srv/p", *, read_only: bool = Fal
 
 def test_a_folder_is_given_and_given_otherwise() -> None:
     check(given=MANAGED, when=mount(), then=[mounted()])
+    unsaid = controls.Mount(by=OPERATOR_BY, agent="coder", host_path="/srv/p", folder="p")
+    check(given=MANAGED, when=unsaid, then=[mounted()])
     check(given=[*MANAGED, mounted()], when=mount(), then=[])
     check(given=[*MANAGED, mounted()], when=mount(read_only=True), then=[mounted(read_only=True)])
     check(given=[*MANAGED, mounted()], when=mount(host_path="/other/p"), then=AlreadyDone)
@@ -355,6 +367,8 @@ def test_a_folder_is_given_and_given_otherwise() -> None:
 def test_the_folders_of_an_agent_are_bounded() -> None:
     many: list[AnyEvent] = [mounted(f"p{number}", f"/srv/p{number}") for number in range(controls.MOUNTS_MAX)]
     check(given=[*MANAGED, *many], when=mount(), then=LimitReached)
+    first = mounted("p0", "/srv/p0", read_only=True)
+    check(given=[*MANAGED, *many], when=mount("p0", "/srv/p0", read_only=True), then=[first])
 
 
 @pytest.mark.parametrize("path", ["p", "/srv/p"])

@@ -127,6 +127,11 @@ def _named_in(variable: str) -> Path | None:
 def _of_this_user() -> tuple[Path, Path]:
     if os.geteuid() == 0:
         return Path("/var/lib/hive"), Path("/run/hive")
+    import warnings
+
     import platformdirs  # Not needed where both folders are named.
 
-    return platformdirs.user_state_path("hive"), platformdirs.user_runtime_path("hive")
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR it warns on stderr at every command; whoever needs the folder's name is told it.
+        warnings.simplefilter("ignore")
+        return platformdirs.user_state_path("hive"), platformdirs.user_runtime_path("hive")

@@ -60,7 +60,7 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[Stage]:
             daemon.wait()
             log.seek(0)
             said = log.read().strip().splitlines()
-            raise Unavailable(said[-1] if said else "The daemon ended before it was ready.")
+            raise Unavailable(said[-1].removeprefix("hive: ") if said else "The daemon ended before it was ready.")
         cleanup.callback(_down, paths)
         yield Stage(paths, ready, daemon)
 

@@ -18,8 +18,8 @@ LINES_AHEAD_MAX: Final = 64
 """Requests read ahead of the one being answered; then the peer has to wait."""
 UNREAD_MAX_BYTES: Final = 32 * 1024 * 1024
 """Replies a peer may leave unread before it is hung up on."""
-TOO_LONG: Final = b""
-"""Stands for a line over the limit; a real line is never empty."""
+TOO_LONG: Final = b"\n"
+"""Stands for a line over the limit; a real line holds no line feed."""
 
 
 class Peer:
@@ -128,8 +128,8 @@ class LineConnection(asyncio.Protocol):
         if self._skips_rest:
             self._lines.append(TOO_LONG)
             self._skips_rest = False
-        elif line := bytes(self._partial).strip():
-            self._lines.append(line)
+        else:
+            self._lines.append(bytes(self._partial).strip())  # An empty one too: who waits for a reply must get one.
         self._partial.clear()
 
     def _set_gone(self) -> None:

@@ -40,6 +40,8 @@ class Vocabulary:
         Raises:
             BadRequest: not JSON, no `cmd`, an unknown one, or wrong fields.
         """
+        if not line:
+            raise BadRequest("The line is empty; a request is a JSON object.")
         try:
             cmd = self._envelope(line).cmd
         except msgspec.ValidationError:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,13 @@ from .conftest import Run
 from .peer import serving
 
 NOBODY = 65534
+FOLDERS = """
+import os, platformdirs
+from hive.paths import default_paths
+if os.geteuid() == 0:
+    os.setresuid({uid}, {uid}, {uid})
+print(default_paths().run)
+"""
 
 
 def test_not_running(hive: Run) -> None:
@@ -24,6 +32,16 @@ def test_not_running(hive: Run) -> None:
     assert done.returncode == 3
     assert done.stderr.startswith("hive: No daemon runs:")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_user_without_a_runtime_folder_reads_the_reason_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that names the folder would warn about it, once in each process."""
+    for variable in ("HIVE_STATE", "HIVE_RUN", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    command = [sys.executable, "-c", FOLDERS.format(uid=NOBODY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("/hive")
+    assert done.stderr == ""
 
 
 def test_nothing_listens(hive: Run, paths: Paths) -> None:

@@ -77,6 +77,23 @@ def test_a_folder_that_has_a_demo_already_is_refused_in_one_line(tmp_path: Path)
     assert "remove it" in done.stderr
 
 
+def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path) -> None:
+    """The daemon's own words, as one sentence."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    (tmp_path / "git").symlink_to(git)
+    done = subprocess.run(
+        [sys.executable, "-m", "hive", "demo", "--exit"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": str(tmp_path)},
+        check=False,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert done.stderr.startswith("hive: No runtime with walls works on this host. bubblewrap is not installed.")
+
+
 def test_without_git_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     done = subprocess.run(

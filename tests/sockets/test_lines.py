@@ -94,11 +94,13 @@ def test_the_end_of_one_write_begins_the_next_line(tmp_path: Path) -> None:
     over_a_socket(tmp_path, echo, story)
 
 
-def test_blank_lines_are_no_requests(tmp_path: Path) -> None:
+def test_blank_lines_are_lines_too(tmp_path: Path) -> None:
+    """Whoever waits for the reply to one must get it."""
+
     async def story(connect: Connect) -> None:
         client = await connect()
         await client.send(b"\n \n\r\none\r\n\n")
-        assert await client.line() == b"one"
+        assert [await client.line() for _ in range(5)] == [b"", b"", b"", b"one", b""]
         await client.send(b"two\n")
         assert await client.line() == b"two"
 

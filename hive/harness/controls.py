@@ -44,15 +44,18 @@ class Controls:
         pause_s = RETRY_FIRST_S
         while True:
             try:
-                who = await self._connection.call("whoami", away_s=0)
-                self._on_paused(bool(who.get("paused")))
+                reply = await self._connection.call("whoami", away_s=0)
                 pause_s = RETRY_FIRST_S
                 while True:
-                    reply = await self._connection.call("next_control", waits_s=WAIT_S, away_s=0, wait_seconds=WAIT_S)
-                    self._on_paused(bool(reply.get("paused")))
+                    paused = bool(reply.get("paused"))
+                    self._on_paused(paused)
                     control = reply.get("control")
                     if isinstance(control, dict):
                         await self._act(str(control.get("action")), control.get("value"))
+                    # Saying what was told last, so that a change between two requests is not missed.
+                    reply = await self._connection.call(
+                        "next_control", waits_s=WAIT_S, away_s=0, wait_seconds=WAIT_S, paused=paused
+                    )
             except DaemonRefused as refused:
                 log.warning("harness.controls_refused", error=str(refused))
                 await asyncio.sleep(RETRY_CAP_S)

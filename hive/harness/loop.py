@@ -32,6 +32,8 @@ OVERLOADED_FIRST_S, OVERLOADED_CAP_S = 5.0, 120.0
 REFUSED_LOGIN_RETRY_S = 15 * 60.0
 """A key that was refused may have been allowed again since."""
 RECV_REFUSED_S = 5.0
+PAUSE_LOOK_S = 10.0
+"""Two connections told of the pause: the older word may have come last, so a paused harness asks again."""
 BUDGET_LOOK_S = 60.0
 TELL_OPERATOR_S = 30.0
 
@@ -143,7 +145,9 @@ class Harness:
         while not self._stopping.is_set():
             self._stirred.clear()
             if self._paused:
-                await self._stirred.wait()
+                if not await self._stir_or(PAUSE_LOOK_S):
+                    who = await self._or_stop(self._daemon.inbox.call("whoami"))
+                    self._paused = who is None or bool(who.get("paused"))
             elif not self._login.usable():
                 await self._rest_without_login()
             elif (left_ms := self._rest_until_ms - _now_ms()) > 0:

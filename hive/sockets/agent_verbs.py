@@ -106,6 +106,8 @@ class Live(Request, frozen=True, kw_only=True):
 
 class NextControl(Request, frozen=True, kw_only=True):
     wait_seconds: Seconds | None = None
+    paused: bool | None = None
+    """What the harness was told last; absent: whatever holds now."""
 
 
 class Login(Request, frozen=True, kw_only=True):
@@ -250,7 +252,8 @@ async def next_control(session: AgentSession, request: NextControl) -> Reply:
     """The oldest control, or none when the time is over or pausing began or ended meanwhile."""
     hub, name = session.services.hub, session.name
     with hub.controlled.parked(name) as woken:
-        was_paused = paused = await _is_paused(session)
+        paused = await _is_paused(session)
+        was_paused = paused if request.paused is None else request.paused
         control = hub.next_control(name)
         while control is None and paused is was_paused:
             if not await session.wait_for_wake(woken, request.wait_seconds or 0):

@@ -123,7 +123,7 @@ class Peer:
             case "recv":
                 return self._recv(request, alive)
             case "next_control":
-                was = self.paused
+                was = request["paused"]
                 self.changed.wait_for(
                     lambda: self.controls or self.paused != was or not alive(), timeout=request["wait_seconds"]
                 )

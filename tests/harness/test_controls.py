@@ -38,6 +38,16 @@ def test_an_agent_that_starts_paused_does_not_begin(run: Run) -> None:
     assert run.peer.requeued == [], "nothing was taken to be given back"
 
 
+def test_a_resume_that_came_unnoticed_is_found(run: Run) -> None:
+    run.peer.pause(True)
+    id = run.peer.put("later")
+    run.start()
+    run.peer.wait_for(lambda: run.peer.got("next_control"))
+    run.peer.paused = False  # And nobody is woken for it.
+    run.peer.ended()
+    assert run.peer.acked == [id]
+
+
 def test_the_model_is_chosen_live_and_kept(run: Run) -> None:
     (run.config / "agent.toml").write_text('model = "claude-haiku-4-5"')
     run.extra = {"HIVE_MODEL": "claude-opus-4-5"}

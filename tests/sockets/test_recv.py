@@ -1,4 +1,4 @@
-"""recv on an agent's socket of a real daemon: parked, paused, abandoned, repeated; no message is lost on the way."""
+"""recv and next_control of a real daemon: parked, paused, abandoned, repeated; no message is lost on the way."""
 
 import socket
 from collections.abc import Iterator
@@ -195,3 +195,12 @@ def test_requests_behind_a_parked_recv_wait_their_turn(hive: HiveProcess, reader
         assert bodies(lines.reply()) == ["first"]
         assert lines.reply()["name"] == reader
         assert "unknown cmd" in lines.reply()["error"]
+
+
+def test_who_waits_for_a_control_is_told_of_a_pause_that_changed_before(hive: HiveProcess, reader: str) -> None:
+    with hive.agent(reader) as lines:
+        assert lines.ask("next_control", wait_seconds=PARKED_S, paused=True) == {"ok": True, "paused": False}
+        lines.send("next_control", wait_seconds=PARKED_S, paused=False)
+        hive.ask("set_paused", name=reader, paused=True)
+        assert lines.reply() == {"ok": True, "paused": True}
+        assert lines.ask("next_control", paused=True) == {"ok": True, "paused": True}

@@ -26,6 +26,7 @@ from hive.events.agents import (
     ActFailed,
     AgentAdded,
     Crashed,
+    Destroyed,
     Killed,
     NeedsLogin,
     Rebuilt,
@@ -40,7 +41,7 @@ from hive.events.base import ApprovalId, MessageId
 from hive.events.messages import MessageDelivered, MessageRequeued
 from hive.projections.agents import STABLE_RUN_MS
 
-from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, sent, told, tombstone
+from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, grow, sent, told, tombstone
 
 STOPPED = Stopped(agent="coder", exit="exit code 0")
 ADDED = AgentAdded(agent="writer", slot=4)
@@ -72,7 +73,43 @@ def test_an_act_on_a_running_agent_is_noted_before_it_is_done(act: Act) -> None:
 
 @pytest.mark.parametrize("act", ["start", "restart", "rebuild", "destroy"])
 def test_an_act_on_a_stopped_agent_is_noted_before_it_is_done(act: Act) -> None:
-    check(given=[*MANAGED, STOPPED], when=begin(act), then=[ActDecided(agent="coder", act=act)], answer=act)
+    given = [*MANAGED, ActDecided(agent="coder", act="stop"), STOPPED]
+    hive = check(given=given, when=begin(act), then=[ActDecided(agent="coder", act=act)], answer=act)
+    row = hive.agents.all["coder"]
+    assert row.act == act
+    assert row.wanted_running is (act in ("start", "restart"))
+
+
+RUNS_AGAIN = Started(agent="coder", incarnation="coder-2", reason="restart")
+
+
+@pytest.mark.parametrize(
+    ("act", "outcome"),
+    [
+        ("start", [RUNS_AGAIN]),
+        ("restart", [STOPPED, RUNS_AGAIN]),
+        ("restart", [Killed(agent="coder"), RUNS_AGAIN]),
+        ("stop", [STOPPED]),
+        ("stop", [Killed(agent="coder")]),
+        ("kill", [Killed(agent="coder")]),
+        ("rebuild", [STOPPED, RUNS_AGAIN, Rebuilt(agent="coder", ok=True)]),
+        ("rebuild", [Rebuilt(agent="coder", ok=False, error="no")]),
+        ("destroy", [STOPPED, Destroyed(agent="coder")]),
+        *((act, [ActFailed(agent="coder", act=act, error="no disk")]) for act in ACTS),
+    ],
+)
+def test_an_act_is_under_way_until_its_last_event(act: Act, outcome: list[AnyEvent]) -> None:
+    hive = folded([*MANAGED, ActDecided(agent="coder", act=act)])
+    for event in outcome:
+        assert hive.agents.all["coder"].act in (act, None)
+        grow(hive, event)
+    assert hive.agents.all["coder"].act is None
+
+
+@pytest.mark.parametrize("act", ["restart", "rebuild"])
+def test_an_act_that_starts_again_is_not_over_when_the_agent_is_down(act: Act) -> None:
+    hive = folded([*MANAGED, ActDecided(agent="coder", act=act), STOPPED])
+    assert hive.agents.all["coder"].act == act
 
 
 def test_starting_what_runs_and_stopping_what_does_not_is_nothing_to_do() -> None:

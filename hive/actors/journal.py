@@ -1,7 +1,8 @@
 """The journal: the one writer of the log. Commands go in, are decided, committed together, and only then answered."""
 
 import queue
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -11,7 +12,8 @@ import msgspec
 import pykka
 import structlog
 
-from hive.clock import Clock, DurationMs, TimeMs
+from hive.actors import mail
+from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders import decide
 from hive.deciders.draft import Answered, Command
 from hive.errors import HiveError, Unavailable
@@ -28,8 +30,14 @@ log = structlog.get_logger()
 
 BATCH_MAX = 2_000
 """Events of one commit."""
-WRITE_BEHIND_MAX_MS: DurationMs = 100
-"""How long `projections.db` may lag while the mailbox is never empty."""
+WRITE_BEHIND_MS: DurationMs = 250
+"""How long `projections.db` may lag: what changes again meanwhile is written once, and no answer waits for it."""
+WRITE_BEHIND_STEPS: Final = 4
+"""Statements of the writing behind between two batches."""
+REST_FACTOR: Final = 10
+"""Under load it lags longer: after a writing behind there is none for so many times as long as it took."""
+WRITE_RETRY_MS: DurationMs = 10_000
+"""After a writing behind that failed, as on a full disk."""
 KEY_MAX_CHARS: Final = 64
 """Of an idempotency key."""
 
@@ -94,6 +102,13 @@ class _Flush(msgspec.Struct, frozen=True, gc=False):
     """To itself: everything that was in the mailbox before this one belongs to the batch."""
 
 
+class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
+    """To itself, a while after the first change: `projections.db` catches up."""
+
+
+_END: Final = object()
+
+
 class Journal(pykka.ThreadingActor):
     """Decides, appends, commits, folds; answers after the commit.
 
@@ -122,10 +137,13 @@ class Journal(pykka.ThreadingActor):
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
         self._hive = Hive()
+        self._writing: Generator[None, None, None] | None = None
+        self._writing_took_ms = 0.0
+        self._written_seq: Seq = 0
+        self._write_is_due = False
         self.refolded = self._store.load(self._hive, self._log, self._codec)
         self._write_rows()
         self._last_ms: TimeMs = 0
-        self._written_ms: TimeMs = clock.now_ms()
         self._pending: list[tuple[str, str, str, str]] = []
         self._batch: list[Recorded] = []
         self._answers: dict[Door, list[tuple[Any, Any]]] = {}
@@ -136,7 +154,7 @@ class Journal(pykka.ThreadingActor):
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # 27 times faster to put into than pykka's own.
 
-    def on_receive(self, message: Submit | Read | Rebuild | _Flush) -> None:
+    def on_receive(self, message: Submit | Read | Rebuild | _Flush | _WriteBehind) -> None:
         match message:
             case Submit(door, submissions):
                 for submission in submissions:
@@ -151,6 +169,8 @@ class Journal(pykka.ThreadingActor):
             case _Flush():
                 self._flush_is_due = False
                 self._flush()
+            case _WriteBehind():
+                self._write_on()
 
     def on_stop(self) -> None:
         self._flush()
@@ -228,7 +248,6 @@ class Journal(pykka.ThreadingActor):
             answers.setdefault(read.door, []).append((read.ticket, self._read(read.query)))
         for door, tickets in answers.items():
             door.deliver(tickets)
-        self._write_behind()
 
     def _settle(self) -> None:
         """Commit what was decided and answer it."""
@@ -250,6 +269,7 @@ class Journal(pykka.ThreadingActor):
                 tickets[:] = [(ticket, error) for ticket, _ in tickets]
             self._reload(from_scratch=False)
             return
+        self._write_later()
         self._committed.send(self, batch=batch)
 
     def _rebuilt(self) -> Seq | Unavailable:
@@ -265,20 +285,47 @@ class Journal(pykka.ThreadingActor):
         except Exception as error:  # noqa: BLE001  # A reader's mistake is the reader's to see.
             return error
 
-    def _write_behind(self) -> None:
-        now = self._clock.now_ms()
-        if not self.actor_inbox.empty() and now - self._written_ms < WRITE_BEHIND_MAX_MS:
-            return
-        self._write_rows()
-        self._written_ms = now
+    def _write_later(self) -> None:
+        if not self._write_is_due:
+            self._write_is_due = True
+            due = self._clock.now_ms() + max(WRITE_BEHIND_MS, int(REST_FACTOR * self._writing_took_ms))
+            self._clock.call_at(due, lambda: mail.tell(self.actor_ref, _WriteBehind()))
 
-    def _write_rows(self) -> None:
+    def _write_on(self) -> None:
+        """A few steps of writing behind; the next ones queue up behind the commands that came meanwhile."""
+        began_s = time.perf_counter()
+        if self._writing is None:
+            self._settle()  # Only what is in the log may be written.
+            self._writing = self._store.writing(self._hive, self._log.head.hash)
+            self._writing_took_ms, self._written_seq = 0.0, self._hive.seq
         try:
-            self._store.write(self._hive, self._log.head.hash)
+            goes_on = all(next(self._writing, _END) is not _END for _ in range(WRITE_BEHIND_STEPS))
         except apsw.Error as error:  # The rows stay marked: they are written when there is room again.
             log.warning("journal.write_behind_failed", error=str(error))
+            goes_on, self._written_seq, self._writing_took_ms = False, 0, WRITE_RETRY_MS / REST_FACTOR
+        self._writing_took_ms += (time.perf_counter() - began_s) * MS_PER_S
+        if goes_on:
+            mail.tell(self.actor_ref, _WriteBehind())
+            return
+        self._writing, self._write_is_due = None, False
+        if self._written_seq < self._hive.seq:
+            self._write_later()
+
+    def _write_rows(self) -> None:
+        """All of it, now."""
+        self._stop_writing()
+        try:
+            self._store.write(self._hive, self._log.head.hash)
+        except apsw.Error as error:
+            log.warning("journal.write_behind_failed", error=str(error))
+
+    def _stop_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.close()
 
     def _reload(self, *, from_scratch: bool) -> None:
+        self._stop_writing()
         if from_scratch:
             self._store.close()
             self._store.discard()

@@ -1,5 +1,6 @@
 """Whether the log is what was written: its hash chain, its file, and the end that the projections have seen."""
 
+import contextlib
 from collections.abc import Iterator
 
 import apsw
@@ -8,7 +9,7 @@ import msgspec
 from hive.audit.reading import Tell, log_reader, projections_db, watched
 from hive.errors import HiveError
 from hive.events.base import Seq
-from hive.events.log import GENESIS, Broken, LogReader, Row, chained, verify
+from hive.events.log import GENESIS, Broken, LogReader, Row, chained, holds, verify
 from hive.paths import Paths
 from hive.projections.store import Stored, stored_positions
 
@@ -45,6 +46,9 @@ def verify_log(paths: Paths, tell: Tell) -> Verdict:
 
 
 def _walk(reader: LogReader, tell: Tell) -> tuple[int, Broken | None]:
+    with contextlib.suppress(HiveError, apsw.Error, UnicodeDecodeError, TypeError):
+        if (count := holds(reader.chain(), tell)) is not None:
+            return count, None
     try:
         return verify(watched(reader.rows(1), tell))
     except (HiveError, apsw.Error, UnicodeDecodeError, TypeError) as error:

@@ -8,13 +8,14 @@ import apsw
 import msgspec
 
 from hive import lock
-from hive.audit.reading import Tell, fold_on, log_reader, projections_db, refusing_damage, watched
+from hive.audit.reading import Tell, log_reader, projections_db, refusing_damage
 from hive.errors import Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
-from hive.events.log import EventLog, Row
+from hive.events.log import Entry, EventLog
 from hive.paths import Paths
 from hive.projections.hive import Hive, digest
+from hive.projections.replay import replay
 from hive.projections.store import Store, discard, read_rows, stored_positions
 
 State = Literal["stored", "same", "different", "unreadable", "other version", "other log", "missing"]
@@ -54,7 +55,7 @@ def check(paths: Paths, tell: Tell) -> list[Position]:
     hive, codec = Hive(), Codec()
     with log_reader(paths) as reader:
         for seq in sorted({row.seq for row in found if row.seq is not None}):
-            fold_on(hive, watched(reader.rows(hive.seq + 1, seq), tell), codec)
+            replay(hive, reader.pages(hive.seq + 1, seq), codec, tell)
             here = {row.projection for row in found if row.seq == seq}
             replayed |= {one.NAME: digest(one) for one in hive.projections() if one.NAME in here}
     return [_compared(row, replayed.get(row.projection)) for row in found]
@@ -92,8 +93,10 @@ class _WatchedLog(EventLog):
         super().__init__(paths.state)
         self._tell = tell
 
-    def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
-        return watched(super().rows(first, last), self._tell)
+    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
+        for page in super().pages(first, last):
+            yield page
+            self._tell(page[-1][0])
 
 
 def _stored(paths: Paths) -> list[tuple[Position, bytes]]:

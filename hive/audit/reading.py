@@ -1,6 +1,5 @@
 """Opens a hive's files for reading, beside a running daemon, without one or in a copy. Every audit begins here."""
 
-import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +8,9 @@ import apsw
 
 from hive import lock
 from hive.errors import CorruptState, Unavailable
-from hive.events.codec import Codec
 from hive.events.log import LogReader, Row
 from hive.events.sqlite import connect
 from hive.paths import Paths
-from hive.projections.hive import Hive, recorded
 
 TELL_EVERY_ROWS = 1_000
 
@@ -68,15 +65,3 @@ def watched(rows: Iterable[Row], tell: Tell) -> Iterator[Row]:
         if row.seq % TELL_EVERY_ROWS == 0:
             tell(row.seq)
         yield row
-
-
-def fold_on(hive: Hive, rows: Iterable[Row], codec: Codec) -> None:
-    """Fold rows into a state."""
-    gc_was_on = gc.isenabled()
-    gc.disable()  # A fold makes many rows and no garbage; the collector would walk them all again and again.
-    try:
-        for row in rows:
-            hive.evolve(recorded(row, codec))
-    finally:
-        if gc_was_on:
-            gc.enable()

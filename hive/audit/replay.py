@@ -4,13 +4,14 @@ from typing import Any
 
 import msgspec
 
-from hive.audit.reading import Tell, fold_on, watched
+from hive.audit.reading import Tell
 from hive.clock import parse_rfc3339, rfc3339
 from hive.errors import BadRequest
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import LogReader
 from hive.projections.hive import Hive
+from hive.projections.replay import replay
 
 
 def position(reader: LogReader, until: str | None) -> Seq:
@@ -33,7 +34,7 @@ def position(reader: LogReader, until: str | None) -> Seq:
 def state_at(reader: LogReader, seq: Seq, tell: Tell) -> Hive:
     """Every projection after that event."""
     hive = Hive()
-    fold_on(hive, watched(reader.rows(1, seq), tell), Codec())
+    replay(hive, reader.pages(1, seq), Codec(), tell)
     return hive
 
 

@@ -1,15 +1,16 @@
 """The ground state: an append-only, hash-chained table of events. One writer, any number of readers."""
 
 import contextlib
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from hive.clock import rfc3339
+from hive.clock import parse_rfc3339, rfc3339
 from hive.errors import CorruptState, Unavailable
 from hive.events.base import Seq
 from hive.events.sqlite import connect
@@ -22,8 +23,12 @@ WAL_PAGES: Final = 4_000
 """About 16 MiB: checkpointed from here on, then overwritten; a WAL that grows syncs half as fast."""
 PAGE_ROWS: Final = 2_000
 """Rows read by one statement, so that no reader holds back a checkpoint for long."""
+INSERT_SIZES: Final = (64, 8, 1)
+"""Rows inserted by one statement, the largest that fits first; each size is prepared once."""
 GENESIS: Final = b"\0" * 32
 """What the first event is chained to."""
+
+STAMP_CHARS: Final = len("2026-01-31T09:30:00.125Z")
 
 _SCHEMA = f"""
 CREATE TABLE events(
@@ -42,6 +47,14 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 _COLUMNS = "seq, at, type, data, by, hash"
+_CHAINED = (
+    "seq, CASE WHEN typeof(at) = 'text' AND typeof(type) = 'text' AND typeof(data) = 'text' AND typeof(by) = 'text'"
+    " AND instr(at || type || by, char(10)) = 0"
+    " THEN CAST(seq || char(10) || at || char(10) || type || char(10) || by || char(10) || data AS BLOB) ELSE x'' END,"
+    " hash"
+)
+"""What `chained` hashes, put together by SQLite; nothing for a row that `chained` would not take."""
+_INSERTS = {size: "INSERT INTO events VALUES" + ",".join(["(?,?,?,?,?,?)"] * size) for size in INSERT_SIZES}
 
 
 class Row(NamedTuple):
@@ -56,6 +69,10 @@ class Row(NamedTuple):
     by: str
     hash: bytes
     """SHA-256 over the hash before and this row."""
+
+
+Entry = tuple[Seq, str, str, str, str]
+"""seq, at, type, data, by: a row for a fold, without its hash."""
 
 
 class Head(NamedTuple):
@@ -96,7 +113,7 @@ class EventLog:
             chain.append((seq, at, type_, data, by, last))
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO events VALUES(?,?,?,?,?,?)", chain)
+            _insert(self._db, chain)
             self._db.execute("COMMIT")
         except apsw.Error as error:
             if self._db.in_transaction:
@@ -107,6 +124,10 @@ class EventLog:
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last, oldest first."""
         return _pages(self._db, first, self.head.seq if last is None else last)
+
+    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
+        """The same for a fold: page by page, without the hashes."""
+        return _entry_pages(self._db, first, self.head.seq if last is None else last)
 
     def hash_at(self, seq: Seq) -> bytes | None:
         """The chain's hash at a position; None beyond the head."""
@@ -144,6 +165,14 @@ class LogReader:
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last (default: the head when called), oldest first."""
         return _pages(self._db, first, self.head().seq if last is None else last)
+
+    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
+        """The same for a fold: page by page, without the hashes."""
+        return _entry_pages(self._db, first, self.head().seq if last is None else last)
+
+    def chain(self, first: Seq = 1) -> Iterator[list[tuple[Seq, bytes, bytes]]]:
+        """From `first` to the head: seq, the bytes that are hashed, the hash; or an odd row's `b""` in their place."""
+        return cast(Iterator[list[tuple[Seq, bytes, bytes]]], _paged(self._db, _CHAINED, first, self.head().seq))
 
     def newest(self, limit: int, types: tuple[str, ...] = (), agent: str | None = None, first: Seq = 1) -> list[Row]:
         """The newest `limit` rows that match, oldest first. `agent` matches by who caused it or whom it is about."""
@@ -203,6 +232,19 @@ def verify(rows: Iterable[Row]) -> tuple[int, Broken | None]:
     return expected - 1, None
 
 
+def holds(pages: Iterable[list[tuple[Seq, bytes, bytes]]], tell: Callable[[Seq], None]) -> int | None:
+    """How many events a chain has that holds throughout; None for one that does not, and `verify` says where."""
+    last, expected, sha256 = GENESIS, 1, hashlib.sha256
+    for page in pages:
+        for seq, text, stored in page:
+            last = sha256(last + text).digest()
+            if seq != expected or last != stored or not text:
+                return None
+            expected += 1
+        tell(expected - 1)
+    return expected - 1
+
+
 def checkpoint(folder: Path) -> apsw.Connection:
     """A second connection for PASSIVE checkpoints, so that the writer never waits for one."""
     return connect(folder / FILE_NAME, write=True)
@@ -213,9 +255,22 @@ def row_json(row: Row) -> dict[str, object]:
     return {"seq": row.seq, "at": row.at, "type": row.type, "data": row.data, "by": row.by, "hash": row.hash.hex()}
 
 
+@functools.lru_cache(maxsize=4)
 def stamp(now_ms: int) -> str:
-    """The `at` column."""
+    """The `at` column. Events come by the dozen in one millisecond."""
     return rfc3339(now_ms)
+
+
+def stamped_ms(at: str) -> int:
+    """Unix milliseconds of an `at` column."""
+    if len(at) == STAMP_CHARS and at[19] == "." and at[-1] == "Z":
+        return _second_ms(at[:19]) + int(at[20:23])
+    return parse_rfc3339(at)
+
+
+@functools.lru_cache(maxsize=64)
+def _second_ms(prefix: str) -> int:
+    return parse_rfc3339(prefix + "Z")
 
 
 def _create(path: Path) -> None:
@@ -235,6 +290,16 @@ def _create(path: Path) -> None:
         os.close(folder)
 
 
+def _insert(db: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Many rows by one statement: a statement a row gives the interpreter away at each, to whoever computes beside."""
+    done = 0
+    for size in INSERT_SIZES:
+        while len(rows) - done >= size:
+            values = [value for row in rows[done : done + size] for value in row]
+            db.execute(_INSERTS[size], values)
+            done += size
+
+
 def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object]]:
     where, values = "", list[object]()
     if types:
@@ -249,7 +314,16 @@ def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object
 
 
 def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
-    query = f"SELECT {_COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
+    for page in _paged(db, _COLUMNS, first, last):
+        yield from map(Row._make, page)
+
+
+def _entry_pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[list[Entry]]:
+    return cast(Iterator[list[Entry]], _paged(db, "seq, at, type, data, by", first, last))
+
+
+def _paged(db: apsw.Connection, columns: str, first: Seq, last: Seq) -> Iterator[list[tuple[Any, ...]]]:
+    query = f"SELECT {columns} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     while first <= last:
         try:
             page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
@@ -259,7 +333,7 @@ def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
             ) from error
         if not page:
             return
-        yield from map(Row._make, page)
+        yield page
         first = int(page[-1][0]) + 1  # type: ignore[arg-type]  # The column is an INTEGER PRIMARY KEY.
 
 

@@ -6,10 +6,9 @@ from typing import Any
 
 import msgspec
 
-from hive.clock import parse_rfc3339
 from hive.events.base import Seq
 from hive.events.codec import Codec
-from hive.events.log import GENESIS, Row
+from hive.events.log import GENESIS, Row, stamped_ms
 from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
 from hive.projections.ids import Ids
@@ -63,7 +62,7 @@ def dispatch(projections: Iterable[Projection]) -> dict[type, tuple[Handler, ...
 
 def recorded(row: Row, codec: Codec) -> Recorded:
     """A row of the log, decoded."""
-    return Recorded(row.seq, parse_rfc3339(row.at), codec.decode(row.type, row.data), row.by)
+    return Recorded(row.seq, stamped_ms(row.at), codec.decode(row.type, row.data), row.by)
 
 
 def fold(rows: Iterable[Row], codec: Codec) -> tuple[Hive, bytes]:

@@ -1,5 +1,7 @@
 """The newest id of each kind, and the answers to commands that came with a key. Read by deciders."""
 
+from typing import Any
+
 import msgspec
 
 from hive.events.agents import AgentAdded
@@ -36,19 +38,29 @@ class Ids(Projection):
 
     def __init__(self) -> None:
         self.last: Table[str, LastId] = Table("last_ids", LastId)
+        """Complete after `tables()`."""
         self.keys: Table[str, KeyedAnswer] = Table("command_keys", KeyedAnswer)
+        self._newest: dict[str, int] = {}
+
+    def tables(self) -> list[Table[Any, Any]]:
+        for kind, last in self._newest.items():
+            known = self.last.get(kind)
+            if known is None or known.last != last:
+                self.last.put(kind, LastId(kind, last))
+        return super().tables()
 
     def handlers(self) -> dict[type, object]:
         return {
-            MessageSent: lambda event, _: self._seen("message", event.id),
-            QuestionAdded: lambda event, _: self._seen("question", event.id),
-            ApprovalRequested: lambda event, _: self._seen("approval", event.id),
-            ReminderSet: lambda event, _: self._seen("reminder", event.id),
-            AgentAdded: lambda event, _: self._seen("slot", event.slot),
+            MessageSent: self._on_sent,
+            QuestionAdded: lambda event, _: self._newest.update(question=event.id),
+            ApprovalRequested: lambda event, _: self._newest.update(approval=event.id),
+            ReminderSet: lambda event, _: self._newest.update(reminder=event.id),
+            AgentAdded: lambda event, _: self._newest.update(slot=event.slot),
             CommandKeyed: self._on_keyed,
         }
 
     def restored(self) -> None:
+        self._newest = {row.kind: row.last for row in self.last}
         self.keys.rows = dict(sorted(self.keys.rows.items(), key=lambda item: item[1].first_seq))
 
     def next_message(self) -> MessageId:
@@ -71,11 +83,10 @@ class Ids(Projection):
         return 0 < id < self._next(kind)
 
     def _next(self, kind: str) -> int:
-        row = self.last.rows.get(kind)
-        return row.last + 1 if row else 1
+        return self._newest.get(kind, 0) + 1
 
-    def _seen(self, kind: str, id: int) -> None:
-        self.last.put(kind, LastId(kind, id))
+    def _on_sent(self, event: MessageSent, _: Recorded) -> None:
+        self._newest["message"] = event.id
 
     def _on_keyed(self, event: CommandKeyed, _: Recorded) -> None:
         self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count))

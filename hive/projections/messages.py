@@ -1,7 +1,8 @@
 """Inboxes: what waits, what is in flight, and the newest rows of each recipient. Older history stays in the log."""
 
 from collections import deque
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import msgspec
 
@@ -48,6 +49,26 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
     in_reply_to: MessageId | None = None
 
 
+class _Inbox(msgspec.Struct):
+    """What is derived of one recipient's rows, in one place: the fold looks up one recipient for each event."""
+
+    to: str
+    recent_max: int
+    waiting: deque[MessageId] = msgspec.field(default_factory=deque)
+    in_flight: dict[MessageId, None] = {}
+    open_bytes: int = 0
+    recent: deque[Recent] = msgspec.field(default_factory=deque)
+    recent_bytes: int = 0
+    fresh: int = 0
+    """How many of `recent`, the newest, are not in the table yet: most are pushed out before anybody looks."""
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting or self.in_flight or self.recent)
+
+
+_NOBODY = _Inbox("", 0)
+
+
 class Messages(Projection):
     NAME = "messages"
     VERSION = 2
@@ -55,11 +76,18 @@ class Messages(Projection):
     def __init__(self) -> None:
         self.open: Table[MessageId, Letter] = Table("messages", Letter)
         self.recent: Table[tuple[str, MessageId], Recent] = Table("recent_messages", Recent, key_parts=2)
-        self._waiting: dict[str, deque[MessageId]] = {}
-        self._in_flight: dict[str, dict[MessageId, None]] = {}
-        self._recent_ids: dict[str, deque[MessageId]] = {}
-        self._open_bytes: dict[str, int] = {}
-        self._recent_bytes: dict[str, int] = {}
+        """Complete after `tables()`."""
+        self._inboxes: dict[str, _Inbox] = {}
+        self._with_fresh: set[str] = set()
+
+    def tables(self) -> list[Table[Any, Any]]:
+        for to in self._with_fresh:
+            inbox = self._inboxes[to]
+            for row in islice(reversed(inbox.recent), inbox.fresh):
+                self.recent.put((to, row.id), row)
+            inbox.fresh = 0
+        self._with_fresh.clear()
+        return super().tables()
 
     def handlers(self) -> dict[type, object]:
         return {
@@ -73,96 +101,100 @@ class Messages(Projection):
         }
 
     def restored(self) -> None:
-        self._waiting, self._in_flight, self._recent_ids = {}, {}, {}
-        self._open_bytes, self._recent_bytes = {}, {}
+        self._inboxes, self._with_fresh = {}, set()
         for id in sorted(self.open.rows):
             letter = self.open[id]
-            self._open_bytes[letter.to] = self._open_bytes.get(letter.to, 0) + len(letter.body)
+            inbox = self._inbox(letter.to)
+            inbox.open_bytes += len(letter.body)
             if letter.state == "waiting":
-                self._waiting.setdefault(letter.to, deque()).append(id)
+                inbox.waiting.append(id)
             else:
-                self._in_flight.setdefault(letter.to, {})[id] = None
-        for to, id in sorted(self.recent.rows):
-            self._recent_ids.setdefault(to, deque()).append(id)
-            self._recent_bytes[to] = self._recent_bytes.get(to, 0) + len(self.recent[to, id].body)
+                inbox.in_flight[id] = None
+        for key in sorted(self.recent.rows):
+            row = self.recent[key]
+            inbox = self._inbox(row.to)
+            inbox.recent.append(row)
+            inbox.recent_bytes += len(row.body)
 
     def open_bytes(self, to: str) -> int:
         """Length of the bodies that wait or are in flight, in characters."""
-        return self._open_bytes.get(to, 0)
+        return self._inboxes.get(to, _NOBODY).open_bytes
 
     def waiting_count(self, to: str) -> int:
         """How many messages the next recvs would return."""
-        return len(self._waiting.get(to, ()))
+        return len(self._inboxes.get(to, _NOBODY).waiting)
 
     def waiting(self, to: str, limit: int | None = None) -> list[Letter]:
         """What waits for an agent, in the order it will be delivered."""
-        ids = self._waiting.get(to, ())
-        taken = list(ids)[:limit] if limit is None or limit < len(ids) else list(ids)
-        return [self.open[id] for id in taken]
+        return [self.open[id] for id in islice(self._inboxes.get(to, _NOBODY).waiting, limit)]
 
     def in_flight(self, to: str) -> list[Letter]:
         """Delivered and neither acked nor requeued, oldest first."""
-        return [self.open[id] for id in sorted(self._in_flight.get(to, ()))]
+        return [self.open[id] for id in sorted(self._inboxes.get(to, _NOBODY).in_flight)]
 
     def newest(self, to: str, limit: int) -> list[Recent]:
         """The newest rows addressed to somebody, oldest of them first."""
-        ids = self._recent_ids.get(to, ())
-        return [self.recent[to, id] for id in list(ids)[max(len(ids) - limit, 0) :]]
+        recent = self._inboxes.get(to, _NOBODY).recent
+        return list(islice(recent, max(len(recent) - limit, 0), None))
+
+    def _inbox(self, to: str) -> _Inbox:
+        inbox = self._inboxes.get(to)
+        if inbox is None:
+            inbox = self._inboxes[to] = _Inbox(to, OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT)
+        return inbox
 
     def _on_sent(self, event: MessageSent, recorded: Recorded) -> None:
-        id, to, at_ms = event.id, event.to, recorded.at_ms
+        id, to, body, at_ms = event.id, event.to, event.body, recorded.at_ms
+        inbox = self._inbox(to)
+        size = len(body)
         if to != OPERATOR:
-            self.open.put(id, Letter(id, at_ms, event.sender, to, event.body, event.in_reply_to))
-            queue = self._waiting.get(to)
-            if queue is None:
-                queue = self._waiting[to] = deque()
-            queue.append(id)
-            self._open_bytes[to] = self._open_bytes.get(to, 0) + len(event.body)
-        self.recent.put((to, id), Recent(to, id, at_ms, event.sender, event.body, event.in_reply_to))
-        ids = self._recent_ids.get(to)
-        if ids is None:
-            ids = self._recent_ids[to] = deque()
-        ids.append(id)
-        size = self._recent_bytes.get(to, 0) + len(event.body)
-        while len(ids) > (OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT) or (
-            size > RECENT_KEPT_BYTES and len(ids) > 1
-        ):
-            oldest = (to, ids.popleft())
-            size -= len(self.recent[oldest].body)
-            self.recent.drop(oldest)
-        self._recent_bytes[to] = size
+            self.open.put(id, Letter(id, at_ms, event.sender, to, body, event.in_reply_to))
+            inbox.waiting.append(id)
+            inbox.open_bytes += size
+        recent = inbox.recent
+        recent.append(Recent(to, id, at_ms, event.sender, body, event.in_reply_to))
+        inbox.recent_bytes += size
+        if inbox.fresh == 0:
+            self._with_fresh.add(to)
+        inbox.fresh += 1
+        while len(recent) > inbox.recent_max or (inbox.recent_bytes > RECENT_KEPT_BYTES and len(recent) > 1):
+            oldest = recent.popleft()
+            inbox.recent_bytes -= len(oldest.body)
+            if inbox.fresh > len(recent):
+                inbox.fresh = len(recent)
+            else:
+                self.recent.drop((to, oldest.id))
 
     def _on_delivered(self, event: MessageDelivered, _: Recorded) -> None:
-        queue = self._waiting[event.to]
-        if queue[0] == event.id:
-            queue.popleft()
+        inbox = self._inboxes[event.to]
+        if inbox.waiting[0] == event.id:
+            inbox.waiting.popleft()
         else:
-            queue.remove(event.id)
-        self._in_flight.setdefault(event.to, {})[event.id] = None
-        letter = self.open[event.id]
-        self.open.put(event.id, msgspec.structs.replace(letter, state="in_flight", incarnation=event.incarnation))
+            inbox.waiting.remove(event.id)
+        inbox.in_flight[event.id] = None
+        letter = self.open.rows[event.id]
+        self.open.put(event.id, _moved(letter, "in_flight", event.incarnation, letter.failures, letter.redelivered))
 
     def _on_requeued(self, event: MessageRequeued, _: Recorded) -> None:
-        letter = self.open[event.id]
-        self._in_flight[event.to].pop(event.id)
-        queue = self._waiting.setdefault(event.to, deque())
-        if queue and queue[0] < event.id:
-            self._waiting[event.to] = deque(sorted([event.id, *queue]))
+        inbox = self._inboxes[event.to]
+        inbox.in_flight.pop(event.id)
+        if inbox.waiting and inbox.waiting[0] < event.id:
+            inbox.waiting = deque(sorted([event.id, *inbox.waiting]))
         else:
-            queue.appendleft(event.id)
-        failures = letter.failures + event.counts
-        again = msgspec.structs.replace(letter, state="waiting", incarnation=None, failures=failures, redelivered=True)
-        self.open.put(event.id, again)
+            inbox.waiting.appendleft(event.id)
+        letter = self.open.rows[event.id]
+        self.open.put(event.id, _moved(letter, "waiting", None, letter.failures + event.counts, redelivered=True))
 
     def _on_done(self, event: MessageAcked | MessageDead, _: Recorded) -> None:
         letter = self.open.get(event.id)
         if letter is None:
             return
+        inbox = self._inboxes[event.to]
         if letter.state == "waiting":
-            self._waiting[event.to].remove(event.id)
+            inbox.waiting.remove(event.id)
         else:
-            self._in_flight[event.to].pop(event.id)
-        self._open_bytes[event.to] -= len(letter.body)
+            inbox.in_flight.pop(event.id)
+        inbox.open_bytes -= len(letter.body)
         self.open.drop(event.id)
 
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
@@ -171,6 +203,29 @@ class Messages(Projection):
 
     def _forget(self, agent: AgentName) -> None:
         """Its name may be given to another agent, which must not find what was said to this one."""
-        self._recent_bytes.pop(agent, None)
-        for id in self._recent_ids.pop(agent, ()):
-            self.recent.drop((agent, id))
+        inbox = self._inboxes.get(agent)
+        if inbox is None:
+            return
+        for row in inbox.recent:
+            self.recent.drop((agent, row.id))
+        inbox.recent.clear()
+        inbox.recent_bytes = inbox.fresh = 0
+        self._with_fresh.discard(agent)
+
+
+def _moved(
+    letter: Letter, state: Literal["waiting", "in_flight"], incarnation: str | None, failures: int, redelivered: bool
+) -> Letter:
+    """The same message in another state. Spelled out: `replace` looks every name up."""
+    return Letter(
+        letter.id,
+        letter.at_ms,
+        letter.sender,
+        letter.to,
+        letter.body,
+        letter.in_reply_to,
+        state,
+        incarnation,
+        failures,
+        redelivered,
+    )

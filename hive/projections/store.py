@@ -2,8 +2,7 @@
 
 import contextlib
 import functools
-import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,9 +14,10 @@ import msgspec
 from hive.errors import CorruptState
 from hive.events.base import Seq
 from hive.events.codec import Codec
-from hive.events.log import EventLog, LogReader
+from hive.events.log import EventLog
 from hive.events.sqlite import connect
-from hive.projections.hive import Hive, dispatch, recorded
+from hive.projections.hive import Hive, dispatch
+from hive.projections.replay import replay_into
 from hive.projections.table import Projection, Table
 
 FILE_NAME: Final = "projections.db"
@@ -49,42 +49,38 @@ class Store:
             discard(self.path)
             self._db = self._prepared()
             positions = {projection.NAME: self._restore(projection, log) for projection in projections}
-        first = min(positions.values()) + 1
-        by_position = {seq: [p for p in projections if positions[p.NAME] <= seq] for seq in set(positions.values())}
-        handlers = {seq: dispatch(behind) for seq, behind in by_position.items()}
-        gc_was_on = gc.isenabled()
-        gc.disable()  # A fold makes many rows and no garbage; the collector would walk them all again and again.
-        try:
-            marks, table = sorted(handlers), handlers[first - 1]
-            for row in log.rows(first):
-                while len(marks) > 1 and row.seq > marks[1]:
-                    marks.pop(0)
-                    table = handlers[marks[0]]
-                event = recorded(row, codec)
-                for handler in table.get(type(event.event), ()):
-                    handler(event.event, event)
-        finally:
-            if gc_was_on:
-                gc.enable()
+        marks = sorted(set(positions.values()))
+        for mark, until in zip(marks, [*marks[1:], log.head.seq], strict=True):
+            behind = [projection for projection in projections if positions[projection.NAME] <= mark]
+            replay_into(dispatch(behind), log.pages(mark + 1, until), codec)
         hive.seq = log.head.seq
         return [name for name, seq in positions.items() if seq == 0 and log.head.seq > 0]
 
     def write(self, hive: Hive, head_hash: bytes) -> None:
         """Write every changed row and the position in one transaction; no fsync, the log is what must last."""
+        for _ in self.writing(hive, head_hash):
+            pass
+
+    def writing(self, hive: Hive, head_hash: bytes) -> Generator[None, None, None]:
+        """The same in small steps: between two of them more may be folded, which this transaction does not see.
+
+        One that fails or is closed before its end leaves the file as it was and every row marked as changed.
+        """
+        projections = hive.projections()
+        taken = [(table, _Changes(table)) for projection in projections for table in projection.tables()]
+        marks = [(projection.NAME, projection.VERSION, hive.seq, head_hash) for projection in projections]
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for projection in hive.projections():
-                for table in projection.tables():
-                    _write_changes(self._db, table)
-                self._mark(projection, hive.seq, head_hash)
+            for _, changes in taken:
+                yield from changes.write(self._db)
+            self._db.executemany("INSERT OR REPLACE INTO positions VALUES(?,?,?,?)", marks)
             self._db.execute("COMMIT")
-        except Exception:
+        except BaseException:
+            for table, changes in taken:
+                table.changed |= changes.keys
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        for projection in hive.projections():
-            for table in projection.tables():
-                table.changed.clear()
 
     def discard(self) -> None:
         """Remove the closed file; the next Store starts from nothing."""
@@ -125,10 +121,6 @@ class Store:
             self._db.execute(f"DROP TABLE IF EXISTS {table.name};" + create_statement(table))
         projection.restored()
         return 0
-
-    def _mark(self, projection: Projection, seq: Seq, head_hash: bytes) -> None:
-        row = (projection.NAME, projection.VERSION, seq, head_hash)
-        self._db.execute("INSERT OR REPLACE INTO positions VALUES(?,?,?,?)", row)
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -176,40 +168,40 @@ def discard(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def folded_beside(reader: LogReader, codec: Codec, until: Seq) -> Hive:
-    """A second fold of the log, to compare with what is stored or to show the state as of then."""
-    hive = Hive()
-    for row in reader.rows(1, until):
-        hive.evolve(recorded(row, codec))
-    return hive
+class _Changes:
+    """What has changed in one table up to now; the table counts anew from here."""
+
+    def __init__(self, table: Table[Any, Any]):
+        self._table = table
+        self.keys = table.changed
+        table.changed = set()
+        rows, ordered = table.rows, sorted(self.keys)  # In the order of the file, so that each page is met once.
+        self._gone = [key if isinstance(key, tuple) else (key,) for key in ordered if key not in rows]
+        self._put = [rows[key] for key in ordered if key in rows]
+
+    def write(self, db: apsw.Connection) -> Iterator[None]:
+        table = self._table
+        names = [_quoted(name) for name in table.row_type.__struct_fields__[: table.key_parts]]
+        yield from _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", self._gone, ")")
+        yield from _in_groups(db, f"INSERT OR REPLACE INTO {table.name} VALUES", _cells(table, self._put), "")
 
 
-def _write_changes(db: apsw.Connection, table: Table[Any, Any]) -> None:
-    if not table.changed:
-        return
-    rows = table.rows
-    gone = [key if isinstance(key, tuple) else (key,) for key in table.changed if key not in rows]
-    names = [_quoted(name) for name in table.row_type.__struct_fields__[: table.key_parts]]
-    _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", gone, ")")
-    _put(db, table, "INSERT OR REPLACE", [rows[key] for key in table.changed if key in rows])
-
-
-def _put(db: apsw.Connection, table: Table[Any, Any], insert: str, rows: list[msgspec.Struct]) -> None:
+def _cells(table: Table[Any, Any], rows: list[msgspec.Struct]) -> list[tuple[Any, ...]]:
     shapes = _SHAPES(table.row_type)
-    cells: list[tuple[Any, ...]] = list(map(msgspec.structs.astuple, rows))
-    if "nested" in shapes:
-        cells = [tuple(map(_cell, values, shapes)) for values in cells]
-    _in_groups(db, f"{insert} INTO {table.name} VALUES", cells, "")
+    if "nested" not in shapes:
+        return list(map(msgspec.structs.astuple, rows))
+    return [tuple(map(_cell, msgspec.structs.astuple(row), shapes)) for row in rows]
 
 
-def _in_groups(db: apsw.Connection, begin: str, rows: Sequence[tuple[Any, ...]], end: str) -> None:
-    """Run one statement for many rows at a time."""
+def _in_groups(db: apsw.Connection, begin: str, rows: Sequence[tuple[Any, ...]], end: str) -> Iterator[None]:
+    """Run one statement for many rows at a time, and pause after each."""
     done = 0
     for size in ROWS_OF_STATEMENTS if rows else ():
         statement = begin + ",".join(["(" + ",".join("?" * len(rows[0])) + ")"] * size) + end
         while len(rows) - done >= size:
             db.execute(statement, list(chain.from_iterable(rows[done : done + size])))
             done += size
+            yield
 
 
 Shape = Literal["plain", "flag", "nested"]

@@ -1,5 +1,6 @@
 """Turns: the one under way of each agent, its newest turns, and sums for each hour of the last month."""
 
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -63,6 +64,15 @@ class Turns(Projection):
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
         self.recent: Table[tuple[AgentName, Seq], Turn] = Table("recent_turns", Turn, key_parts=2)
         self.hours: Table[tuple[AgentName, int], Hour] = Table("turn_hours", Hour, key_parts=2)
+        self._recent_seqs: dict[AgentName, deque[Seq]] = {}
+        self._newest_hour = 0
+        """What is older than a month is dropped once an hour."""
+
+    def restored(self) -> None:
+        self._recent_seqs = {}
+        for agent, seq in sorted(self.recent.rows):
+            self._recent_seqs.setdefault(agent, deque()).append(seq)
+        self._newest_hour = max((hour for _, hour in self.hours.rows), default=0)
 
     def handlers(self) -> dict[type, object]:
         return {
@@ -86,11 +96,13 @@ class Turns(Projection):
     def _on_ended(self, event: TurnEnded, recorded: Recorded) -> None:
         self.current.drop(event.agent)
         self.recent.put((event.agent, recorded.seq), Turn(event.agent, recorded.seq, recorded.at_ms, event))
-        seqs = sorted(seq for agent, seq in self.recent.rows if agent == event.agent)
-        for seq in seqs[:-RECENT_KEPT]:
-            self.recent.drop((event.agent, seq))
+        seqs = self._recent_seqs.setdefault(event.agent, deque())
+        seqs.append(recorded.seq)
+        if len(seqs) > RECENT_KEPT:
+            self.recent.drop((event.agent, seqs.popleft()))
         hour = recorded.at_ms // HOUR_MS
-        if (event.agent, hour) not in self.hours:
+        if hour > self._newest_hour:
+            self._newest_hour = hour
             for key in [key for key in self.hours.rows if key[1] <= hour - HOURS_KEPT]:
                 self.hours.drop(key)
         self.hours.put(

@@ -1,0 +1,147 @@
+"""The real daemon with everything it is made of; the producers run on its event loop, as its sockets do."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pykka
+
+from benchmarks.contenders.serving import Reply, produce, serve, timed
+from benchmarks.payload import bodies
+from benchmarks.seeding import names
+from hive import daemon, lock
+from hive.actors.doors import LoopDoor, ThreadDoor
+from hive.deciders.messages import RECV_MAX, Ack, Recv, Send
+from hive.events.base import agent
+from hive.events.sqlite import connect
+from hive.paths import Paths
+
+PAGE_BYTES = 4_096
+NO_MODEL = "http://127.0.0.1:9"
+"""No container is started, so nobody calls it."""
+
+
+class _Measured(daemon._Daemon):
+    """The daemon, with its door handed to who measures once it serves."""
+
+    def __init__(self, paths: Paths, agents: int):
+        super().__init__(paths, "process", None, False, NO_MODEL)
+        self._agents = names(agents)
+        self._bodies = bodies()
+        self._keys = 0
+
+    async def _serve(self, journal: "pykka.ActorRef[Any]", threads: ThreadDoor, door: LoopDoor) -> None:
+        self._measured_door = door
+        await super()._serve(journal, threads, door)
+
+    def _say_ready(self) -> None:
+        self._measuring = asyncio.create_task(self._measure())
+
+    async def _measure(self) -> None:
+        verbs = {
+            "append": self.append,
+            "append_together": self.append_together,
+            "beside_rebuild": self.beside_rebuild,
+            "wake": self.wake,
+            "drain": self.drain,
+            "stored": self.stored,
+        }
+        try:
+            await serve(verbs)
+        finally:
+            self._ends.set()
+
+    async def append(self, producers: int, events: int, keyed: bool = False) -> Reply:
+        """Messages from one agent to another, each acknowledged to its own producer."""
+        return await produce(lambda producer, nth: self._send(producer, nth, keyed), producers, events)
+
+    async def append_together(self, events: int, together: int) -> Reply:
+        """One producer that hands over `together` messages at once and waits for all: one commit each time."""
+        took, clock = [], time.perf_counter
+        began = clock()
+        for nth in range(events // together):
+            start = clock()
+            await asyncio.gather(*(self._send(producer, nth, False) for producer in range(together)))
+            took.append(clock() - start)
+        return timed(took, clock() - began, events)
+
+    async def beside_rebuild(self, producers: int, events: int) -> Reply:
+        """Appends for as long as a rebuild of every projection runs beside them."""
+        rebuild = asyncio.create_task(self._measured_door.rebuild())
+        appended, began = 0, time.perf_counter()
+        while not rebuild.done():
+            await produce(lambda producer, nth: self._send(producer, nth, False), producers, events)
+            appended += events
+        seconds = time.perf_counter() - began
+        return {"rate": appended / seconds, "seconds": seconds, "position": rebuild.result()}
+
+    async def wake(self, parked: int) -> Reply:
+        """Milliseconds from the commit's arrival on the loop until the last of so many parked recvs has run."""
+        began = 0.0
+        ended: list[float] = []
+
+        async def wait(name: str) -> None:
+            with self._hub.parked(name) as woken:
+                await woken.wait()
+                ended.append(time.perf_counter())
+
+        waiting = [asyncio.create_task(wait(name)) for name in self._agents[:parked]]
+        await asyncio.sleep(0)
+        inner = self._hub.on_committed
+
+        def on_committed(batch: list[Any]) -> None:
+            nonlocal began
+            began = began or time.perf_counter()
+            inner(batch)
+
+        self._hub.on_committed = on_committed  # type: ignore[method-assign]
+        await self._measured_door.ask(Send(by=agent("x"), sender="x", to="*", body=self._bodies[0]))
+        await asyncio.gather(*waiting)
+        self._hub.on_committed = inner  # type: ignore[method-assign]
+        return {"ms": 1_000 * (max(ended) - began), "woken": len(ended)}
+
+    async def drain(self) -> Reply:
+        """Take and acknowledge everything, so that each round begins with empty inboxes."""
+        for name in self._agents:
+            while True:
+                by = agent(name)
+                taken = await self._measured_door.ask(Recv(by=by, agent=name, limit=RECV_MAX, incarnation="c1"))
+                letters = taken.answer[0]
+                if not letters:
+                    break
+                ids = tuple(letter.id for letter in letters)
+                await self._measured_door.ask(Ack(by=by, agent=name, ids=ids))
+        return {}
+
+    async def stored(self) -> Reply:
+        """Bytes of the log's pages, those in its write-ahead log included, and of all payload in them."""
+        db = connect(self._paths.events, write=False)
+        payload = db.execute("SELECT sum(octet_length(data)) FROM events").fetchone()
+        pages = int(db.pragma("page_count")) - int(db.pragma("freelist_count"))
+        db.close()
+        return {"payload": payload and payload[0], "stored": pages * PAGE_BYTES}
+
+    async def _send(self, producer: int, nth: int, keyed: bool) -> object:
+        agents = self._agents
+        sender = agents[producer % len(agents)]
+        to = agents[(producer + 1 + nth) % len(agents)]
+        self._keys += 1
+        key = f"k{self._keys}" if keyed else None
+        send = Send(by=agent(sender), sender=sender, to=to, body=self._bodies[nth % len(self._bodies)])
+        return await self._measured_door.ask(send, key)
+
+
+def main() -> None:
+    state, agents = Path(sys.argv[1]), int(sys.argv[2])
+    paths = Paths(state, state.parent / "run")
+    paths.run.mkdir(exist_ok=True)
+    daemon._log_to_stderr()
+    daemon._raise_file_limit()
+    with lock.held(paths.lock):
+        asyncio.run(_Measured(paths, agents).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""What is appended everywhere: one message whose JSON is about 250 bytes. Needs no package at all."""
+
+import random
+from typing import Final
+
+WORDS: Final = (
+    "agent turn message review merge branch failing test please look at the parser and say what you think".split()
+)
+BODY_CHARS: Final = 190
+"""With its keys and names, a message of this length is about 250 bytes of JSON."""
+TEXTS: Final = 512
+"""Different bodies, used in turn."""
+
+
+def bodies() -> list[str]:
+    """The same on every run."""
+    rng = random.Random(1)  # noqa: S311  # Filler.
+    return [_text(rng) for _ in range(TEXTS)]
+
+
+def _text(rng: random.Random) -> str:
+    text = ""
+    while len(text) < BODY_CHARS:
+        text += rng.choice(WORDS) + " "
+    return text[:BODY_CHARS]
+
+
+def as_json(id: int, body: str) -> str:
+    """As the log holds it, for the peers that store plain text."""
+    return f'{{"id":{id},"from":"agent-{id % 64}","to":"agent-{id % 61}","body":"{body}"}}'

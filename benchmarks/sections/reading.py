@@ -1,0 +1,54 @@
+"""The log read again: replay, rebuild and verification against SQLite's rows only scanned and decoded."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from benchmarks import seeding
+from benchmarks.contender import own
+from benchmarks.figures import Figure, Round, at_least
+from benchmarks.sections import Setting
+
+TITLE = "Replay, rebuild, verification"
+EVENTS = 100_000
+"""Of each log that is read."""
+
+FIGURES = [
+    Figure("replay into all projections against bare scan and decode", "letters replay", "letters scan", at_least(0.6)),
+    Figure("replay into all projections against eventsourcing", "letters replay", "eventsourcing", at_least(8)),
+    Figure("full rebuild into SQLite against bare scan and decode", "letters rebuild", "letters scan", at_least(0.45)),
+    Figure("chain verification against bare scan and decode", "letters verify", "letters scan", at_least(0.8)),
+    Figure("whole turns: replay against bare scan and decode", "turns replay", "turns scan"),
+    Figure("whole turns: replay against eventsourcing", "turns replay", "eventsourcing"),
+    Figure("whole turns: rebuild against bare scan and decode", "turns rebuild", "turns scan"),
+    Figure("whole turns: chain verification against bare scan and decode", "turns verify", "turns scan"),
+]
+
+
+@contextlib.contextmanager
+def measuring(setting: Setting) -> Iterator[Callable[[], Round]]:
+    folder = setting.folder / "reading"
+    states = {"letters": folder / "letters" / "state", "turns": folder / "turns" / "state"}
+    seeding.letters(states["letters"], setting.scale.of(EVENTS))
+    seeding.turns(states["turns"], setting.scale.of(EVENTS))
+    with contextlib.ExitStack() as stack:
+        hive = stack.enter_context(own("hive_files", folder))
+        bares = {}
+        for name, state in states.items():
+            bares[name] = stack.enter_context(own("bare", folder / name / "bare", str(folder / name / "bare")))
+            bares[name].ask("copy_log", state=str(state))
+        peer = setting.peer("eventsourcing")
+        if peer is not None:
+            stack.enter_context(peer)
+            peer.ask("append", events=setting.scale.of(20_000, 64), per_commit=64)
+
+        def measured() -> Round:
+            found: Round = {}
+            for name, state in states.items():
+                found[f"{name} scan"] = bares[name].ask("scan")["rate"]
+                for what in ("replay", "rebuild", "verify"):
+                    found[f"{name} {what}"] = hive.ask(what, state=str(state))["rate"]
+            if peer is not None:
+                found["eventsourcing"] = peer.ask("replay")["rate"]
+            return found
+
+        yield measured

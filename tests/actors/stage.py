@@ -11,7 +11,7 @@ import pykka
 
 from hive.actors.doors import ThreadDoor
 from hive.actors.journal import Decided, Journal, Submission, Submit
-from hive.clock import Clock
+from hive.clock import Clock, SystemClock, TimeMs
 from hive.deciders.draft import Command
 from hive.deciders.roster import Spawn
 from hive.events import AnyEvent
@@ -41,20 +41,37 @@ def eventually(look: Callable[[], Found], what: str) -> Found:
     return found
 
 
+class OwnTimers:
+    """The journal's clock: the time is the one moved by hand, what it waits for by itself comes in real time.
+
+    So `waits_for` of the hand-driven clock says what the actors that are tried wait for, and nothing else.
+    """
+
+    def __init__(self, hand: HandClock):
+        self._hand = hand
+        self._real = SystemClock()
+
+    def now_ms(self) -> TimeMs:
+        return self._hand.now_ms()
+
+    def call_at(self, at: TimeMs, then: Callable[[], object]) -> Callable[[], None]:
+        return self._real.call_at(self._real.now_ms() + at - self.now_ms(), then)
+
+
 class Stage:
     """One journal, its door, its clock, and what was committed."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None):
+    def __init__(self, folder: Path):
         self.folder = folder
         self.hand = HandClock()
-        self.clock: Clock = clock or self.hand
+        self.clock: Clock = self.hand
         self.batches: list[list[AnyEvent]] = []
         self.open()
 
     def open(self) -> None:
         self.committed = blinker.Signal()
         self.committed.connect(self._on_committed)
-        self.journal: pykka.ActorRef[Any] = Journal.start(self.folder, self.clock, self.committed)
+        self.journal: pykka.ActorRef[Any] = Journal.start(self.folder, OwnTimers(self.hand), self.committed)
         self.door = ThreadDoor(self.journal)
 
     def reopen(self) -> None:

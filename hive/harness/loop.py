@@ -136,7 +136,7 @@ class Harness:
                 await self._or_stop(self._reports.requeue([row["id"] for row in messages], "paused"))
             elif messages:
                 await self._take(messages, int(reply.get("remaining") or 0))
-            elif self._idle_left_s() <= 0 and await self._shrunk():
+            elif self._idle_left_s() <= 0 and not self._agent.busy.locked() and await self._shrunk():
                 return "shrink"
         return "stopped"
 
@@ -145,15 +145,15 @@ class Harness:
         while not self._stopping.is_set():
             self._stirred.clear()
             if self._paused:
-                if not await self._stir_or(PAUSE_LOOK_S):
+                if not await self._park(PAUSE_LOOK_S):
                     who = await self._or_stop(self._daemon.inbox.call("whoami"))
                     self._paused = who is None or bool(who.get("paused"))
             elif not self._login.usable():
                 await self._rest_without_login()
             elif (left_ms := self._rest_until_ms - _now_ms()) > 0:
-                await self._stir_or(left_ms / 1000)
+                await self._park(left_ms / 1000)
             elif (until := await self._budget_until()) is not None:
-                await self._stir_or(min(BUDGET_LOOK_S, max(1.0, (until - _now_ms()) / 1000)))
+                await self._park(min(BUDGET_LOOK_S, max(1.0, (until - _now_ms()) / 1000)))
             else:
                 if not self._login.doubtful:
                     await self._tell_login(True)
@@ -161,6 +161,16 @@ class Harness:
                     self._limited = False
                     await self._or_stop(self._reports.rate_limited(None))
                 return not self._stopping.is_set()
+        return False
+
+    async def _park(self, seconds: float) -> bool:
+        """Whether something stirred the loop before the time was over. Once idle, the CLI is given back meanwhile."""
+        idle_s = max(0.0, self._idle_left_s())
+        if not self._agent.connected or self._agent.busy.locked() or idle_s >= seconds:
+            return await self._stir_or(seconds)
+        if await self._stir_or(idle_s):
+            return True
+        await self._give_cli_back()
         return False
 
     async def _rest_without_login(self) -> None:

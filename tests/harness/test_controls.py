@@ -117,6 +117,21 @@ def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
     assert len({hello["incarnation"] for hello in run.peer.got("hello")}) == 1
 
 
+@pytest.mark.parametrize("why", ["paused", "budget"])
+def test_an_agent_that_rests_gives_its_cli_back(run: Run, why: str) -> None:
+    """It may be made to rest for days."""
+    if why == "budget":
+        (run.config / "agent.toml").write_text("limits.budget_turns = 1")
+    run.start(idle_minutes=0.05)
+    run.peer.put("one")
+    run.peer.ended()
+    if why == "paused":
+        run.peer.pause(True)
+    run.eventually(lambda: not run.cli_pids())
+    assert run.process is not None
+    assert run.process.poll() is None
+
+
 def test_the_login_flow_shows_its_url_and_takes_the_code(run: Run) -> None:
     run.start(key=False)
     run.peer.wait_for(lambda: run.peer.got("login"))

@@ -31,9 +31,13 @@ class Peer:
         self._listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # Whatever the length of the path.
         os.close(folder)
         self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def close(self) -> None:
+        """A thread still on its way into accept would take the next socket of the same number for its own."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
         self._listener.close()
 
     def _accept(self) -> None:

@@ -1,1 +1,1 @@
-"""What hive's log costs and gains, as ratios measured in one run. `python -m benchmarks`; README.md says how to read it."""
+"""What hive's log costs and gains, as ratios measured in one run: `python -m benchmarks`."""

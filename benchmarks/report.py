@@ -87,7 +87,8 @@ def drawing(results: list[Result]) -> str:
     drawn = [result for result in results if result.goal is not None and result.ratios]
     height = ROW * len(drawn) + 60
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"'
+        ' font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         '<text x="10" y="22" font-size="15">Each figure against its goal (the line); longer is better</text>',
     ]

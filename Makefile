@@ -25,7 +25,7 @@ check: venv ## Formatting, lint, types and import layers.
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: venv ## Ratios measured in one run; see benchmarks/README.md.
+bench: venv ## Ratios measured in one run; read benchmarks/README.md.
 	$(BIN)/python -m benchmarks
 
 venv: $(STAMP)

@@ -60,6 +60,7 @@ def test_down_stops_every_agent_and_up_starts_the_wanted_ones(hive: HiveProcess)
 
 def test_down_may_leave_the_agents_running(hive: HiveProcess) -> None:
     hive.spawn("coder")
+    hive.becomes_whole()  # The manager of a new hive is spawned beside.
     before = {name: hive.running(name) for name in ("manager", "coder")}
     first = hive.head() + 1
     hive.down("--keep-agents")

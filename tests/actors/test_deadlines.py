@@ -15,7 +15,7 @@ from hive.events.reminders import ReminderDropped, ReminderSet
 from hive.projections.table import Recorded
 
 from .hand_clock import BEGIN_MS, HandClock
-from .stage import OPERATOR_BY, Stage, eventually
+from .stage import DEADLINE_S, OPERATOR_BY, Stage, eventually
 
 TTL_MS = 2_000
 WATCHDOG = (QuestionAdded, QuestionResolved)
@@ -161,15 +161,15 @@ def test_in_a_race_one_wins_and_the_watchdog_says_nothing_when_it_loses(asking: 
     answer: Command = Answer(by=OPERATOR_BY, id=id, answer="yes", answerer="operator")
     expire: Command = Expire(by=OPERATOR_BY, id=id)
     first, second = asking.submit(answer, expire)
-    assert len(first.result(9).events) == 2
-    assert second.result(9).events == ()
+    assert len(first.result(DEADLINE_S).events) == 2
+    assert second.result(DEADLINE_S).events == ()
     other = ask(asking)
     asking.hand.advance(TTL_MS)
     first, second = asking.submit(
         Expire(by=OPERATOR_BY, id=other), Answer(by=OPERATOR_BY, id=other, answer="yes", answerer="operator")
     )
-    assert len(first.result(9).events) == 2
-    assert isinstance(second.exception(9), AlreadyDone)
+    assert len(first.result(DEADLINE_S).events) == 2
+    assert isinstance(second.exception(DEADLINE_S), AlreadyDone)
     assert answers(asking) == ["yes", "[expired]"]
 
 

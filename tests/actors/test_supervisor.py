@@ -9,7 +9,7 @@ import blinker
 import pykka
 import pytest
 
-from hive.actors.supervisor import LOOK_EVERY_MS, RESTART_WINDOW_MS, RESTARTS_MAX, Child, Supervisor
+from hive.actors.supervisor import RESTART_WINDOW_MS, RESTARTS_MAX, Child, Supervisor
 from hive.deciders.questions import Ask
 from hive.deciders.record import Warn
 from hive.events.base import agent
@@ -56,8 +56,13 @@ class Troupe:
         eventually(lambda: self._looked(count, name), "it is started again or given up")
 
     def _looked(self, count: int, name: str) -> bool:
-        self.stage.hand.advance(LOOK_EVERY_MS)
+        self.let_it_look()
         return self.count(name) > count or bool(self.gave_up)
+
+    def let_it_look(self) -> None:
+        """Move on to its next look, once it waits for one: no time passes while it is busy."""
+        if (at := self.stage.hand.waits_for()) is not None:
+            self.stage.hand.advance(at - self.stage.hand.now_ms())
 
     def _starter(self, name: str) -> Callable[[], "pykka.ActorRef[Any]"]:
         def start() -> "pykka.ActorRef[Any]":
@@ -131,7 +136,7 @@ def test_a_journal_that_ended_ends_the_daemon(troupe: Troupe, stage: Stage) -> N
     stage.close()
 
     def gave_up() -> list[str]:
-        stage.hand.advance(LOOK_EVERY_MS)
+        troupe.let_it_look()
         return troupe.gave_up
 
     assert "journal ended" in eventually(gave_up, "it gives up")[0]

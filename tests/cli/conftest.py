@@ -10,7 +10,8 @@ import pytest
 
 from hive.paths import Paths
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
+"""Far more than any command takes here; only a defect waits for it."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

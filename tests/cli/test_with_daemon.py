@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hive.paths import Paths
+from hive.runtimes.record import Record
 
 from .conftest import PATIENCE_S, Run
 
@@ -21,7 +22,7 @@ NO_MODEL = "http://127.0.0.1:9"
 
 
 @pytest.fixture
-def daemon(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def daemon(environment: dict[str, str], paths: Paths, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     with (tmp_path / "daemon.log").open("w") as log:
         command = ["up", "--runtime", "process", "--no-dashboard", "--model-url", NO_MODEL]
         process = subprocess.Popen(
@@ -35,6 +36,8 @@ def daemon(environment: dict[str, str], tmp_path: Path) -> Iterator[subprocess.P
         subprocess.run([sys.executable, "-m", "hive", "down"], env=environment, check=False, timeout=PATIENCE_S)
         process.send_signal(signal.SIGKILL)
     process.wait()
+    for record in (paths.run / "records").glob("*"):
+        Record(record).kill()  # An agent outlives the daemon.
 
 
 def data(hive: Run, *arguments: str) -> Any:

@@ -14,10 +14,15 @@ from hive.demo.story import BEATS
 from hive.errors import Unavailable
 from hive.runtimes.choose import choose
 
-DEMO_MAX_S = 180.0
+pytestmark = pytest.mark.timeout(600)
+"""Whichever test comes first tells the demo."""
+
+DEMO_MAX_S = 480.0
+COMMAND_MAX_S = 120.0
+"""Far more than anything here takes; only a defect waits for it."""
 
 
-def hive(*arguments: str, timeout: float = 30.0) -> "subprocess.CompletedProcess[str]":
+def hive(*arguments: str, timeout: float = COMMAND_MAX_S) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "hive", *arguments], capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -37,7 +42,6 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.Complete
 
 
 @pytest.mark.system
-@pytest.mark.timeout(DEMO_MAX_S + 30)
 def test_every_step_of_the_story_is_found(told: "tuple[subprocess.CompletedProcess[str], Path]") -> None:
     done, _ = told
     assert done.returncode == 0, done.stdout + done.stderr

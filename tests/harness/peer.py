@@ -31,6 +31,8 @@ class Peer:
         self.lines: list[dict[str, Any]] = []
         self.controls: collections.deque[dict[str, Any]] = collections.deque()
         self.paused = False
+        self.parked = 0
+        """How many wait in recv."""
         self._answers: dict[str, dict[str, Any]] = {}
         self._next_id = 0
         self._incarnation: str | None = None
@@ -160,9 +162,11 @@ class Peer:
     def _recv(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
         if "holding" in request:
             self._give_back([id for id in self.in_flight if id not in request["holding"]])
+        self.parked += 1
         self.changed.wait_for(
             lambda: self.waiting or self.paused or not alive(), timeout=request.get("wait_seconds", 0)
         )
+        self.parked -= 1
         taken = []
         while alive() and self.waiting and len(taken) < request.get("max", 1):
             row = self.waiting.popleft()
@@ -185,7 +189,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + DEADLINE_S
         while self.open and time.monotonic() < deadline:
             with self.peer.changed:
                 self.peer.changed.notify_all()

@@ -16,7 +16,7 @@ def test_a_paused_agent_takes_nothing_until_it_is_resumed(run: Run) -> None:
     run.start()
     run.peer.wait_for(lambda: run.peer.got("recv"))
     run.peer.pause(True)
-    run.peer.wait_for(lambda: len(run.peer.got("next_control")) >= 2)
+    run.peer.wait_for(lambda: len(run.peer.got("next_control")) >= 2 and not run.peer.parked)
     id = run.peer.put("later")
     asked = len(run.peer.got("recv"))
     run.peer.control("cancel")

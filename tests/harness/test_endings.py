@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import threading
 
 import pytest
 
@@ -24,6 +25,7 @@ from hive.scripted_model import (
 )
 
 from .conftest import Run
+from .peer import DEADLINE_S
 
 pytestmark = pytest.mark.system
 
@@ -164,15 +166,13 @@ def test_a_killed_cli_is_replaced_and_the_message_comes_again(run: Run) -> None:
 
 
 def test_a_hanging_turn_ends_at_its_limit(run: Run) -> None:
-    (run.config / "agent.toml").write_text("limits.turn_minutes = 0.03")
-    run.start([say("warm"), hang(600), say("done")])
-    run.peer.put("warm up")
-    run.peer.ended()
+    (run.config / "agent.toml").write_text("limits.turn_minutes = 0.05")
+    run.start([hang(600), say("done")])
     id = run.peer.put("go")
-    rows = run.peer.ended(3)
-    assert rows[1]["note"] == "The turn was cancelled: it took longer than 0.03 minutes."
-    assert rows[2]["result_kind"] == "ok"
-    assert run.peer.requeued == [([id], "failed")]
+    run.peer.wait_for(lambda: [row for row in run.peer.got("turn_ended") if row["result_kind"] == "ok"])
+    assert run.peer.got("turn_ended")[0]["note"] == "The turn was cancelled: it took longer than 0.05 minutes."
+    assert run.peer.acked == [id]
+    assert run.peer.requeued[0] == ([id], "failed")
 
 
 def test_a_cancelled_turns_messages_come_again_with_a_word_about_it(run: Run) -> None:
@@ -211,10 +211,20 @@ def test_sigterm_in_mid_turn_requeues_and_exits_zero(run: Run) -> None:
 
 
 def test_sigterm_lets_a_turn_finish_that_is_nearly_done(run: Run) -> None:
-    run.start([say("done", wait_s=1.0)])
+    asked, told = threading.Event(), threading.Event()
+
+    def decide(_: Conversation) -> Answer | None:
+        asked.set()
+        told.wait(DEADLINE_S)
+        return say("done")
+
+    run.start(decide)
     id = run.peer.put("go")
-    run.eventually(lambda: run.model.turns(run.name))
-    assert run.stop() == 0
+    assert asked.wait(DEADLINE_S)
+    assert run.process is not None
+    run.process.terminate()
+    told.set()
+    assert run.process.wait(DEADLINE_S) == 0
     assert run.peer.acked == [id]
 
 

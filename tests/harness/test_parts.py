@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import apsw
@@ -20,6 +21,9 @@ from hive.harness.surroundings import from_environment
 from .peer import Peer
 
 NOW = SystemClock().now_ms()
+KNOCKS = 10
+KNOCK_WITHIN_S = 0.5
+"""So that an agent parked when its daemon was killed has its next message well within a second of the next one."""
 
 
 @given(st.text(), st.lists(st.text(), max_size=4))
@@ -124,6 +128,29 @@ def test_a_request_outlives_a_daemons_restart_and_counts_once(tmp_path: Path) ->
     with Peer(tmp_path / "hive.sock") as peer:
         asyncio.run(story(peer))
         assert [one["incarnation"] for one in peer.got("hello")] == ["run-1", "run-1"]
+
+
+def test_who_waits_for_a_daemon_knocks_several_times_a_second(tmp_path: Path) -> None:
+    """A busy machine makes waits longer, never shorter: the shortest of the late ones is how long it means to wait."""
+    knocks: list[float] = []
+    enough = asyncio.Event()
+
+    def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        knocks.append(asyncio.get_running_loop().time())
+        writer.close()
+        if len(knocks) == KNOCKS:
+            enough.set()
+
+    async def story() -> None:
+        path = tmp_path / "hive.sock"
+        async with await asyncio.start_unix_server(hang_up, path):
+            asking = asyncio.create_task(Connection(path, "run-1").call("whoami"))
+            await enough.wait()
+            asking.cancel()
+
+    asyncio.run(story())
+    waits = [after - before for before, after in pairwise(knocks)]
+    assert min(waits[KNOCKS // 2 :]) < KNOCK_WITHIN_S
 
 
 def test_a_daemon_that_stays_away_is_reported(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What every runtime does, whatever its walls."""
 
+import contextlib
 import json
 import os
 import signal
@@ -46,7 +47,8 @@ def test_status_names_the_program_while_it_runs(lab: Lab):
     running = lab.start(container)
     lab.says(container, "ready")
     assert lab.runtime.status(container.record) == running
-    assert Path(f"/proc/{running.pid}/comm").read_text().strip() == "sleep"
+    name = Path(f"/proc/{running.pid}/comm")
+    eventually(lambda: name.read_text().strip() == "sleep", "it is the program's own process")
 
 
 def test_input_is_empty(lab: Lab):
@@ -106,6 +108,8 @@ trap '' TERM
 echo ready
 while :; do sleep 1000; done
 """
+TREE_MIN = 5
+"""The program, what it started, the grandchild, and what the first and the last of them sleep in."""
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -114,8 +118,8 @@ def test_a_stubborn_tree_dies_whole(lab: Lab, how: str):
     lab.start(container)
     eventually(lambda: any("grandchild" in line for line in lab.output(container)), "the grandchild runs")
     root = on_record(lab, container)["shim"]
+    eventually(lambda: len(shim._below(root)) >= TREE_MIN, "the tree has grown")
     tree = [(pid, spawn.started(pid)) for pid in shim._below(root)]
-    assert len(tree) >= 4
     stop = how == "stop"
     ended = lab.runtime.stop(container.record, grace_s=0.1) if stop else lab.runtime.kill(container.record)
     assert ended is not None
@@ -124,11 +128,29 @@ def test_a_stubborn_tree_dies_whole(lab: Lab, how: str):
 
 
 def test_what_the_program_leaves_behind_dies_with_it(lab: Lab):
-    container = lab.container("sh", "-c", "setsid sleep 1000 & setsid sleep 1000 & echo ready; sleep 0.2; exit 5")
+    (lab.root / "agents/coder/state").mkdir(parents=True, exist_ok=True)
+    waits = "while [ ! -e $HIVE_AGENT_STATE/go ]; do sleep 0.01; done; exit 5"
+    container = lab.container("sh", "-c", f"setsid sleep 1000 & setsid sleep 1000 & {waits}")
     lab.start(container)
-    tree = [(pid, spawn.started(pid)) for pid in shim._below(on_record(lab, container)["shim"])]
+    shim_pid = on_record(lab, container)["shim"]
+    eventually(lambda: names_below(shim_pid).count("sleep") == SLEEPERS, "what it leaves behind runs")
+    tree = [(pid, started) for pid in shim._below(shim_pid) if (started := spawn.started(pid)) is not None]
+    (container.state / "go").touch()
     assert lab.ended(container).code == 5
     assert all(spawn.started(pid) != started for pid, started in tree)
+
+
+SLEEPERS = 3
+"""Two that are left behind, and the one that the program is waiting for."""
+
+
+def names_below(pid: int) -> list[str]:
+    """What runs below a process, as far as it has not ended meanwhile."""
+    names = []
+    for one in shim._below(pid):
+        with contextlib.suppress(OSError):
+            names.append(Path(f"/proc/{one}/comm").read_text().strip())
+    return names
 
 
 def test_a_program_that_is_missing_leaves_nothing(lab: Lab):

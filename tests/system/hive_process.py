@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +34,6 @@ NO_MODEL = "http://127.0.0.1:9"
 """The discard port: agents need no login and no turn succeeds."""
 
 Found = TypeVar("Found")
-
-
-def elapsed_ms(first: dict[str, Any], then: dict[str, Any]) -> float:
-    """Between two events, by the log's own times."""
-    start, end = (datetime.fromisoformat(row["at"]) for row in (first, then))
-    return (end - start).total_seconds() * 1000
 
 
 def eventually(look: Callable[[], Found], what: str, *, within_s: float = DEADLINE_S) -> Found:
@@ -132,8 +125,9 @@ class HiveProcess:
     # The daemon
 
     def up(self) -> "HiveProcess":
-        """Start the daemon and wait until it is ready."""
+        """Start the daemon and wait until it is ready; the first time also until the manager runs."""
         assert self.daemon is None or self.daemon.poll() is not None
+        is_new = not self.paths.events.exists()
         front = ["--no-dashboard"] if self.listen is None else ["--listen", self.listen]
         command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *front]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
@@ -153,6 +147,8 @@ class HiveProcess:
         assert came, f"not ready within {DEADLINE_S} s"
         self.ready = self.daemon.stdout.readline().decode()
         assert self.ready.startswith("hive ready "), self.output.read_text()
+        if is_new:
+            self.becomes_whole()  # The manager of a new hive is spawned beside.
         return self
 
     @property

@@ -271,7 +271,7 @@ def test_killed_after_each_event_the_story_comes_to_its_end(hive: HiveProcess, s
             break
     assert nth > 2, "a story of fewer events is none"
     running = {row.name for row in hive.replayed().agents.all if row.running}
-    assert len(hive.programs()) == len(running), "no container is left over"
+    eventually(lambda: len(hive.programs()) == len(running), "no container is left over")
 
 
 def settled(hive: HiveProcess) -> int:

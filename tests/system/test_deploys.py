@@ -106,7 +106,7 @@ def test_an_approved_change_is_built_deployed_and_running(story: Story):
     assert (started["reason"], started["revision"]) == ("deploy", sha)
     assert (story.hive.paths.generations("coder") / sha / "prompt.md").read_text() == "You write code."
     assert [body["status"] for body in story.told("approval_resolved")] == ["approved"]
-    assert sha in (story.hive.paths.meta / "flake.nix").read_text()
+    eventually(lambda: sha in (story.hive.paths.meta / "flake.nix").read_text(), "the meta flake follows")
     assert story.hive.events("TransientSet", agent="coder", kind="rebuilding")
     assert not story.hive.events("NeedsUpdate")
     story.hive.becomes_whole()

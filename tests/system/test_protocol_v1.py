@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .hive_process import HiveProcess, Lines, eventually
+from .hive_process import HiveProcess, Lines
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +29,6 @@ def standing() -> Iterator[HiveProcess]:
         hive.up()
         hive.ask("set_paused", name="manager", paused=True)
         hive.spawn("x")
-        eventually(lambda: all(row["running"] for row in hive.ask("agent_status")["agent_statuses"]), "both run")
         yield hive
     finally:
         hive.close()

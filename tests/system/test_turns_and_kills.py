@@ -193,7 +193,7 @@ def turn_was_written_down(hive: HiveProcess) -> bool:
     path = hive.paths.agent_state("coder") / "hive-turn-stats.sqlite"
     if not path.exists():
         return False
+    # The file is there before its table is, and the table before its row.
     with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
-        (table,) = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()
-        return bool(db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        return bool(db.execute("SELECT count(*) FROM turn_stats").fetchone()[0])
     return False

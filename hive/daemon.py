@@ -19,6 +19,7 @@ import hive
 from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail
+from hive.actors.anchoring import Anchoring, Anchors
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
@@ -27,10 +28,14 @@ from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Journal
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
+from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.actors.webhook import LISTENS as WEBHOOK_EVENTS
 from hive.actors.webhook import Webhook
+from hive.audit import anchors
+from hive.audit.reading import refusing_damage
+from hive.audit.system_journal import SystemJournal
 from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
@@ -68,6 +73,8 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     with lock.held(paths.lock):
+        if (damage := anchors.refuse_cut(paths)) is not None:
+            log.warning("anchors.damaged", error=damage)
         return asyncio.run(_Daemon(paths, runtime, listen, dashboard, model_url).run())
 
 
@@ -108,6 +115,7 @@ class _Daemon:
             paths, self._now, configuration.repositories, configuration.builder, self._runtime, model_url
         )
         self._hub = Hub(self._clock)
+        self._anchors = Anchors(paths, self._clock, SystemJournal())
         self._committed = blinker.Signal()
         self._ends = asyncio.Event()
         self._failure: str | None = None
@@ -124,11 +132,13 @@ class _Daemon:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ends.set)
-        journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
+        with refusing_damage(self._paths.events):
+            journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
         try:
             await self._serve(journal, ThreadDoor(journal), LoopDoor(journal, self._loop))
         finally:
             journal.stop()
+            self._anchors.note(last=True)
         if self._failure is not None:
             print(f"hive: {self._failure} See its log; the state is safe.", file=sys.stderr)  # noqa: T201
         return 0 if self._failure is None else 1
@@ -145,6 +155,7 @@ class _Daemon:
             paths=self._paths,
             clock=self._clock,
             door=door,
+            rebuilding=Rebuilding(door, self._paths.state),
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
@@ -189,6 +200,7 @@ class _Daemon:
         dashboard = [] if front is None else [Child("dashboard", lambda: DashboardProcess.start(front, clock))]
         return [
             Child("checkpointer", checkpointer),
+            Child("anchoring", lambda: Anchoring.start(self._anchors, clock)),
             Child(
                 "question watchdog",
                 lambda: QuestionWatchdog.start(door, clock),

@@ -34,6 +34,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "projections.db"
 
     @property
+    def anchors(self) -> Path:
+        """Where the log's end was, a JSON line each; shows a log that was cut."""
+        return self.state / "anchors.jsonl"
+
+    @property
     def settings(self) -> Path:
         return self.state / "hive.toml"
 

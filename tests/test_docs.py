@@ -45,7 +45,10 @@ def commands() -> Iterator[Any]:
     root = get_command(cli._app)
     for name in cli.MODULES:
         command: Any = root.get_command(None, name)  # type: ignore[attr-defined]  # typer hides that it is a group.
-        yield from command.commands.values() if isinstance(command, TyperGroup) else [command]
+        if not isinstance(command, TyperGroup) or command.invoke_without_command:
+            yield command
+        if isinstance(command, TyperGroup):
+            yield from command.commands.values()
 
 
 def error_codes() -> set[str]:

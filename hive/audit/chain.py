@@ -1,4 +1,4 @@
-"""Whether the log is what was written: its hash chain, its file, and the end that the projections have seen."""
+"""Whether the log is what was written: its hash chain, its file, and the ends that others have seen of it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import apsw
 import msgspec
 
-from hive.audit.reading import Tell, log_reader, projections_db, watched
+from hive.audit.reading import Tell, log_reader, watched
+from hive.audit.system_journal import SystemJournal
+from hive.audit.witnesses import Testimony, Witness, compared, testimonies
 from hive.errors import HiveError
 from hive.events.base import Seq
 from hive.events.log import GENESIS, Broken, LogReader, Row, chained, holds, verify
 from hive.paths import Paths
-from hive.projections.store import Stored, stored_positions
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,25 +25,37 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Hash of the last of them, hex; to be compared with one kept elsewhere."""
     bad_seq: Seq | None = None
     why: str | None = None
+    anchors: tuple[Witness, ...] = ()
+    """What else has seen the log, and whether it agrees."""
 
 
-def verify_log(paths: Paths, tell: Tell) -> Verdict:
-    """Walk the whole chain.
+def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -> Verdict:
+    """Walk the whole chain, and compare it with the anchors: those beside the log, and of the system journal if given.
 
     Raises:
         Unavailable: there is no log.
         CorruptState: it cannot even be opened as one.
     """
-    seen = _seen_by_projections(paths)  # Before the head is read: beside a running daemon they must not be ahead of it.
     with log_reader(paths) as reader:
+        seen = _testimonies(paths, reader, journal)  # Before the head is read: a running daemon writes both.
         count, broken = _walk(reader, tell)
-        broken = broken or _cut_or_rewritten(reader, count, seen)
+        anchors, contradicted = compared(reader, count, seen, is_whole=broken is None)
+        broken = broken or contradicted
         if broken is not None:
-            return Verdict(ok=False, events=count, bad_seq=broken.seq, why=broken.why)
+            return Verdict(ok=False, events=count, bad_seq=broken.seq, why=broken.why, anchors=anchors)
         damage = _damage(reader)
         if damage is not None:
-            return Verdict(ok=False, events=count, why=f"every event holds, but the file is damaged: {damage}")
-        return Verdict(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex())
+            why = f"every event holds, but the file is damaged: {damage}"
+            return Verdict(ok=False, events=count, why=why, anchors=anchors)
+        return Verdict(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors)
+
+
+def _testimonies(paths: Paths, reader: LogReader, journal: SystemJournal | None) -> list[Testimony]:
+    try:
+        first = reader.hash_at(1)
+    except (apsw.Error, UnicodeDecodeError):  # The walk will say so.
+        first = None
+    return testimonies(paths, first, journal)
 
 
 def _walk(reader: LogReader, tell: Tell) -> tuple[int, Broken | None]:
@@ -75,24 +88,6 @@ def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, Broken | Non
 
 def _one(reader: LogReader, seq: Seq) -> Iterator[Row]:
     return reader.where("seq = ?", (seq,))
-
-
-def _cut_or_rewritten(reader: LogReader, count: int, seen: list[Stored]) -> Broken | None:
-    """A chain that was cut, or made anew from some event on, still holds: what the projections folded tells."""
-    for stored in sorted(seen, key=lambda stored: stored.seq):
-        if stored.seq > count:
-            return Broken(count + 1, f"is missing: the projections had seen events up to {stored.seq}")
-        if reader.hash_at(stored.seq) != stored.hash:
-            return Broken(stored.seq, "is not the event that the projections had seen: the chain was made anew")
-    return None
-
-
-def _seen_by_projections(paths: Paths) -> list[Stored]:
-    try:
-        with projections_db(paths) as db:
-            return stored_positions(db)
-    except HiveError:  # Disposable, and not what is verified here.
-        return []
 
 
 def _damage(reader: LogReader) -> str | None:

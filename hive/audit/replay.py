@@ -1,6 +1,6 @@
 """The state as of any event or time, folded from the log alone."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,8 +10,13 @@ from hive.errors import BadRequest
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import LogReader
+from hive.names import AgentName
+from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 from hive.projections.replay import replay
+
+_NAMING_FIELDS: Final = ("agent", "asker", "target", "requester", "sender", "to")
+"""Of the projections' rows: whom a row is about."""
 
 
 def position(reader: LogReader, until: str | None) -> Seq:
@@ -38,12 +43,22 @@ def state_at(reader: LogReader, seq: Seq, tell: Tell) -> Hive:
     return hive
 
 
-def as_data(hive: Hive) -> dict[str, dict[str, list[Any]]]:
-    """The rows of every table by projection, in the order of their keys, ready for JSON."""
+def as_data(hive: Hive, agent: AgentName | None = None) -> dict[str, dict[str, list[Any]]]:
+    """The rows of every table by projection, in the order of their keys, ready for JSON; all, or of one agent."""
     return {
         projection.NAME: {
-            table.name: [msgspec.to_builtins(table.rows[key]) for key in sorted(table.rows)]
+            table.name: [
+                msgspec.to_builtins(table.rows[key])
+                for key in sorted(table.rows)
+                if agent is None or _is_about(table.rows[key], agent)
+            ]
             for table in projection.tables()
         }
         for projection in hive.projections()
     }
+
+
+def _is_about(row: msgspec.Struct, agent: AgentName) -> bool:
+    if isinstance(row, Agent):
+        return row.name == agent
+    return any(getattr(row, field, None) == agent for field in _NAMING_FIELDS)

@@ -1,17 +1,22 @@
 """The ordered events that explain an agent, a message, a question or an approval."""
 
 from collections.abc import Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from hive.errors import NotFound
 from hive.events import agents as agent_facts
-from hive.events.base import Event
+from hive.events.base import Event, Seq
 from hive.events.log import LogReader, Row
 from hive.names import SYSTEM
 
 Subject = Literal["agent", "message", "question", "approval"]
+
+ID_MAX: Final = 2**63 - 1
+ID_DIGITS_MAX: Final = len(str(ID_MAX))
+UNKNOWN: Final = "unknown"
+"""The reason of a crash that nobody saw."""
 
 _AGENT_TYPES: Final = tuple(
     name
@@ -39,56 +44,84 @@ _AGENT_NOTICES: Final = {
     "logged_in": "LoggedIn",
     "needs_update": "NeedsUpdate",
     "destroyed": "Destroyed",
+    "rested": "Crashed",
+    "act_failed": "ActFailed",
 }
 _CARRYING_OUT: Final = ("AgentAdded", "ActDecided", "Spawned", "Started", "Rebuilt", "ActFailed", "Crashed", "Stopped")
 _CARRIED_OUT: Final = {"spawn": ("Spawned", "ActFailed"), "apply_commit": ("Started", "ActFailed")}
 
 
-def explain(reader: LogReader, subject: Subject, name: str) -> list[Row]:
-    """The events in the order of the log.
+class Explanation(NamedTuple):
+    """The events in the order of the log, and what they leave open."""
+
+    rows: list[Row]
+    gaps: list[str]
+    """What cannot be told, as the end of a sentence that begins so."""
+
+
+def explain(reader: LogReader, subject: Subject, name: str) -> Explanation:
+    """Look for whatever led to something and became of it.
 
     Raises:
         NotFound: the log says nothing of it.
     """
+    gaps: list[str] = []
     if subject == "agent":
-        rows = _agent(reader, name)
+        rows = _agent(reader, name, gaps)
     else:
         by_id = {"message": _message, "question": _question, "approval": _approval}[subject]
-        rows = by_id(reader, int(name)) if name.isascii() and name.isdigit() else []
+        rows = by_id(reader, int(name), gaps) if _is_id(name) else []
     if not rows:
-        raise NotFound(f"This log, up to event {reader.head().seq}, says nothing of {subject} {name}.")
-    return sorted({row.seq: row for row in rows}.values())
+        head = reader.head().seq
+        raise NotFound(f"Cannot tell: this log, up to event {head}, says nothing of {subject} {name}.")
+    return Explanation(sorted({row.seq: row for row in rows}.values()), gaps)
 
 
-def _agent(reader: LogReader, name: str) -> list[Row]:
+def _is_id(name: str) -> bool:
+    return name.isascii() and name.isdigit() and len(name) <= ID_DIGITS_MAX and int(name) <= ID_MAX
+
+
+def _agent(reader: LogReader, name: str, gaps: list[str]) -> list[Row]:
     """Its lifecycle and the approvals about it; what it said and did is `hive log --agent`."""
-    return _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES), "agent", name)
+    rows = _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES), "agent", name)
+    crashes = (row for row in rows if row.type == "Crashed")
+    unseen = (row for row in crashes if msgspec.json.decode(row.data)["reason"] == UNKNOWN)
+    gaps += (f"how the run ended that event {row.seq} found gone: nobody saw it." for row in unseen)
+    return rows
 
 
-def _message(reader: LogReader, id: int) -> list[Row]:
+def _message(reader: LogReader, id: int, gaps: list[str]) -> list[Row]:
     own = _numbered(reader, _MESSAGE_TYPES, id)
     if not own:
         return []
     sent = msgspec.json.decode(own[0].data)
     rows = [*own, *_turns_with(reader, id)]
-    if sent.get("in_reply_to") is not None:
-        rows += _typed(reader, ("MessageSent",), "id", sent["in_reply_to"])
-    if sent.get("from") == SYSTEM:
-        rows += _told_of(reader, own[0], sent["body"])
+    if (answered := sent.get("in_reply_to")) is not None:
+        rows += (first := _typed(reader, ("MessageSent",), "id", answered))
+        if not first:
+            gaps.append(f"what it answers: the log holds no message {answered}.")
+    if sent["from"] == SYSTEM:
+        rows += (facts := _told_of(reader, own[0], sent["body"]))
+        if not facts:
+            gaps.append("why the system said it: no event before it is the one that it tells of.")
+    elif own[0].by == f"agent:{sent['from']}":
+        rows += (turn := _turn_at(reader, sent["from"], own[0].seq))
+        if not turn:
+            gaps.append(f"which turn it came from: {sent['from']} sent it while none was under way.")
     return rows
 
 
-def _question(reader: LogReader, id: int) -> list[Row]:
+def _question(reader: LogReader, id: int, _gaps: list[str]) -> list[Row]:
     own = _numbered(reader, _QUESTION_TYPES, id)
     return own and [*own, *_notices(reader, "question", id), *_notices(reader, "operator_answered", id)]
 
 
-def _approval(reader: LogReader, id: int) -> list[Row]:
+def _approval(reader: LogReader, id: int, gaps: list[str]) -> list[Row]:
     own = _numbered(reader, _APPROVAL_TYPES, id)
-    return own and [*own, *_carried_out(reader, own), *_notices(reader, "approval_resolved", id)]
+    return own and [*own, *_carried_out(reader, own, gaps), *_notices(reader, "approval_resolved", id)]
 
 
-def _carried_out(reader: LogReader, own: list[Row]) -> list[Row]:
+def _carried_out(reader: LogReader, own: list[Row], gaps: list[str]) -> list[Row]:
     """What was done because it was approved: the agent's acts from the decision to the outcome."""
     request = msgspec.json.decode(own[0].data)
     decided = next((row for row in own if row.type == "ApprovalResolved"), None)
@@ -101,6 +134,9 @@ def _carried_out(reader: LogReader, own: list[Row]) -> list[Row]:
         failed_build = row.type == "Rebuilt" and msgspec.json.decode(row.data).get("ok") is False
         if failed_build or (built and row.type in _CARRIED_OUT[request["kind"]]):
             break
+    else:
+        if all(row.type != "ApprovalFailed" for row in own):
+            gaps.append(f"whether it was carried out: up to event {reader.head().seq} the log holds no outcome.")
     return rows
 
 
@@ -136,6 +172,14 @@ def _turns_with(reader: LogReader, message: int) -> list[Row]:
         agent = msgspec.json.decode(started.data)["agent"]
         rows += [started, *_typed(reader, ("TurnEnded",), "agent", agent, after=started.seq, limit=1)]
     return rows
+
+
+def _turn_at(reader: LogReader, agent: str, seq: Seq) -> list[Row]:
+    """The turn of an agent that was under way at an event."""
+    condition = "seq < ? AND type IN ('TurnStarted', 'TurnEnded') AND data ->> 'agent' = ?"
+    newest = f"SELECT max(seq) FROM events WHERE {condition}"
+    rows = list(reader.where(f"seq = ({newest})", (seq, agent)))
+    return rows if rows and rows[0].type == "TurnStarted" else []
 
 
 def _numbered(reader: LogReader, types: Iterable[str], id: object) -> list[Row]:

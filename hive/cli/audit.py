@@ -1,50 +1,89 @@
-"""What the log proves: `hive audit verify|replay|why`. Reads the files; needs no daemon."""
+"""What the log proves: `hive audit verify|replay|why|export`. Reads the files; needs no daemon."""
 
-from typing import Annotated, Literal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from hive.audit.reading import log_reader
 from hive.cli import events, screen
-from hive.cli.agents import state_of
-from hive.cli.screen import Cell, Column
-from hive.cli.session import Noun, Session
-from hive.errors import BadRequest, CorruptState
-from hive.projections.agents import Agent
-from hive.projections.hive import Hive
+from hive.cli.screen import Styled
+from hive.cli.session import Noun, Session, agent_names
+from hive.errors import BadRequest, CorruptState, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from hive.audit.system_journal import SystemJournal
+    from hive.audit.witnesses import Witness
 
 noun = Noun("Audit", group="audit", help="What the log proves; works without a daemon and on a copy.")
 
 
 @noun.command("verify", example="hive audit verify")
-def verify(hive: Session) -> None:
+def verify(
+    hive: Session,
+    journal: Annotated[
+        bool | None,
+        typer.Option("--journal/--no-journal", help="Compare with the system journal; unless told, where it is there."),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--journal-namespace", metavar="NS", help="Of the daemon's unit, if it has a LogNamespace."),
+    ] = None,
+) -> None:
     """Walk the hash chain; name the first event that is wrong."""
     from hive.audit.chain import verify_log
 
     with screen.progress("Verifying", _events(hive)) as tell:
-        verdict = verify_log(hive.paths, tell)
+        verdict = verify_log(hive.paths, tell, _journal(journal, namespace))
     if hive.as_json:
         screen.print_json(verdict)
-    elif verdict.ok:
-        screen.say(f"{verdict.events} events hold. The chain ends with {verdict.head}")
-    if verdict.ok:
-        return
-    where = f"Event {verdict.bad_seq} {verdict.why}" if verdict.bad_seq is not None else f"The log: {verdict.why}"
-    raise CorruptState(
-        f"{where}. {verdict.events} events before it hold. Compare with a backup; hive does not repair it."
-    )
+    else:
+        if verdict.ok:
+            screen.say(f"{verdict.events} events hold. The chain ends with {verdict.head}")
+        for witness in verdict.anchors:
+            screen.line(*_witness(witness))
+    if not verdict.ok:
+        where = f"Event {verdict.bad_seq} {verdict.why}" if verdict.bad_seq is not None else f"The log: {verdict.why}"
+        raise CorruptState(
+            f"{where}. {verdict.events} events before it hold. Compare with a backup; hive does not repair it."
+        )
+    refused = [
+        one for one in verdict.anchors if journal and one.state == "unreadable" and one.where == "system journal"
+    ]
+    if refused:
+        raise Unavailable(f"The log holds, but the system journal cannot be read: {refused[0].note}.")
 
 
-@noun.command("replay", example="hive audit replay --until 2026-01-31T09:30:00Z")
+def _journal(asked: bool | None, namespace: str | None) -> "SystemJournal | None":
+    from hive.audit.system_journal import SystemJournal
+
+    journal = SystemJournal(namespace)
+    wanted = namespace is not None or journal.is_there() if asked is None else asked
+    return journal if wanted else None
+
+
+def _witness(witness: "Witness") -> tuple[screen.Cell, ...]:
+    colour = {"agrees": "green", "contradicts": "red"}.get(witness.state, "yellow")
+    upto = f" up to event {witness.seq}" if witness.seq is not None else ""
+    note = f" ({witness.note})" if witness.note else ""
+    return (f"{witness.where}: ", Styled(witness.state, colour), f"{upto}{note}")
+
+
+@noun.command("replay", example="hive audit replay --until 2026-01-31T09:30:00Z --agent coder")
 def replay(
     hive: Session,
     until: Annotated[
         str | None,
         typer.Option("--until", metavar="SEQ|TIME", help="An event's position or a time; the head unless told."),
     ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", metavar="A", help="Only what is about it.", autocompletion=agent_names)
+    ] = None,
 ) -> None:
     """Show the state as of an event or a time."""
     from hive.audit.replay import as_data, position, state_at
+    from hive.cli import as_of
 
     with log_reader(hive.paths) as reader:
         try:
@@ -54,11 +93,14 @@ def replay(
         with screen.progress("Replaying", seq) as tell:
             state = state_at(reader, seq, tell)
         at = next((row.at for row in reader.where("seq = ?", (seq,))), None)
+    data = as_data(state, agent)
+    if agent is not None and not any(rows for tables in data.values() for rows in tables.values()):
+        raise NotFound(f"Cannot tell: as of event {seq}, the log says nothing of {agent}.")
     if hive.as_json:
-        screen.print_json({"seq": seq, "at": at, "projections": as_data(state)})
+        screen.print_json({"seq": seq, "at": at, "projections": data})
     else:
         screen.heading(f"As of event {seq}{f', {screen.when(at)}' if at else ''}")
-        _show_state(state)
+        as_of.show(state, agent)
 
 
 @noun.command("why", example="hive audit why question 7")
@@ -72,13 +114,40 @@ def why(
     """List, in order, the events that explain something."""
     from hive.audit.why import explain
 
-    with log_reader(hive.paths) as reader:
-        rows = explain(reader, subject, id)
+    with log_reader(hive.paths) as reader, screen.progress("Searching", None):
+        found = explain(reader, subject, id)
     if hive.as_json:
-        screen.print_json([events.as_data(row) for row in rows])
-        return
-    for row in rows:
+        screen.print_json([events.as_data(row) for row in found.rows])
+    for row in () if hive.as_json else found.rows:
         events.show(row)
+    for gap in found.gaps:
+        (screen.complain if hive.as_json else screen.say)(f"Cannot tell {gap}")
+
+
+@noun.command("export", example="hive audit export --out hive-log.jsonl")
+def export(
+    hive: Session,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Not stdout; replaced if it exists.")
+    ] = None,
+) -> None:
+    """Write every event as a JSON line, for `hive log import`."""
+    from hive.audit.transfer import export as write
+    from hive.cli.whole_file import replacing
+
+    with log_reader(hive.paths) as reader:
+        if out is None and sys.stdout.isatty():
+            for row in reader.rows(1):  # With what could steer a terminal escaped; an import takes that too.
+                screen.print_json(events.as_data(row), one_line=True)
+            return
+        with screen.progress("Exporting", reader.head().seq) as tell:
+            if out is None:
+                write(reader, sys.stdout.buffer, tell)
+                return
+            with replacing(out) as file:
+                head = write(reader, file, tell)
+    found = {"events": head.seq, "head": head.hash.hex(), "file": str(out)}
+    hive.done(found, f"{head.seq} events are in {out}. The chain ends with {head.hash.hex()}")
 
 
 def _events(hive: Session) -> int | None:
@@ -88,35 +157,3 @@ def _events(hive: Session) -> int | None:
             return reader.head().seq
     except CorruptState:
         return None
-
-
-def _show_state(state: Hive) -> None:
-    agents = state.agents.living()
-    columns = (Column("Agent", whole=True), Column("State", whole=True), Column("Waiting", right=True), "Status")
-    screen.table(columns, [_agent_cells(state, row) for row in agents])
-    for approval in state.approvals.pending():
-        screen.line(f"approval {approval.id} pending: {approval.kind} {approval.agent}")
-    for question in state.questions.pending():
-        screen.line(
-            f"question {question.id} pending: {question.asker} asks {question.target or 'operator'}: ",
-            question.question,
-        )
-    for tombstone in state.agents.tombstones():
-        screen.line(f"tombstone {tombstone.name}, destroyed {screen.when(tombstone.destroyed_ms)}")
-
-
-def _agent_cells(state: Hive, row: Agent) -> list[Cell]:
-    held = state.transient.held.get(row.name)
-    shown = {
-        "transient": held and held.kind,
-        "failed": row.failure,
-        "needs_login": row.needs_login,
-        "paused": row.paused,
-        "running": row.running,
-    }
-    return [
-        row.name,
-        state_of(shown),
-        str(state.messages.waiting_count(row.name)),
-        row.failure or row.status_text or "",
-    ]

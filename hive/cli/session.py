@@ -138,6 +138,38 @@ class Noun:
 
         return register
 
+    def alone(self, *, example: str) -> Callable[[F], F]:
+        """Register what `hive GROUP` does when no command of the group is named. Otherwise as `command`."""
+
+        def register(function: F) -> F:
+            run = _with_common_options(function)
+
+            def run_alone(ctx: typer.Context, **arguments: Any) -> None:
+                if ctx.invoked_subcommand is None:
+                    run(**arguments)
+                    return
+                given = [name for name in arguments if _is_typed(ctx, name)]
+                if given:  # They would be lost, and with them which hive is meant.
+                    raise typer.BadParameter(f"Options go after `{ctx.invoked_subcommand}`.", ctx=ctx)
+
+            signature = inspect.signature(run)
+            first = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+            run_alone.__signature__ = signature.replace(  # type: ignore[attr-defined]
+                parameters=[first, *signature.parameters.values()]
+            )
+            run_alone.__annotations__ = {"ctx": typer.Context, **run.__annotations__}
+            epilog = f"Example: [bold]{escaped(example)}[/bold]"
+            self._app.callback(
+                cls=QuickGroup,
+                invoke_without_command=True,
+                subcommand_metavar="[COMMAND]",
+                help=inspect.getdoc(function),
+                epilog=epilog,
+            )(run_alone)
+            return function
+
+        return register
+
     def built(self, name: str) -> TyperCommand | TyperGroup:
         """The command or group that `hive NAME` runs."""
         if name == self._group:
@@ -146,6 +178,11 @@ class Noun:
             return group
         info = next(info for info in self._app.registered_commands if info.name == name)
         return get_command_from_info(info, pretty_exceptions_short=False, rich_markup_mode="rich")  # type: ignore[return-value]
+
+
+def _is_typed(ctx: typer.Context, parameter: str) -> bool:
+    source = ctx.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def escaped(text: str) -> str:

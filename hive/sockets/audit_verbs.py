@@ -10,7 +10,7 @@ import msgspec
 
 from hive import settings as host_settings
 from hive.actors.webhook import Notification, NotTaken, deliver
-from hive.audit.why import explain
+from hive.audit.why import Explanation, explain
 from hive.clock import MS_PER_S, TimeMs, parse_rfc3339, rfc3339
 from hive.deciders.record import RecordNotification
 from hive.errors import BadRequest, Refused, Unavailable
@@ -125,11 +125,12 @@ async def audit_state(session: HostSession, request: At) -> Reply:
 
 
 async def why(session: HostSession, request: Why) -> Reply:
-    rows = await asyncio.to_thread(_explained, session.services.paths, request)
-    return {"events": [_event(row) for row in rows]}
+    found = await asyncio.to_thread(_explained, session.services.paths, request)
+    gaps = {"cannot_tell": found.gaps} if found.gaps else {}
+    return {"events": [_event(row) for row in found.rows], **gaps}
 
 
-def _explained(paths: Paths, request: Why) -> list[Row]:
+def _explained(paths: Paths, request: Why) -> Explanation:
     reader = LogReader(paths.state, daemon_runs=True)
     try:
         return explain(reader, request.subject, request.name)

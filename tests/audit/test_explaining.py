@@ -8,9 +8,14 @@ import pytest
 from hive.audit.figures import turn_figures
 from hive.audit.reading import log_reader
 from hive.audit.replay import as_data, position, state_at
-from hive.audit.why import explain
+from hive.audit.why import Explanation, explain
 from hive.errors import BadRequest, NotFound
+from hive.events.agents import Crashed
+from hive.events.approvals import ApprovalRequested, ApprovalResolved
+from hive.events.base import ApprovalId, MessageId
 from hive.events.log import LogReader
+from hive.events.messages import MessageSent
+from hive.events.turns import TurnEnded, TurnStarted
 from hive.paths import Paths
 
 from . import story
@@ -63,10 +68,34 @@ def test_the_state_as_of_then(reader: LogReader) -> None:
     assert [row["name"] for row in data["agents"]["agents"]] == ["coder", "manager"]
 
 
+def test_the_state_of_one_agent(reader: LogReader) -> None:
+    data = as_data(state_at(reader, 16, lambda _: None), "coder")
+    found = {table: rows for tables in data.values() for table, rows in tables.items() if rows}
+    assert [row["name"] for row in found["agents"]] == ["coder"]
+    assert [(row["sender"], row["to"]) for row in found["messages"]] == [("operator", "coder")]
+    assert [row["asker"] for row in found["questions"]] == ["coder"]
+    assert [row["agent"] for row in found["approvals"]] == ["coder"]
+    assert set(found) == {
+        "agents",
+        "approvals",
+        "messages",
+        "questions",
+        "recent_messages",
+        "recent_turns",
+        "turn_hours",
+    }
+
+
+def explained(reader: LogReader, subject: str, name: str) -> Explanation:
+    found = explain(reader, subject, name)  # type: ignore[arg-type]
+    assert [row.seq for row in found.rows] == sorted({row.seq for row in found.rows})
+    return found
+
+
 def told(reader: LogReader, subject: str, name: str) -> list[str]:
-    rows = explain(reader, subject, name)  # type: ignore[arg-type]
-    assert [row.seq for row in rows] == sorted({row.seq for row in rows})
-    return [row.type for row in rows]
+    found = explained(reader, subject, name)
+    assert found.gaps == []
+    return [row.type for row in found.rows]
 
 
 def test_why_an_agent(reader: LogReader) -> None:
@@ -108,11 +137,100 @@ def test_why_an_approval(reader: LogReader) -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "name"), [("message", "99"), ("agent", "ghost"), ("question", "x"), ("approval", "")]
+    ("subject", "name"),
+    [
+        ("message", "99"),
+        ("agent", "ghost"),
+        ("question", "x"),
+        ("approval", ""),
+        ("message", str(2**63)),
+        ("message", "9" * 5_000),
+        ("message", "\u0663"),
+        ("agent", "x' OR 1"),
+    ],
 )
 def test_what_the_log_does_not_tell(reader: LogReader, subject: str, name: str) -> None:
-    with pytest.raises(NotFound, match="says nothing"):
+    with pytest.raises(NotFound, match="Cannot tell: this log, up to event 20, says nothing"):
         told(reader, subject, name)
+
+
+def sent(id: int, by: str, to: str, body: str, answers: int | None = None) -> story.Entry:
+    reply = None if answers is None else MessageId(answers)
+    return f"agent:{by}", MessageSent(id=MessageId(id), sender=by, to=to, body=body, in_reply_to=reply)
+
+
+MORE: list[story.Entry] = [
+    ("agent:manager", TurnStarted(agent="manager", wake_from="system", message_ids=(MessageId(1),))),
+    sent(4, "manager", "coder", "go on", 2),
+    ("agent:manager", TurnEnded(agent="manager", result_kind="ok")),
+    sent(5, "manager", "coder", "and on", 77),
+    ("actor:x", MessageSent(id=MessageId(6), sender="system", to="coder", body='{"event":"rebuilt","agent":"coder"}')),
+    ("actor:agent", Crashed(agent="coder", incarnation="c1", reason="unknown")),
+    ("agent:manager", ApprovalRequested(id=ApprovalId(2), agent="writer", kind="spawn", requester="manager")),
+    ("operator:mara", ApprovalResolved(id=ApprovalId(2), agent="writer", kind="spawn", status="approved")),
+]
+
+
+@pytest.fixture
+def longer(tmp_path: Path) -> Iterator[LogReader]:
+    """With what the log leaves open."""
+    story.write(tmp_path / "longer", [*story.EVENTS, *MORE])
+    with log_reader(Paths(tmp_path / "longer", tmp_path)) as reader:
+        yield reader
+
+
+def test_a_message_comes_from_a_turn_and_answers_another(longer: LogReader) -> None:
+    assert [row.seq for row in explained(longer, "message", "4").rows] == [11, 21, 22]
+    assert told(longer, "message", "4") == ["MessageSent", "TurnStarted", "MessageSent"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "name", "types", "gaps"),
+    [
+        (
+            "message",
+            "5",
+            ["MessageSent"],
+            [
+                "what it answers: the log holds no message 77.",
+                "which turn it came from: manager sent it while none was under way.",
+            ],
+        ),
+        (
+            "message",
+            "6",
+            ["MessageSent"],
+            ["why the system said it: no event before it is the one that it tells of."],
+        ),
+        (
+            "approval",
+            "2",
+            ["ApprovalRequested", "ApprovalResolved"],
+            ["whether it was carried out: up to event 28 the log holds no outcome."],
+        ),
+        (
+            "agent",
+            "coder",
+            [
+                "ApprovalRequested",
+                "ApprovalResolved",
+                "AgentAdded",
+                "Started",
+                "Spawned",
+                "StatusSet",
+                "Killed",
+                "Crashed",
+            ],
+            ["how the run ended that event 26 found gone: nobody saw it."],
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_said(
+    longer: LogReader, subject: str, name: str, types: list[str], gaps: list[str]
+) -> None:
+    found = explained(longer, subject, name)
+    assert [row.type for row in found.rows] == types
+    assert found.gaps == gaps
 
 
 def test_figures_are_summed_and_the_unknown_is_none(reader: LogReader) -> None:

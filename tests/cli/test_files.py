@@ -15,6 +15,7 @@ import pytest
 from audit import story
 
 from hive import lock
+from hive.cli.log import DAEMON_ENDED, DAEMON_RUNS
 from hive.events.daemon import Warned
 from hive.events.log import EventLog
 from hive.paths import Paths
@@ -97,7 +98,16 @@ def test_an_agents_text_stays_text(hive: Run, written: Paths) -> None:
 
 
 def test_without_a_log_it_is_exit_1(hive: Run, paths: Paths) -> None:
-    for line in ("log", "audit verify", "audit replay", "projections status", "projections rebuild", "stats"):
+    for line in (
+        "log",
+        "audit verify",
+        "audit replay",
+        "audit why agent coder",
+        "audit export",
+        "projections status",
+        "projections rebuild",
+        "stats",
+    ):
         done = hive(*line.split())
         assert done.returncode == 1, line
         assert "There is no" in done.stderr
@@ -187,6 +197,10 @@ class Following:
         assert self.process.stdout is not None
         return int(json.loads(self.process.stdout.readline())["seq"])
 
+    def next_note(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.readline().removeprefix("hive: ").strip()
+
     def interrupt(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGINT)
         _, said = self.process.communicate(timeout=PATIENCE_S)
@@ -218,7 +232,18 @@ def test_follow_sees_a_daemon_come_write_and_go(written: Paths, following: Any) 
                 story.append(log, warned)
                 assert one.next_seq() == HEAD + 3 * round_ + number + 1
             log.close()
+            assert one.next_note() == DAEMON_RUNS
+        assert one.next_note() == DAEMON_ENDED
     assert one.interrupt() == (130, "")
+
+
+def test_follow_ends_when_the_log_is_exchanged_for_another(written: Paths, following: Any, tmp_path: Path) -> None:
+    one = following("--limit", "1")
+    assert one.next_seq() == HEAD
+    story.write(tmp_path / "another", story.EVENTS[:-1])
+    (tmp_path / "another" / "events.db").rename(written.events)
+    assert one.next_note().startswith(f"This is not the log that was followed: its event {HEAD} is gone")
+    assert one.process.wait(PATIENCE_S) == 1
 
 
 def test_follow_with_a_filter_and_a_start(written: Paths, following: Any) -> None:

@@ -1,0 +1,46 @@
+"""A real systemd-journald in a namespace of its own, for as long as a test: its socket and its files are removed."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+DEADLINE_S = 30.0
+STEP_S = 0.02
+
+
+@contextlib.contextmanager
+def namespace() -> Iterator[str]:
+    """The name of a namespace whose journal takes entries. Skips where there can be none."""
+    if not (JOURNALD.exists() and shutil.which("journalctl") and Path("/etc/machine-id").exists()):
+        if os.environ.get("CI") == "true":
+            pytest.fail("systemd is not installed")
+        pytest.skip("systemd is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("only root may start a systemd-journald")
+    name = f"hivetest{secrets.token_hex(4)}"
+    run, machine = Path("/run/systemd", f"journal.{name}"), Path("/etc/machine-id").read_text().strip()
+    kept, had_kept = Path("/var/log/journal"), Path("/var/log/journal").exists()
+    journald = subprocess.Popen([JOURNALD, name], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while not (run / "socket").exists():
+            assert journald.poll() is None, f"it ended with {journald.returncode}"
+            assert time.monotonic() < deadline, "it opens no socket"
+            time.sleep(STEP_S)
+        yield name
+    finally:
+        journald.kill()
+        journald.wait()
+        for folder in (run, Path("/run/log/journal", f"{machine}.{name}"), kept / f"{machine}.{name}"):
+            shutil.rmtree(folder, ignore_errors=True)
+        if not had_kept:  # Where it is there, the host's own journal would be kept there too.
+            with contextlib.suppress(OSError):
+                kept.rmdir()

@@ -28,6 +28,7 @@ from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Journal
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
+from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.actors.webhook import LISTENS as WEBHOOK_EVENTS
@@ -154,6 +155,7 @@ class _Daemon:
             paths=self._paths,
             clock=self._clock,
             door=door,
+            rebuilding=Rebuilding(door, self._paths.state),
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,

@@ -13,10 +13,14 @@ from benchmarks.payload import bodies
 from benchmarks.seeding import names
 from hive import daemon, lock
 from hive.actors.doors import LoopDoor, ThreadDoor
+from hive.actors.journal import Decided
+from hive.actors.rebuilding import Rebuilding
+from hive.deciders.draft import Command
 from hive.deciders.messages import RECV_MAX, Ack, Recv, Send
 from hive.events.base import agent
 from hive.events.sqlite import connect
 from hive.paths import Paths
+from hive.projections.table import Recorded
 
 PAGE_BYTES = 4_096
 NO_MODEL = "http://127.0.0.1:9"
@@ -44,7 +48,8 @@ class _Measured(daemon._Daemon):
             "append": self.append,
             "append_together": self.append_together,
             "beside_rebuild": self.beside_rebuild,
-            "wake": self.wake,
+            "watch_wakes": self.watch_wakes,
+            "woken": self.woken,
             "drain": self.drain,
             "stored": self.stored,
         }
@@ -69,7 +74,7 @@ class _Measured(daemon._Daemon):
 
     async def beside_rebuild(self, producers: int, events: int) -> Reply:
         """Appends for as long as a rebuild of every projection runs beside them."""
-        rebuild = asyncio.create_task(self._measured_door.rebuild())
+        rebuild = asyncio.create_task(Rebuilding(self._measured_door, self._paths.state).run())
         appended, began = 0, time.perf_counter()
         while not rebuild.done():
             await produce(lambda producer, nth: self._send(producer, nth, False), producers, events)
@@ -77,30 +82,38 @@ class _Measured(daemon._Daemon):
         seconds = time.perf_counter() - began
         return {"rate": appended / seconds, "seconds": seconds, "position": rebuild.result()}
 
-    async def wake(self, parked: int) -> Reply:
-        """Milliseconds from the commit's arrival on the loop until the last of so many parked recvs has run."""
-        began = 0.0
-        ended: list[float] = []
-
-        async def wait(name: str) -> None:
-            with self._hub.parked(name) as woken:
-                await woken.wait()
-                ended.append(time.perf_counter())
-
-        waiting = [asyncio.create_task(wait(name)) for name in self._agents[:parked]]
+    async def watch_wakes(self, parked: int) -> Reply:
+        """Take the time of the next commit that wakes so many parked recvs, until the last of them runs again."""
+        self._woken = asyncio.create_task(self._watched(parked))
         await asyncio.sleep(0)
-        inner = self._hub.on_committed
+        return {}
 
-        def on_committed(batch: list[Any]) -> None:
+    async def woken(self) -> Reply:
+        """Milliseconds from that commit's arrival on the loop."""
+        return {"ms": await self._woken}
+
+    async def _watched(self, parked: int) -> float:
+        began, ran, all_ran = 0.0, 0, asyncio.Event()
+        on_committed, ask = self._hub.on_committed, self._measured_door.ask
+
+        def commits(batch: list[Recorded]) -> None:
             nonlocal began
             began = began or time.perf_counter()
-            inner(batch)
+            on_committed(batch)
 
-        self._hub.on_committed = on_committed  # type: ignore[method-assign]
-        await self._measured_door.ask(Send(by=agent("x"), sender="x", to="*", body=self._bodies[0]))
-        await asyncio.gather(*waiting)
-        self._hub.on_committed = inner  # type: ignore[method-assign]
-        return {"ms": 1_000 * (max(ended) - began), "woken": len(ended)}
+        async def asks(command: Command, key: str | None = None) -> Decided:
+            nonlocal ran
+            ran += isinstance(command, Recv)
+            if ran == parked:
+                all_ran.set()
+            return await ask(command, key)
+
+        self._hub.on_committed, self._measured_door.ask = commits, asks  # type: ignore[method-assign]
+        try:
+            await all_ran.wait()
+            return 1_000 * (time.perf_counter() - began)
+        finally:
+            self._hub.on_committed, self._measured_door.ask = on_committed, ask  # type: ignore[method-assign]
 
     async def drain(self) -> Reply:
         """Take and acknowledge everything, so that each round begins with empty inboxes."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from benchmarks.contenders.serving import Reply, serve
 from hive.audit.chain import verify_log
-from hive.audit.check import rebuild
 from hive.audit.reading import log_reader
+from hive.audit.rebuild import rebuild
 from hive.audit.replay import state_at
 from hive.paths import Paths
 

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 import pykka
 
-from hive.actors.journal import KEY_MAX_CHARS, Decided, Read, Rebuild, Submission, Submit
+from hive.actors.journal import KEY_MAX_CHARS, Adopt, Decided, Read, Submission, Submit
 from hive.deciders.draft import Command
 from hive.errors import BadRequest, LimitReached, Unavailable
+from hive.events.base import Seq
 from hive.projections.hive import Hive
 
 T = TypeVar("T")
@@ -58,9 +59,13 @@ class LoopDoor:
         result: T = await self._told(lambda ticket: Read(self, query, ticket))
         return result
 
-    async def rebuild(self) -> int:
-        """Fold every projection from the first event again; returns the position reached."""
-        position: int = await self._told(lambda ticket: Rebuild(self, ticket))
+    async def adopt(self) -> Seq:
+        """Go on from the state that a rebuild has written; returns the position reached.
+
+        Raises:
+            Unavailable: it cannot be used, and everything is as it was.
+        """
+        position: Seq = await self._told(lambda ticket: Adopt(self, ticket))
         return position
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
@@ -76,7 +81,7 @@ class LoopDoor:
         self._under_way += 1
         return self._loop.create_future()
 
-    async def _told(self, message: Callable[[Any], Read | Rebuild]) -> Any:
+    async def _told(self, message: Callable[[Any], Read | Adopt]) -> Any:
         future = self._ticket()
         try:
             self._journal.tell(message(future))

@@ -22,7 +22,9 @@ from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.daemon import CommandKeyed
 from hive.events.log import WAL_PAGES, EventLog, stamp
+from hive.projections.fresh import discard_fresh, put_in_place, reading
 from hive.projections.hive import Hive
+from hive.projections.replay import replay
 from hive.projections.store import Store
 from hive.projections.table import Recorded
 
@@ -36,6 +38,10 @@ WRITE_BEHIND_STEPS: Final = 4
 """Statements of the writing behind between two batches."""
 REST_FACTOR: Final = 10
 """Under load it lags longer: after a writing behind there is none for so many times as long as it took."""
+ADOPT_STEP_MS: DurationMs = 2
+"""Of taking over what was rebuilt, between two batches."""
+ADOPT_EVENTS: Final = 200
+"""Folded without a look at the clock."""
 WRITE_RETRY_MS: DurationMs = 10_000
 """After a writing behind that failed, as on a full disk."""
 KEY_MAX_CHARS: Final = 64
@@ -91,11 +97,18 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     ticket: Any
 
 
-class Rebuild(msgspec.Struct, frozen=True, gc=False):
-    """Message: drop every projection and fold the log again."""
+class Adopt(msgspec.Struct, frozen=True, gc=False):
+    """Message: a rebuild has folded the log into a fresh file; go on from that. The answer is the position."""
 
     door: Door
     ticket: Any
+
+
+class _AdoptOn(msgspec.Struct, frozen=True, gc=False):
+    """To itself: the next steps of taking over what was rebuilt."""
+
+    message: Adopt
+    steps: Generator[None, None, None]
 
 
 class _Flush(msgspec.Struct, frozen=True, gc=False):
@@ -107,6 +120,8 @@ class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
 
 
 _END: Final = object()
+_UNWRITTEN: Final = (apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
+"""A disk that refuses or a row that fits no column: `projections.db` stays behind, the log and the state go on."""
 
 
 class Journal(pykka.ThreadingActor):
@@ -136,6 +151,7 @@ class Journal(pykka.ThreadingActor):
         self._log = EventLog(folder)
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
+        discard_fresh(folder)
         self._hive = Hive()
         self._writing: Generator[None, None, None] | None = None
         self._writing_took_ms = 0.0
@@ -154,7 +170,7 @@ class Journal(pykka.ThreadingActor):
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # 27 times faster to put into than pykka's own.
 
-    def on_receive(self, message: Submit | Read | Rebuild | _Flush | _WriteBehind) -> None:
+    def on_receive(self, message: Submit | Read | Adopt | _AdoptOn | _Flush | _WriteBehind) -> None:
         match message:
             case Submit(door, submissions):
                 for submission in submissions:
@@ -163,9 +179,10 @@ class Journal(pykka.ThreadingActor):
             case Read():
                 self._reads.append(message)
                 self._flush_soon()
-            case Rebuild(door, ticket):
-                self._flush()
-                door.deliver([(ticket, self._rebuilt())])
+            case Adopt():
+                self._adopt_on(message, self._adopting())
+            case _AdoptOn(adopt, steps):
+                self._adopt_on(adopt, steps)
             case _Flush():
                 self._flush_is_due = False
                 self._flush()
@@ -224,7 +241,7 @@ class Journal(pykka.ThreadingActor):
         except Exception:
             del self._pending[before:], self._batch[before:]
             self._settle()
-            self._reload(from_scratch=False)
+            self._reload()
             raise
 
     def _append(self, event: AnyEvent, now: TimeMs, by: str) -> None:
@@ -267,17 +284,47 @@ class Journal(pykka.ThreadingActor):
             log.error("journal.commit_failed", events=len(pending), error=str(error))  # noqa: TRY400
             for tickets in self._answers.values():
                 tickets[:] = [(ticket, error) for ticket, _ in tickets]
-            self._reload(from_scratch=False)
+            self._reload()
             return
         self._write_later()
         self._committed.send(self, batch=batch)
 
-    def _rebuilt(self) -> Seq | Unavailable:
+    def _adopt_on(self, adopt: Adopt, steps: Generator[None, None, None]) -> None:
+        """A few steps; commands that came meanwhile are decided before the next ones."""
+        pause_s = time.perf_counter() + ADOPT_STEP_MS / MS_PER_S
         try:
-            self._reload(from_scratch=True)
-        except apsw.Error as error:
-            return Unavailable(f"The projections cannot be written: {error}. Free disk space or check the disk.")
-        return self._hive.seq
+            while next(steps, _END) is not _END:
+                if time.perf_counter() >= pause_s:
+                    mail.tell(self.actor_ref, _AdoptOn(adopt, steps))
+                    return
+        except (HiveError, apsw.Error, OSError, msgspec.MsgspecError) as error:
+            log.warning("journal.adopt_failed", error=str(error))
+            refusal = Unavailable(f"What was rebuilt cannot be used: {error} The projections are as they were.")
+            adopt.door.deliver([(adopt.ticket, refusal)])
+        else:
+            adopt.door.deliver([(adopt.ticket, self._hive.seq)])
+
+    def _adopting(self) -> Generator[None, None, None]:
+        """Read the file into a second state, fold what was committed since, and swap. No event is told to anybody."""
+        hive = Hive()
+        yield from reading(self._folder, hive, self._log)
+        while hive.seq < self._log.head.seq:
+            until = min(hive.seq + ADOPT_EVENTS, self._log.head.seq)
+            replay(hive, self._log.pages(hive.seq + 1, until), self._codec)
+            yield
+        self._settle()
+        replay(hive, self._log.pages(hive.seq + 1), self._codec)
+        self._stop_writing()
+        self._store.close()
+        try:
+            put_in_place(self._folder)
+        except OSError:
+            self._store = Store(self._folder)
+            self._reload()
+            raise
+        self._store = Store(self._folder)
+        self._hive = hive
+        self._write_later()
 
     def _read(self, query: Callable[[Hive], Any]) -> Any:
         try:
@@ -300,7 +347,7 @@ class Journal(pykka.ThreadingActor):
             self._writing_took_ms, self._written_seq = 0.0, self._hive.seq
         try:
             goes_on = all(next(self._writing, _END) is not _END for _ in range(WRITE_BEHIND_STEPS))
-        except apsw.Error as error:  # The rows stay marked: they are written when there is room again.
+        except _UNWRITTEN as error:  # The rows stay marked: they are written when there is room again.
             log.warning("journal.write_behind_failed", error=str(error))
             goes_on, self._written_seq, self._writing_took_ms = False, 0, WRITE_RETRY_MS / REST_FACTOR
         self._writing_took_ms += (time.perf_counter() - began_s) * MS_PER_S
@@ -316,7 +363,7 @@ class Journal(pykka.ThreadingActor):
         self._stop_writing()
         try:
             self._store.write(self._hive, self._log.head.hash)
-        except apsw.Error as error:
+        except _UNWRITTEN as error:
             log.warning("journal.write_behind_failed", error=str(error))
 
     def _stop_writing(self) -> None:
@@ -324,12 +371,8 @@ class Journal(pykka.ThreadingActor):
         if writing is not None:
             writing.close()
 
-    def _reload(self, *, from_scratch: bool) -> None:
+    def _reload(self) -> None:
         self._stop_writing()
-        if from_scratch:
-            self._store.close()
-            self._store.discard()
-            self._store = Store(self._folder)
         hive = Hive()
         self._store.load(hive, self._log, self._codec)
         self._hive = hive

@@ -1,22 +1,18 @@
-"""The stored projections against the log: where they are, whether a replay comes out the same, and a rebuild."""
+"""The stored projections against the log: where they are, and whether a replay comes out the same."""
 
-import os
-from collections.abc import Iterator
 from typing import Literal
 
 import apsw
 import msgspec
 
-from hive import lock
-from hive.audit.reading import Tell, log_reader, projections_db, refusing_damage
+from hive.audit.reading import Tell, log_reader, projections_db
 from hive.errors import Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
-from hive.events.log import Entry, EventLog
 from hive.paths import Paths
 from hive.projections.hive import Hive, digest
 from hive.projections.replay import replay
-from hive.projections.store import Store, discard, read_rows, stored_positions
+from hive.projections.store import read_rows, stored_positions
 
 State = Literal["stored", "same", "different", "unreadable", "other version", "other log", "missing"]
 
@@ -61,44 +57,6 @@ def check(paths: Paths, tell: Tell) -> list[Position]:
     return [_compared(row, replayed.get(row.projection)) for row in found]
 
 
-def rebuild(paths: Paths, tell: Tell) -> Seq:
-    """Drop every projection and fold the log again, in the daemon's place. Returns the position reached.
-
-    Raises:
-        CorruptState: a daemon runs (ask it instead), or the log is damaged.
-        Unavailable: there is no log.
-    """
-    if not paths.events.exists():
-        raise Unavailable(
-            f"There is no {paths.events.name} in {paths.state}; give the hive's state folder with --state."
-        )
-    with lock.held(paths.lock), refusing_damage(paths.events):
-        log = _WatchedLog(paths, tell)
-        try:
-            discard(paths.projections)
-            store, hive = Store(paths.state), Hive()
-            store.load(hive, log, Codec())
-            store.write(hive, log.head.hash)
-            store.close()
-        finally:
-            log.close()
-        _give_to_owner(paths)
-        return hive.seq
-
-
-class _WatchedLog(EventLog):
-    """The writer's log, telling how far it is read."""
-
-    def __init__(self, paths: Paths, tell: Tell):
-        super().__init__(paths.state)
-        self._tell = tell
-
-    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
-        for page in super().pages(first, last):
-            yield page
-            self._tell(page[-1][0])
-
-
 def _stored(paths: Paths) -> list[tuple[Position, bytes]]:
     """Every projection's position and digest as stored, with the log's hash there."""
     hive = Hive()
@@ -137,11 +95,3 @@ def _compared(row: Position, replayed: str | None) -> Position:
     if row.state != "stored":
         return row
     return msgspec.structs.replace(row, state="same" if replayed == row.digest else "different", replayed=replayed)
-
-
-def _give_to_owner(paths: Paths) -> None:
-    """A rebuild by root must not leave a file that the daemon's own user cannot write."""
-    owner = paths.events.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        for path in (paths.projections, paths.lock):
-            os.chown(path, owner.st_uid, owner.st_gid)

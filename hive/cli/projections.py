@@ -1,5 +1,6 @@
 """The read models: `hive projections status|check|rebuild`. A rebuild asks the daemon where one runs."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hive import lock
@@ -8,6 +9,7 @@ from hive.cli import screen
 from hive.cli.screen import Cell, Column, Styled
 from hive.cli.session import Noun, Session
 from hive.errors import CorruptState
+from hive.sockets.client import Reply, Unreachable
 
 if TYPE_CHECKING:
     from hive.audit.check import Position
@@ -41,15 +43,23 @@ def check(hive: Session) -> None:
 @noun.command("rebuild", example="hive projections rebuild")
 def rebuild(hive: Session) -> None:
     """Drop every projection and fold the log again."""
-    from hive.audit.check import rebuild as fold_again
+    from hive.audit.rebuild import rebuild as fold_again
 
-    if lock.is_held(hive.paths.lock):
-        reply = hive.ask("rebuild_projections")
-        hive.done(reply, "The daemon has folded its projections again.")
-        return
     with screen.progress("Folding", _head(hive)) as tell:
-        seq = fold_again(hive.paths, tell)
-    hive.done({"seq": seq}, f"Every projection is folded again, up to event {seq}.")
+        if lock.is_held(hive.paths.lock):
+            reply, text = _by_the_daemon(hive, tell), "The daemon has folded its projections again."
+        else:
+            seq = fold_again(hive.paths, tell)
+            reply, text = {"seq": seq}, f"Every projection is folded again, up to event {seq}."
+    hive.done(reply, text)
+
+
+def _by_the_daemon(hive: Session, tell: Callable[[int], None]) -> Reply:
+    for reply in hive.follow("rebuild_projections", progress=True):
+        if "position" not in reply:
+            return reply
+        tell(reply["position"])
+    raise Unreachable("The daemon ended before its projections were folded; the next one has good ones all the same.")
 
 
 def _head(hive: Session) -> int:

@@ -23,10 +23,13 @@ from hive.projections.table import Projection, Table
 FILE_NAME: Final = "projections.db"
 ROWS_OF_STATEMENTS: Final = (64, 8, 1)
 """How many rows one statement takes: as many as fit, so that the interpreter is given away less often."""
-_POSITIONS = (
+ROWS_OF_READS: Final = 100
+"""Rows read between two pauses."""
+POSITIONS: Final = (
     "CREATE TABLE IF NOT EXISTS positions"
     "(projection TEXT PRIMARY KEY, version INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID"
 )
+SET_POSITION: Final = "INSERT OR REPLACE INTO positions VALUES(?,?,?,?)"
 
 
 class Store:
@@ -66,25 +69,7 @@ class Store:
 
         One that fails or is closed before its end leaves the file as it was and every row marked as changed.
         """
-        projections = hive.projections()
-        taken = [(table, _Changes(table)) for projection in projections for table in projection.tables()]
-        marks = [(projection.NAME, projection.VERSION, hive.seq, head_hash) for projection in projections]
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for _, changes in taken:
-                yield from changes.write(self._db)
-            self._db.executemany("INSERT OR REPLACE INTO positions VALUES(?,?,?,?)", marks)
-            self._db.execute("COMMIT")
-        except BaseException:
-            for table, changes in taken:
-                table.changed |= changes.keys
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-
-    def discard(self) -> None:
-        """Remove the closed file; the next Store starts from nothing."""
-        discard(self.path)
+        return writing(self._db, hive, head_hash)
 
     def close(self) -> None:
         """Leave one file behind, where the disk has room for it."""
@@ -102,7 +87,7 @@ class Store:
     def _prepared(self) -> apsw.Connection:
         self.path.touch(mode=0o600)  # What SQLite keeps beside it takes the mode over.
         db = connect(self.path, write=True)
-        db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + _POSITIONS).fetchall()
+        db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + POSITIONS).fetchall()
         return db
 
     def _restore(self, projection: Projection, log: EventLog) -> Seq:
@@ -132,6 +117,29 @@ class Stored(msgspec.Struct, frozen=True):
     hash: bytes
 
 
+def writing(db: apsw.Connection, hive: Hive, head_hash: bytes) -> Generator[None, None, None]:
+    """One transaction with every changed row and the position, in small steps; see `Store.writing`."""
+    taken = [(table, _Changes(table)) for projection in hive.projections() for table in projection.tables()]
+    marks = marks_of(hive, head_hash)
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        for _, changes in taken:
+            yield from changes.write(db)
+        db.executemany(SET_POSITION, marks)
+        db.execute("COMMIT")
+    except BaseException:
+        for table, changes in taken:
+            table.changed |= changes.keys
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def marks_of(hive: Hive, head_hash: bytes) -> list[tuple[str, int, Seq, bytes]]:
+    """What `SET_POSITION` takes for each projection."""
+    return [(projection.NAME, projection.VERSION, hive.seq, head_hash) for projection in hive.projections()]
+
+
 def stored_positions(db: apsw.Connection) -> list[Stored]:
     """Position of every stored projection."""
     return [
@@ -145,14 +153,24 @@ def read_rows(db: apsw.Connection, projection: Projection) -> None:
     Raises:
         apsw.SQLError, msgspec.ValidationError: the file has another shape.
     """
-    for table in projection.tables():
-        names = table.row_type.__struct_fields__
-        shapes = _SHAPES(table.row_type)
-        for values in db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
-            cells = zip(names, values, shapes, strict=True)
-            row = msgspec.convert({name: _value(cell, shape) for name, cell, shape in cells}, table.row_type)
-            table.rows[table.key_of(row)] = row
+    for _ in read_groups(db, projection):
+        pass
     projection.restored()
+
+
+def read_groups(db: apsw.Connection, projection: Projection) -> Iterator[None]:
+    """The same, pausing after some rows, and without what is derived from them."""
+    for table in projection.tables():
+        row_type, rows, key_of = table.row_type, table.rows, table.key_of
+        names, shapes = row_type.__struct_fields__, _SHAPES(row_type)
+        plain = set(shapes) == {"plain"}
+        for values in db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
+            cells = values if plain else map(_value, values, shapes)
+            row = msgspec.convert(dict(zip(names, cells, strict=True)), row_type)
+            rows[key_of(row)] = row
+            if len(rows) % ROWS_OF_READS == 0:
+                yield
+        yield
 
 
 def create_statement(table: Table[Any, Any]) -> str:
@@ -164,7 +182,7 @@ def create_statement(table: Table[Any, Any]) -> str:
 
 def discard(path: Path) -> None:
     """Remove the file and what SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
+    for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
@@ -183,10 +201,11 @@ class _Changes:
         table = self._table
         names = [_quoted(name) for name in table.row_type.__struct_fields__[: table.key_parts]]
         yield from _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", self._gone, ")")
-        yield from _in_groups(db, f"INSERT OR REPLACE INTO {table.name} VALUES", _cells(table, self._put), "")
+        yield from _in_groups(db, f"INSERT OR REPLACE INTO {table.name} VALUES", stored_cells(table, self._put), "")
 
 
-def _cells(table: Table[Any, Any], rows: list[msgspec.Struct]) -> list[tuple[Any, ...]]:
+def stored_cells(table: Table[Any, Any], rows: list[msgspec.Struct]) -> list[tuple[Any, ...]]:
+    """The rows as SQLite takes them."""
     shapes = _SHAPES(table.row_type)
     if "nested" not in shapes:
         return list(map(msgspec.structs.astuple, rows))

@@ -83,6 +83,10 @@ class Operators(Request, frozen=True, kw_only=True):
     name: str | None = None
 
 
+class RebuildProjections(Request, frozen=True, kw_only=True):
+    progress: bool = False
+
+
 async def send(session: HostSession, request: Send) -> Reply:
     reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
     command = messages.Send(by=session.by, sender=OPERATOR, to=request.to, body=request.body, in_reply_to=reply_to)
@@ -219,11 +223,20 @@ async def urls(session: HostSession, _: Request) -> Reply:
     return {"urls": {key: value for key, value in known.items() if value is not None}}
 
 
-async def rebuild_projections(session: HostSession, _: Request) -> Reply:
-    position = await session.services.door.rebuild()
+async def rebuild_projections(session: HostSession, request: RebuildProjections) -> Reply:
+    """With `progress`, positions come first, each a response of its own."""
+    reached: asyncio.Queue[Seq | None] = asyncio.Queue()
+    rebuilding = asyncio.ensure_future(session.services.rebuilding.run(reached.put_nowait))
+    rebuilding.add_done_callback(lambda _: reached.put_nowait(None))
+    try:
+        while (position := await reached.get()) is not None:
+            if request.progress:
+                await session.say({"position": position})
+        seq = await rebuilding
+    finally:
+        rebuilding.cancel()  # Of the waiting alone.
     names = await session.services.door.read(lambda hive: [(one.NAME, one.VERSION) for one in hive.projections()])
-    rows = [{"name": name, "version": version, "seq": position} for name, version in names]
-    return {"projections": rows}
+    return {"projections": [{"name": name, "version": version, "seq": seq} for name, version in names]}
 
 
 DECISION_VERBS: Final[dict[str, HostVerb]] = {
@@ -241,5 +254,5 @@ DECISION_VERBS: Final[dict[str, HostVerb]] = {
     "stats": HostVerb(Stats, stats),
     "operators": HostVerb(Operators, operators),
     "urls": HostVerb(Request, urls),
-    "rebuild_projections": HostVerb(Request, rebuild_projections),
+    "rebuild_projections": HostVerb(RebuildProjections, rebuild_projections),
 }

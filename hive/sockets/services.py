@@ -12,6 +12,7 @@ from hive.actors.agent import Do, Settle, Ticket
 from hive.actors.config_pipeline import Watch
 from hive.actors.doors import LoopDoor
 from hive.actors.provision import Provisioner
+from hive.actors.rebuilding import Rebuilding
 from hive.clock import Clock
 from hive.config.proposals import Proposals
 from hive.errors import Unavailable
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, kw_only=True):
     paths: Paths
     clock: Clock
     door: LoopDoor
+    rebuilding: Rebuilding
     hub: Hub
     sessions: Sessions
     supervisor: "pykka.ActorRef[Any]"

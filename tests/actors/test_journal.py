@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from hive.actors.doors import LoopDoor
-from hive.actors.journal import KEY_MAX_CHARS, Decided, Rebuild
+from hive.actors.journal import KEY_MAX_CHARS, Decided
+from hive.actors.rebuilding import Rebuilding
+from hive.clock import rfc3339
 from hive.deciders import RULES
 from hive.deciders.draft import Command
 from hive.deciders.messages import Ack, Recv, Send
@@ -23,6 +25,7 @@ from hive.events.agents import RecipientsAllowed
 from hive.events.base import By, MessageId
 from hive.events.daemon import Warned
 from hive.events.messages import MessageAcked, MessageDelivered, MessageSent
+from hive.events.turns import TurnEnded
 from hive.projections.hive import Hive
 
 from .stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage
@@ -230,6 +233,18 @@ def test_a_bug_in_a_rule_is_answered_and_nobody_else_notices(
 # Writes that are refused
 
 
+def test_a_row_that_fits_no_column_keeps_projections_behind_and_nothing_else(stage: Stage) -> None:
+    too_large = TurnEnded(agent="coder", ended_at=rfc3339(stage.hand.now_ms()), duration_ms=2**70)
+    with broken(lambda *_: [too_large]):
+        stage.spawn("coder")
+        stage.ask(Broken(by=DAEMON_BY))
+    stage.ask(send("after"))
+    stage.reopen()
+    stage.ask(send("after another start"))
+    assert texts(stage.events()) == ["after", "after another start"]
+    stage.check_state_is_the_log()
+
+
 @contextmanager
 def no_room(folder: Path) -> Iterator[None]:
     """No file of this process may grow beyond what the log's WAL has now, as on a full disk."""
@@ -343,7 +358,7 @@ def test_a_coroutine_gets_refusals_reads_and_rebuilds(stage: Stage) -> None:
         with pytest.raises(BadRequest):
             await door.ask(send(), key="")
         assert await door.read(lambda hive: hive.seq) == 1
-        return await door.rebuild()
+        return await Rebuilding(door, stage.folder).run()
 
     assert asyncio.run(one_after_another()) == 1
     stage.check_state_is_the_log()
@@ -371,7 +386,7 @@ def test_a_door_to_a_journal_that_ended_says_so(stage: Stage) -> None:
 
     async def ask() -> None:
         door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        for waits in (door.ask(send()), door.read(lambda hive: hive.seq), door.rebuild()):
+        for waits in (door.ask(send()), door.read(lambda hive: hive.seq), door.adopt()):
             with pytest.raises(Unavailable):
                 await waits
 
@@ -382,9 +397,11 @@ def test_a_rebuild_gives_the_state_that_was_there(stage: Stage) -> None:
     stage.spawn("coder")
     stage.submit(*(send(str(number)) for number in range(MAIL)))
     before = stage.door.read(lambda hive: hive.messages.waiting_count("coder"))
-    ticket: concurrent.futures.Future[int] = concurrent.futures.Future()
-    stage.journal.tell(Rebuild(stage.door, ticket))
-    assert ticket.result(DEADLINE_S) == MAIL + 1
+
+    async def rebuild() -> int:
+        return await Rebuilding(LoopDoor(stage.journal, asyncio.get_running_loop()), stage.folder).run()
+
+    assert asyncio.run(rebuild()) == MAIL + 1
     assert stage.door.read(lambda hive: hive.messages.waiting_count("coder")) == before
     stage.check_state_is_the_log()
 

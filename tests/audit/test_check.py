@@ -1,19 +1,28 @@
 """The stored projections are compared with a replay, and folded anew without a daemon."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
 import pytest
 
 from hive import lock
-from hive.audit.check import check, positions, rebuild
+from hive.audit.check import check, positions
+from hive.audit.rebuild import rebuild
 from hive.errors import CorruptState, Unavailable
+from hive.events.daemon import Warned
 from hive.events.log import EventLog
 from hive.paths import Paths
+from hive.projections.fresh import FRESH_NAME
 from hive.projections.hive import Hive
 from hive.projections.store import Store
 
 from . import story
+
+ORDINARY_USER = 64_000
 
 
 @pytest.fixture
@@ -94,6 +103,47 @@ def test_a_rebuild_of_no_file_and_of_a_damaged_one(paths: Paths) -> None:
         positions(paths)
     rebuild(paths, lambda _: None)
     assert set(states(paths).values()) == {"same"}
+
+
+def test_a_rebuild_by_root_is_the_daemons_own_users_throughout(paths: Paths) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to somebody else")
+    for path in paths.state.iterdir():
+        os.chown(path, ORDINARY_USER, ORDINARY_USER)
+    paths.lock.unlink(missing_ok=True)
+    seen: set[tuple[str, int]] = set()
+
+    def look(_: int) -> None:
+        seen.update((path.name, path.stat().st_uid) for path in paths.state.iterdir())
+
+    rebuild(paths, look)
+    look(0)
+    assert {uid for _, uid in seen} == {ORDINARY_USER}
+    assert {name for name, _ in seen} >= {paths.lock.name, paths.projections.name}
+    assert paths.projections.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("when", ["it begins", "it writes", "it has swapped"])
+def test_a_rebuild_that_is_killed_leaves_a_good_file(paths: Paths, when: str) -> None:
+    log = EventLog(paths.state)
+    for _ in range(10):
+        story.append(log, [("actor:test", Warned(source="test", text="x" * 100))] * 2_000)
+    log.close()
+    fresh, before = paths.state / FRESH_NAME, paths.projections.stat().st_ino
+    moments: dict[str, Callable[[], bool]] = {
+        "it begins": lambda: lock.is_held(paths.lock),
+        "it writes": fresh.exists,
+        "it has swapped": lambda: not paths.projections.exists() or paths.projections.stat().st_ino != before,
+    }
+    command = [sys.executable, "-m", "hive", "projections", "rebuild", "--state", str(paths.state)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
+        while child.poll() is None and not moments[when]():
+            pass
+        child.kill()
+    assert set(states(paths).values()) == {"same"}
+    rebuild(paths, lambda _: None)
+    assert {(row.state, row.behind) for row in check(paths, lambda _: None)} == {("same", 0)}
+    assert not fresh.exists()
 
 
 def test_a_rebuild_stays_away_from_a_running_daemon(paths: Paths) -> None:

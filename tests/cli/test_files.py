@@ -157,10 +157,20 @@ def test_projections(hive: Run, written: Paths) -> None:
 
 
 def test_a_rebuild_beside_a_running_daemon_asks_it(hive: Run, written: Paths) -> None:
-    with lock.held(written.lock), serving(written.host_socket, {"rebuild_projections": {"projections": []}}) as peer:
-        done = hive("projections", "rebuild", "--json")
-        assert json.loads(done.stdout) == {"projections": []}
-        assert [request["cmd"] for request in peer.heard] == ["rebuild_projections"]
+    done = {"projections": [{"name": "ids", "version": 1, "seq": HEAD}]}
+    replies = [{"position": HEAD // 2}, {"position": HEAD}, done]
+    with lock.held(written.lock), serving(written.host_socket, {"rebuild_projections": lambda _: replies}) as peer:
+        assert json.loads(hive("projections", "rebuild", "--json").stdout) == done
+        assert peer.heard == [{"cmd": "rebuild_projections", "progress": True}]
+        assert "folded its projections again" in hive("projections", "rebuild").stdout
+
+
+def test_a_daemon_that_ends_in_the_middle_of_a_rebuild_is_told(hive: Run, written: Paths) -> None:
+    cut = {"rebuild_projections": lambda _: [{"position": 1}]}
+    with lock.held(written.lock), serving(written.host_socket, cut):
+        ended = hive("projections", "rebuild")
+    assert ended.returncode != 0
+    assert "The daemon ended" in ended.stderr
 
 
 def test_stats(hive: Run, paths: Paths) -> None:

@@ -11,7 +11,7 @@ from deciders.everything import EVERYTHING
 
 from hive.clock import rfc3339
 from hive.events import AnyEvent
-from hive.events.base import MessageId
+from hive.events.base import MessageId, QuestionId
 from hive.events.codec import Codec
 from hive.events.log import EventLog
 from hive.events.messages import MessageSent
@@ -116,6 +116,19 @@ def test_a_raised_version_refolds_that_projection_alone(
     monkeypatch.setattr(projection, "VERSION", projection.VERSION + 1)
     assert files.load() == [projection.NAME]
     assert files.load() == []
+
+
+def test_what_another_projection_has_stored_is_not_folded_again_with_one_whose_version_rose(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.execute("UPDATE questions SET question = 'as it was stored' WHERE id = 1")
+    monkeypatch.setattr(Messages, "VERSION", Messages.VERSION + 1)
+    store, hive = Store(files.folder), Hive()
+    assert store.load(hive, files.log, Codec()) == ["messages"]
+    store.close()
+    folded, _ = fold(files.log.rows(1), Codec())
+    assert hive.questions.all[QuestionId(1)].question == "as it was stored"
+    assert digest(hive.messages) == digest(folded.messages)
 
 
 @pytest.mark.parametrize("name", NAMES)

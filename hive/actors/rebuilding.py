@@ -1,0 +1,87 @@
+"""A rebuild beside the journal: a process of its own folds the log, and the journal goes on from what it wrote."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from hive.actors.doors import LoopDoor
+from hive.audit import rebuild
+from hive.errors import Unavailable
+from hive.events.base import Seq
+
+log = structlog.get_logger()
+
+REBUILD_MAX_S: Final = 1_800.0
+"""A log that takes longer is folded again without a daemon."""
+
+Tell = Callable[[Seq], None]
+"""Is told the position reached, now and then, on the event loop."""
+
+
+class Rebuilding:
+    """Event-loop only. Two who ask at once share one rebuild, and it goes on when they hang up."""
+
+    def __init__(self, door: LoopDoor, state: Path):
+        self._door = door
+        self._state = state
+        self._task: asyncio.Task[Seq] | None = None
+        self._watching: list[Tell] = []
+
+    async def run(self, tell: Tell = lambda _: None) -> Seq:
+        """Fold every projection from the first event again; returns the position reached.
+
+        Raises:
+            Unavailable: the log or the disk did not let it; the projections are as they were.
+        """
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._rebuilt())
+        self._watching.append(tell)
+        try:
+            return await asyncio.shield(self._task)
+        finally:
+            self._watching.remove(tell)
+
+    async def _rebuilt(self) -> Seq:
+        child = self._start()
+        try:
+            async with asyncio.timeout(REBUILD_MAX_S):
+                refusal = await asyncio.to_thread(self._listen, child, asyncio.get_running_loop())
+        except TimeoutError:
+            minutes = REBUILD_MAX_S / 60
+            raise Unavailable(
+                f"The rebuild took over {minutes:.0f} minutes; end the daemon and ask `hive projections rebuild` again."
+            ) from None
+        finally:
+            child.kill()
+        if refusal is not None:
+            log.warning("rebuilding.failed", error=refusal)
+            raise Unavailable(refusal)
+        return await self._door.adopt()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        # Not asyncio's: cancelled in the instant of its start, as when the daemon ends, that waits for ever.
+        command = (sys.executable, "-m", rebuild.__name__, str(self._state))
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def _listen(self, child: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop) -> str | None:
+        """Until it ends, on a thread of its own; why it failed."""
+        said = ""
+        with child:  # Its input is open for as long: when that ends, however this process does, so does the child.
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.strip().isdigit():
+                    loop.call_soon_threadsafe(self._reached, int(line))
+                else:
+                    said = line.decode(errors="replace").strip() or said
+        if child.returncode == 0:
+            return None
+        return said or f"The process that folds the log ended with {child.returncode}."
+
+    def _reached(self, position: Seq) -> None:
+        for tell in self._watching:
+            tell(position)

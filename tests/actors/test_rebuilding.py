@@ -1,0 +1,277 @@
+"""A rebuild beside a journal that goes on deciding: the same state, a new file, nothing told twice."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+import pytest
+
+from hive.actors.doors import LoopDoor
+from hive.actors.rebuilding import Rebuilding
+from hive.audit.check import check
+from hive.deciders.messages import Send
+from hive.errors import Unavailable
+from hive.paths import Paths
+from hive.projections.fresh import FRESH_NAME
+from hive.projections.hive import Hive
+from hive.projections.store import FILE_NAME, Store
+
+from .stage import OPERATOR_BY, Stage, eventually
+
+MAIL = 300
+HISTORY = 6_000
+"""Messages of a log that takes a moment to fold."""
+
+
+def letter(number: int, to: str = "coder") -> Send:
+    return Send(by=OPERATOR_BY, sender="operator", to=to, body=f"message {number}")
+
+
+@pytest.fixture
+def long(stage: Stage) -> Stage:
+    """With a coder, its mail, and a history."""
+    stage.spawn("coder")
+    sent = [letter(number) for number in range(MAIL)]
+    sent += [Send(by=OPERATOR_BY, sender="coder", to="operator", body=f"report {number}") for number in range(HISTORY)]
+    stage.submit(*sent)
+    assert stage.door.read(lambda hive: hive.seq) == len(sent) + 1
+    return stage
+
+
+Scene = Callable[[LoopDoor, Rebuilding], Awaitable[None]]
+
+
+def play(stage: Stage, scene: Scene) -> None:
+    async def played() -> None:
+        door = LoopDoor(stage.journal, asyncio.get_running_loop())
+        await scene(door, Rebuilding(door, stage.folder))
+
+    asyncio.run(played())
+
+
+def rebuild(stage: Stage) -> None:
+    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+        await rebuilding.run()
+
+    play(stage, scene)
+
+
+def check_all(stage: Stage) -> None:
+    """The state decided on and, after a clean stop, the file are the fold of the log, and nothing is left over."""
+    stage.check_state_is_the_log()
+    stage.close()
+    rows = check(Paths(stage.folder, stage.folder), lambda _: None)
+    assert [(row.projection, row.state, row.behind) for row in rows if (row.state, row.behind) != ("same", 0)] == []
+    left = {path.name for path in stage.folder.iterdir()}
+    assert left == {"events.db", FILE_NAME}
+    assert (stage.folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
+
+
+def children(folder: Path) -> list[int]:
+    """Processes that fold this folder's log."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"hive.audit.rebuild" in words and os.fsencode(folder) in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_journal_goes_on_beside_a_rebuild_and_nothing_is_told_twice(long: Stage) -> None:
+    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+        before = len([event for batch in long.batches for event in batch])
+        running = asyncio.ensure_future(rebuilding.run())
+        sent = 0
+        while not running.done():
+            await asyncio.gather(*(door.ask(letter(sent + number)) for number in range(10)))
+            sent += 10
+        assert sent > 10, "commands were answered while it ran"
+        assert await running > HISTORY
+        told = [event for batch in long.batches for event in batch]
+        assert len(told) == before + sent == await door.read(lambda hive: hive.seq)
+
+    play(long, scene)
+    check_all(long)
+
+
+def test_a_row_that_is_wrong_in_memory_and_on_the_disk_is_right_after_it(long: Stage) -> None:
+    long.door.read(lambda hive: hive.messages.open.drop(next(iter(hive.messages.open)).id))
+    with pytest.raises(AssertionError):
+        long.check_state_is_the_log()
+    rebuild(long)
+    check_all(long)
+
+
+def test_what_follows_a_rebuild_is_written_behind_into_the_new_file(long: Stage) -> None:
+    rebuild(long)
+    for number in range(10):
+        long.ask(letter(number))
+    long.check_state_is_the_log()
+    long.reopen()
+    check_all(long)
+
+
+def test_two_who_ask_share_one_and_it_goes_on_when_one_hangs_up(long: Stage) -> None:
+    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+        file = (long.folder / FILE_NAME).stat().st_ino
+        first, second = asyncio.ensure_future(rebuilding.run()), asyncio.ensure_future(rebuilding.run())
+        assert len(await asyncio.to_thread(eventually, lambda: children(long.folder), "it folds")) == 1
+        first.cancel()
+        position = await second
+        assert position == await rebuilding.run()
+        assert (long.folder / FILE_NAME).stat().st_ino != file
+
+    play(long, scene)
+    check_all(long)
+
+
+def test_it_says_how_far_it_is(long: Stage) -> None:
+    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+        positions: list[int] = []
+        last = await rebuilding.run(positions.append)
+        assert positions == sorted(positions)
+        assert 1 < len(positions) <= last
+        assert positions[-1] == last
+
+    play(long, scene)
+
+
+def _first_seen(stage: Stage, _: list[int]) -> bool:
+    return bool(children(stage.folder))
+
+
+def _first_page(_: Stage, positions: list[int]) -> bool:
+    return bool(positions)
+
+
+def _writes(stage: Stage, _: list[int]) -> bool:
+    return (stage.folder / FRESH_NAME).exists()
+
+
+@pytest.mark.parametrize("when", [_first_seen, _first_page, _writes], ids=lambda one: one.__name__.strip("_"))
+def test_a_rebuild_that_is_killed_changes_nothing_and_the_next_one_works(
+    long: Stage, when: Callable[[Stage, list[int]], bool]
+) -> None:
+    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+        positions: list[int] = []
+        running = asyncio.ensure_future(rebuilding.run(positions.append))
+        await asyncio.to_thread(eventually, lambda: running.done() or when(long, positions), "it is as far as that")
+        for pid in children(long.folder):
+            os.kill(pid, signal.SIGKILL)
+        try:
+            await running
+        except Unavailable as error:
+            assert "-9" in str(error)
+        await door.ask(letter(0))
+        long.check_state_is_the_log()
+        await rebuilding.run()
+
+    play(long, scene)
+    check_all(long)
+
+
+def test_what_a_killed_rebuild_left_is_gone_after_the_next_start(long: Stage) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        (long.folder / (FRESH_NAME + suffix)).write_bytes(b"half")
+    long.reopen()
+    check_all(long)
+
+
+def test_a_reader_keeps_what_it_reads_over_the_swap(long: Stage) -> None:
+    reader = apsw.Connection(str(long.folder / FILE_NAME), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        long.reopen()  # Everything is written.
+        reader.execute("BEGIN")
+        before = reader.execute("SELECT id, body FROM messages ORDER BY id").fetchall()
+        rebuild(long)
+        long.submit(*(letter(number) for number in range(MAIL)))
+        assert long.door.read(lambda hive: len(hive.messages.open)) == 2 * MAIL
+        assert reader.execute("SELECT id, body FROM messages ORDER BY id").fetchall() == before
+    finally:
+        reader.close()
+    check_all(long)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 8192, None], ids=["nothing in it", "not a database", "of another log"]
+)
+def test_a_file_that_is_not_a_rebuild_of_this_log_is_refused_and_all_stays(
+    long: Stage, tmp_path_factory: pytest.TempPathFactory, content: bytes | None
+) -> None:
+    fresh = long.folder / FRESH_NAME
+    if content is None:
+        other = tmp_path_factory.mktemp("other")
+        store = Store(other)
+        store.write(Hive(), b"another")
+        store.close()
+        fresh.write_bytes((other / FILE_NAME).read_bytes())
+    else:
+        fresh.write_bytes(content)
+
+    async def scene(door: LoopDoor, _: Rebuilding) -> None:
+        with pytest.raises(Unavailable, match="cannot be used"):
+            await door.adopt()
+        await door.ask(letter(0))
+
+    play(long, scene)
+    long.check_state_is_the_log()
+    long.reopen()
+    check_all(long)
+
+
+@contextmanager
+def files_stay_below(size: int) -> Iterator[None]:
+    """As on a full disk, for this process and those it starts."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_answered_and_leaves_nothing(long: Stage) -> None:
+    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+        with files_stay_below(16_384), pytest.raises(Unavailable, match="Free disk space"):
+            await rebuilding.run()
+        assert not (long.folder / FRESH_NAME).exists()
+        await door.ask(letter(0))
+        await rebuilding.run()
+
+    long.reopen()  # Everything is written behind: nothing but the rebuild needs room.
+    play(long, scene)
+    check_all(long)
+
+
+def test_a_damaged_log_is_said_to_be_damaged(long: Stage) -> None:
+    db = apsw.Connection(str(long.folder / "events.db"))
+    db.execute("DROP TRIGGER events_are_never_changed; UPDATE events SET data = '[' WHERE seq = 2000").fetchall()
+    db.close()
+
+    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+        with pytest.raises(Unavailable, match="MessageSent that cannot be read"):
+            await rebuilding.run()
+
+    play(long, scene)
+    assert not (long.folder / FRESH_NAME).exists()
+
+
+def test_no_process_outlives_who_asked_for_it(long: Stage) -> None:
+    async def asks_and_dies() -> None:
+        door = LoopDoor(long.journal, asyncio.get_running_loop())
+        running = asyncio.ensure_future(Rebuilding(door, long.folder).run())
+        await asyncio.to_thread(eventually, lambda: children(long.folder), "it folds")
+        running.cancel()
+
+    asyncio.run(asks_and_dies())
+    eventually(lambda: not children(long.folder), "the process has ended")
+    long.reopen()
+    check_all(long)

@@ -1,0 +1,105 @@
+"""`hive projections rebuild` beside a real daemon: its progress, and kill -9 of the daemon at every stage of it."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hive.events.codec import Codec
+from hive.events.daemon import Warned
+from hive.events.log import EventLog, stamp
+from hive.projections.fresh import FRESH_NAME
+from hive.sockets.client import Unreachable
+
+from .conftest import MakeHive
+from .hive_process import HiveProcess, eventually
+
+pytestmark = pytest.mark.system
+
+HISTORY = 40_000
+"""Events of a log that takes a moment to fold."""
+
+
+@pytest.fixture
+def long(make_hive: MakeHive) -> HiveProcess:
+    """A stopped hive with a long past."""
+    hive = make_hive().up()
+    hive.ask("set_paused", name="manager", paused=True)
+    hive.ask("send", to="manager", body="hello")
+    hive.kill()
+    log, warned = EventLog(hive.paths.state), Codec().encode(Warned(source="test", text="x" * 100))
+    at = stamp(0)
+    for _ in range(HISTORY // 2_000):
+        log.append([(at, "Warned", warned, "actor:test")] * 2_000)
+    log.close()
+    return hive
+
+
+def folding(hive: HiveProcess) -> list[int]:
+    """Processes that fold its log."""
+    found = []
+    for pid in hive.processes():
+        with contextlib.suppress(OSError):
+            if b"hive.audit.rebuild" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def test_beside_a_daemon_it_tells_how_far_it_is_and_the_projections_are_good(long: HiveProcess) -> None:
+    long.up()
+    before = long.paths.projections.stat().st_ino
+    with long.host() as host:
+        host.send("rebuild_projections", progress=True)
+        positions = []
+        while "position" in (reply := host.reply()):
+            positions.append(reply["position"])
+    assert positions == sorted(positions)
+    assert len(positions) > 1
+    assert {row["seq"] for row in reply["projections"]} == {reply["projections"][0]["seq"]}
+    assert reply["projections"][0]["seq"] >= positions[-1] > HISTORY
+    assert long.paths.projections.stat().st_ino != before
+    long.ask("send", to="manager", body="after")
+    assert "folded its projections again" in long.run("projections", "rebuild")
+    long.run("projections", "check")
+    assert {row["state"] for row in long.data("projections", "status")} == {"stored"}
+    owners = {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in long.paths.state.glob("projections.db*")}
+    assert owners == {(os.geteuid(), 0o600)}
+    long.down()
+    long.check_files()
+
+
+@pytest.mark.parametrize("when", ["it begins", "it folds", "it writes", "it has swapped"])
+def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess, when: str) -> None:
+    long.up()
+    fresh, before = long.paths.state / FRESH_NAME, long.paths.projections.stat().st_ino
+    reached: list[int] = []
+    moments: dict[str, Callable[[], object]] = {
+        "it begins": lambda: folding(long),
+        "it folds": lambda: reached,
+        "it writes": fresh.exists,
+        "it has swapped": lambda: long.paths.projections.exists() and long.paths.projections.stat().st_ino != before,
+    }
+
+    def ask() -> None:
+        with contextlib.suppress(EOFError, Unreachable, OSError), long.host() as host:
+            host.send("rebuild_projections", progress=True)
+            while "position" in (reply := host.reply()):
+                reached.append(reply["position"])
+            reached.append(HISTORY)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    eventually(lambda: moments[when]() or not asking.is_alive(), when)
+    long.kill()
+    asking.join()
+    eventually(lambda: not folding(long), "who folded has ended with the daemon")
+    long.check_files()
+    long.up()
+    assert not fresh.exists()
+    assert [row["body"] for row in long.events("MessageSent")] == ["hello"]
+    long.run("projections", "rebuild")
+    long.down()
+    long.check_files()

@@ -78,7 +78,7 @@ def test_a_forge_that_is_no_help_costs_a_warning_and_is_caught_up_with(
     hive.up().spawn("coder")
     id = approve_a_change(hive, "new")
     assert hive.event("Warned", source="forge_mirror")
-    assert state(hive) == "failing"
+    eventually(lambda: state(hive) == "failing", "it says so")
     server.mode = "well"
     eventually(
         lambda: "coder" in "".join(server.repositories) and f"refs/tags/deployed/{id}" in server.refs("coder"), "it"

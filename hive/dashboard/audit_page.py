@@ -80,30 +80,40 @@ async def event(operator: Operator, pages: Pages, seq: int) -> Response[str]:
 
 
 @get("/audit/state")
-async def as_of(operator: Operator, pages: Pages, at: str = "") -> Response[str]:
-    """Every projection as of an event or a time."""
+async def as_of(operator: Operator, pages: Pages, at: str = "", agent: str = "") -> Response[str]:
+    """Every projection as of an event or a time, whole or what is about one agent."""
     snapshot = await operator.ask("state")
     wanted = at.strip() or str(snapshot["seq"])
     replay, error = None, None
     try:
-        replay = (await operator.ask("audit_state", until=wanted))["replay"]
+        replay = (await operator.ask("audit_state", until=wanted, agent=agent.strip() or None))["replay"]
     except Declined as refusal:
         error = str(refusal)
-    return pages.page("as_of.html", operator, snapshot, at=wanted, replay=replay, error=error, head=snapshot["seq"])
+    return pages.page(
+        "as_of.html", operator, snapshot, at=wanted, agent=agent, replay=replay, error=error, head=snapshot["seq"]
+    )
 
 
 @get("/audit/why")
 async def why(operator: Operator, pages: Pages, subject: str = "agent", name: str = "") -> Response[str]:
     """The events that explain an agent, a message, a question or an approval."""
     snapshot = await operator.ask("state")
-    events, error = list[dict[str, Any]](), None
+    found, error = dict[str, Any](), None
     if name.strip():
         try:
-            events = (await operator.ask("why", subject=subject, name=name.strip()))["events"]
+            found = await operator.ask("why", subject=subject, name=name.strip())
         except Declined as refusal:
             error = str(refusal)
     return pages.page(
-        "why.html", operator, snapshot, subject=subject, name=name, events=events, error=error, subjects=SUBJECTS
+        "why.html",
+        operator,
+        snapshot,
+        subject=subject,
+        name=name,
+        events=found.get("events", []),
+        gaps=found.get("cannot_tell", []),
+        error=error,
+        subjects=SUBJECTS,
     )
 
 
@@ -126,15 +136,16 @@ async def api_audit(
 
 
 @get("/api/audit/state")
-async def api_as_of(operator: Operator, at: str) -> dict[str, Any]:
-    """Every projection as of an event or a time."""
-    return {"replay": (await operator.ask("audit_state", until=at))["replay"]}
+async def api_as_of(operator: Operator, at: str, agent: str = "") -> dict[str, Any]:
+    """Every projection as of an event or a time, whole or what is about one agent."""
+    return {"replay": (await operator.ask("audit_state", until=at, agent=agent or None))["replay"]}
 
 
 @get("/api/audit/why/{subject:str}/{name:str}")
 async def api_why(operator: Operator, subject: str, name: str) -> dict[str, Any]:
-    """The events that explain it, in order."""
-    return {"events": (await operator.ask("why", subject=subject, name=name))["events"]}
+    """The events that explain it, in order, and what cannot be told."""
+    found = await operator.ask("why", subject=subject, name=name)
+    return {key: found[key] for key in ("events", "cannot_tell") if key in found}
 
 
 HANDLERS = [audit, event, as_of, why, api_audit, api_as_of, api_why]

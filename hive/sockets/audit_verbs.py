@@ -1,7 +1,9 @@
 """Reading what happened, for the dashboard: the log filtered, the state as of a position, why, findings, metrics."""
 
 import asyncio
+import contextlib
 import hmac
+import os
 import sys
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ from hive.errors import BadRequest, Refused, Unavailable
 from hive.events.codec import Codec
 from hive.events.log import LogReader, Row
 from hive.events.turns import TurnEnded
+from hive.names import is_agent_name
 from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.projections.turns import HOUR_MS, Hour, added
@@ -29,6 +32,8 @@ from hive.sockets.sessions import SignedOut
 CHILD_TIMEOUT_S: Final = 60.0
 """Of a replay or a doctor's round, each a process of its own: folding a long log would hold the daemon up."""
 CHILDREN_MAX: Final = 2
+CHILD_NICENESS: Final = 10
+"""Whoever waits for an append comes first."""
 CHILD_OUTPUT_MAX_BYTES: Final = 64 * 1024 * 1024
 SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
 """Of windows that hours are too long for."""
@@ -56,6 +61,8 @@ class AuditEvents(Request, frozen=True, kw_only=True):
 class At(Request, frozen=True, kw_only=True):
     until: str
     """A position or a time."""
+    agent: str | None = None
+    """Only what is about it."""
 
 
 class Why(Request, frozen=True, kw_only=True):
@@ -120,7 +127,10 @@ async def audit_state(session: HostSession, request: At) -> Reply:
     """Every projection as of a position or time, folded from the log by a process of its own."""
     if "\0" in request.until:  # No argument of a process can hold it.
         raise BadRequest(f"{request.until!r} is neither a position nor a time.")
-    raw = await _child(session.services.paths, "audit", "replay", f"--until={request.until}")
+    if request.agent is not None and not is_agent_name(request.agent):
+        raise BadRequest(f"{request.agent!r} is no agent's name.")
+    about = () if request.agent is None else (f"--agent={request.agent}",)
+    raw = await _child(session.services.paths, "audit", "replay", f"--until={request.until}", *about)
     return {"replay": raw}
 
 
@@ -159,6 +169,8 @@ async def _child(paths: Paths, *command: str) -> msgspec.Raw:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+        with contextlib.suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, CHILD_NICENESS)
         try:
             async with asyncio.timeout(CHILD_TIMEOUT_S):
                 out, err = await process.communicate()

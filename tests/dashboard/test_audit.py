@@ -1,0 +1,34 @@
+"""The audit for people: the state of one agent as of any event, and what cannot be told."""
+
+import pytest
+from system.hive_process import HiveProcess
+
+from .conftest import Person
+
+pytestmark = pytest.mark.system
+
+GAP = "which turn it came from: manager sent it while none was under way."
+
+
+def test_the_state_of_one_agent(hive: HiveProcess, mara: Person) -> None:
+    hive.spawn("coder")
+    hive.ask("send", to="coder", body="write a parser")
+    head = str(hive.head())
+    found = mara.get("/api/audit/state", params={"at": head, "agent": "coder"}).json()["replay"]["projections"]
+    assert [row["name"] for row in found["agents"]["agents"]] == ["coder"]
+    assert [row["body"] for row in found["messages"]["messages"]] == ["write a parser"]
+    everybody = mara.get("/api/audit/state", params={"at": head}).json()["replay"]["projections"]
+    assert [row["name"] for row in everybody["agents"]["agents"]] == ["coder", "manager"]
+    assert "write a parser" in mara.get("/audit/state", params={"at": head, "agent": "coder"}).text
+    assert "Cannot tell: as of event 1," in mara.get("/audit/state", params={"at": "1", "agent": "coder"}).text
+    assert mara.get("/api/audit/state", params={"at": head, "agent": "--help"}).status_code == 400
+
+
+def test_what_cannot_be_told_is_said(hive: HiveProcess, mara: Person) -> None:
+    with hive.agent("manager") as manager:
+        id = manager.ask("send", to="operator", body="out of the blue")["id"]
+    found = mara.get(f"/api/audit/why/message/{id}").json()
+    assert [row["type"] for row in found["events"]] == ["MessageSent"]
+    assert found["cannot_tell"] == [GAP]
+    assert f"Cannot tell {GAP}" in mara.get(f"/audit/why?subject=message&name={id}").text
+    assert "cannot_tell" not in mara.get("/api/audit/why/agent/manager").json()

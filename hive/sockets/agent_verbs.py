@@ -134,6 +134,7 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
 async def send(session: AgentSession, request: Send) -> Reply:
     reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
     command = messages.Send(by=session.by, sender=session.name, to=request.to, body=request.body, in_reply_to=reply_to)
+    session.services.hub.will_send(request.to)
     decided = await session.services.door.ask(command, request.key)
     ids = [event.id for event in decided.events if isinstance(event, MessageSent)]
     return {"ids": ids} if request.to == EVERYONE else {"id": ids[0], "ids": ids}

@@ -12,7 +12,7 @@ from hive.clock import Clock, TimeMs
 from hive.errors import LimitReached
 from hive.events.agents import Paused, Resumed
 from hive.events.messages import MessageRequeued, MessageSent
-from hive.names import AgentName
+from hive.names import EVERYONE, AgentName
 from hive.projections.table import Recorded
 from hive.sockets.lines import LineConnection
 
@@ -112,6 +112,11 @@ class Parked:
                 event.set()
                 return
 
+    def wake_one_each(self) -> None:
+        """For something that may come to everyone."""
+        for agent in self._waiting:
+            self.wake_one(agent)
+
     def wake_all(self, agent: AgentName) -> None:
         for event in self._waiting.get(agent, ()):
             event.set()
@@ -130,6 +135,14 @@ class Hub:
         self._live: dict[AgentName, deque[msgspec.Raw]] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
         self._controls: dict[AgentName, deque[dict[str, str]]] = {}
+
+    def will_send(self, to: str) -> None:
+        """Call before the journal is asked to send: a recv parked for it looks in the same batch, so that one commit
+        makes the message durable and delivers it. Where the send is refused it finds nothing and parks again."""
+        if to == EVERYONE:
+            self.receiving.wake_one_each()
+        else:
+            self.receiving.wake_one(to)
 
     def on_committed(self, batch: list[Recorded]) -> None:
         """On the loop, after the commit."""

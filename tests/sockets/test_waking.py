@@ -1,0 +1,66 @@
+"""Who is parked for a message that is being sent gets it with the commit that makes it durable."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from actors.stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage
+
+from hive.actors.doors import LoopDoor
+from hive.deciders.messages import Recv, Send
+from hive.errors import NotFound
+from hive.names import EVERYONE
+from hive.sockets.hub import Hub
+
+AGENTS = ("coder", "tester", "writer")
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    one = Stage(tmp_path)
+    one.spawn(*AGENTS)
+    one.batches.clear()
+    yield one
+    one.close()
+
+
+def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
+    """The kinds of events of each commit, while every agent is parked and somebody sends."""
+
+    async def play() -> None:
+        hub, door = Hub(stage.clock), LoopDoor(stage.journal, asyncio.get_running_loop())
+
+        async def parked(agent: str) -> None:
+            with hub.receiving.parked(agent) as woken:
+                async with asyncio.timeout(DEADLINE_S):
+                    await woken.wait()
+                await door.ask(Recv(by=DAEMON_BY, agent=agent))
+
+        waiting = {agent: asyncio.create_task(parked(agent)) for agent in AGENTS}
+        await asyncio.sleep(0)
+        try:
+            hub.will_send(to)
+            await door.ask(Send(by=OPERATOR_BY, sender="operator", to=to, body="hello"))
+            await asyncio.gather(*(task for agent, task in waiting.items() if to in (agent, EVERYONE)))
+        finally:
+            for task in waiting.values():
+                task.cancel()
+            await asyncio.gather(*waiting.values(), return_exceptions=True)
+
+    asyncio.run(play())
+    return [[type(event).__name__ for event in batch] for batch in stage.batches]
+
+
+def test_a_message_and_its_delivery_to_who_is_parked_are_one_commit(stage: Stage) -> None:
+    assert sent_while_parked(stage, "tester") == [["MessageSent", "MessageDelivered"]]
+
+
+def test_a_message_to_everyone_is_delivered_to_all_who_are_parked_by_one_commit(stage: Stage) -> None:
+    assert sent_while_parked(stage, EVERYONE) == [["MessageSent"] * len(AGENTS) + ["MessageDelivered"] * len(AGENTS)]
+
+
+def test_a_send_that_is_refused_delivers_nothing(stage: Stage) -> None:
+    with pytest.raises(NotFound):
+        sent_while_parked(stage, "nobody")
+    assert stage.batches == []

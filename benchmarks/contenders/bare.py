@@ -11,14 +11,17 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from benchmarks.contenders.serving import Reply, serve, timed
+from benchmarks.contenders.serving import Reply, Verb, serve, timed
 from benchmarks.payload import as_json, bodies
 from hive.events import EVENT_TYPES
 from hive.events.log import LogReader
 
 FLOOR_SQL = "CREATE TABLE IF NOT EXISTS events(seq INTEGER PRIMARY KEY, at TEXT, type TEXT, data TEXT)"
 AT = "2026-01-31T09:30:00.125Z"
-COPY_PAGE = 10_000
+PAUSE_S = 0.005
+"""Before each round trip, as before each message to a parked recv: both sides have slept."""
+PARKING_S = 0.1
+"""For hundreds of threads to wait."""
 
 
 class Bare:
@@ -58,7 +61,7 @@ class Bare:
         gc.disable()
         began, count = time.perf_counter(), 0
         for type_, data in db.execute("SELECT type, data FROM events ORDER BY seq"):
-            decoders[type_](data)  # type: ignore[index, arg-type]  # Both columns are text.
+            decoders[type_](data)
             count += 1
         seconds = time.perf_counter() - began
         gc.enable()
@@ -77,6 +80,50 @@ class Bare:
         took = await asyncio.to_thread(_ask, path, count)
         server.join()
         return timed(took, sum(took))
+
+    async def wake_futures(self, count: int) -> Reply:
+        """Milliseconds from the loop's hearing of it until the last of so many coroutines runs that wait."""
+        loop = asyncio.get_running_loop()
+        waiting = [loop.create_future() for _ in range(count)]
+        began, ended = 0.0, 0.0
+
+        async def wait(future: asyncio.Future[None]) -> None:
+            nonlocal ended
+            await future
+            ended = time.perf_counter()
+
+        def wake() -> None:
+            nonlocal began
+            began = time.perf_counter()
+            for future in waiting:
+                future.set_result(None)
+
+        tasks = [asyncio.create_task(wait(future)) for future in waiting]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(loop.call_soon_threadsafe, wake)
+        await asyncio.gather(*tasks)
+        return {"ms": 1_000 * (ended - began)}
+
+    async def wake_threads(self, count: int) -> Reply:
+        """The same with threads that wait for one event."""
+        event, ended = threading.Event(), []
+        parked = threading.Barrier(count + 1)
+
+        def wait() -> None:
+            parked.wait()
+            event.wait()
+            ended.append(time.perf_counter())
+
+        threads = [threading.Thread(target=wait) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        parked.wait()
+        await asyncio.sleep(PARKING_S)
+        began = time.perf_counter()
+        event.set()
+        for thread in threads:
+            thread.join()
+        return {"ms": 1_000 * (max(ended) - began)}
 
     def _answer(self, listening: socket.socket, count: int) -> None:
         db = _opened(self._folder / "answered.db")
@@ -108,6 +155,7 @@ def _ask(path: Path, count: int) -> list[float]:
         with connection.makefile("rb") as lines:
             for nth in range(count):
                 line = as_json(nth, text[nth % len(text)]).encode() + b"\n"
+                time.sleep(PAUSE_S)
                 began = time.perf_counter()
                 connection.sendall(line)
                 lines.readline()
@@ -123,7 +171,14 @@ def _opened(path: Path) -> apsw.Connection:
 
 def main() -> None:
     bare = Bare(Path(sys.argv[1]))
-    verbs = {"append": bare.append, "copy_log": bare.copy_log, "scan": bare.scan, "round_trips": bare.round_trips}
+    verbs: dict[str, Verb] = {
+        "append": bare.append,
+        "copy_log": bare.copy_log,
+        "scan": bare.scan,
+        "round_trips": bare.round_trips,
+        "wake_futures": bare.wake_futures,
+        "wake_threads": bare.wake_threads,
+    }
     asyncio.run(serve(verbs))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pykka
 
-from benchmarks.contenders.serving import Reply, produce, serve, timed
+from benchmarks.contenders.serving import Reply, Verb, produce, serve, timed
 from benchmarks.payload import bodies
 from benchmarks.seeding import names
 from hive import daemon, lock
@@ -44,7 +44,7 @@ class _Measured(daemon._Daemon):
         self._measuring = asyncio.create_task(self._measure())
 
     async def _measure(self) -> None:
-        verbs = {
+        verbs: dict[str, Verb] = {
             "append": self.append,
             "append_together": self.append_together,
             "beside_rebuild": self.beside_rebuild,
@@ -83,7 +83,7 @@ class _Measured(daemon._Daemon):
         return {"rate": appended / seconds, "seconds": seconds, "position": rebuild.result()}
 
     async def watch_wakes(self, parked: int) -> Reply:
-        """Take the time of the next commit that wakes so many parked recvs, until the last of them runs again."""
+        """Take the time of the next commit that wakes so many parked recvs, until the last of them has its message."""
         self._woken = asyncio.create_task(self._watched(parked))
         await asyncio.sleep(0)
         return {}
@@ -93,7 +93,7 @@ class _Measured(daemon._Daemon):
         return {"ms": await self._woken}
 
     async def _watched(self, parked: int) -> float:
-        began, ran, all_ran = 0.0, 0, asyncio.Event()
+        began, served, all_served = 0.0, 0, asyncio.Event()
         on_committed, ask = self._hub.on_committed, self._measured_door.ask
 
         def commits(batch: list[Recorded]) -> None:
@@ -102,15 +102,16 @@ class _Measured(daemon._Daemon):
             on_committed(batch)
 
         async def asks(command: Command, key: str | None = None) -> Decided:
-            nonlocal ran
-            ran += isinstance(command, Recv)
-            if ran == parked:
-                all_ran.set()
-            return await ask(command, key)
+            nonlocal served
+            decided = await ask(command, key)
+            served += isinstance(command, Recv) and bool(decided.answer[0])
+            if served == parked:
+                all_served.set()
+            return decided
 
         self._hub.on_committed, self._measured_door.ask = commits, asks  # type: ignore[method-assign]
         try:
-            await all_ran.wait()
+            await all_served.wait()
             return 1_000 * (time.perf_counter() - began)
         finally:
             self._hub.on_committed, self._measured_door.ask = on_committed, ask  # type: ignore[method-assign]

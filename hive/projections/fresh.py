@@ -1,7 +1,6 @@
 """A second `projections.db`, beside the one in use. A rebuild writes it in one go; the journal goes on from it."""
 
 from collections.abc import Generator, Sequence
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,6 +14,7 @@ from hive.events.sqlite import connect
 from hive.projections.hive import Hive
 from hive.projections.store import (
     FILE_NAME,
+    PAGE_BYTES,
     POSITIONS,
     SET_POSITION,
     create_statement,
@@ -28,8 +28,6 @@ from hive.projections.store import (
 from hive.projections.table import Table
 
 FRESH_NAME: Final = "projections.db.new"
-VALUES_MAX: Final = 1_000
-"""Bound by one statement of the bulk write."""
 
 
 class FreshFile:
@@ -49,7 +47,8 @@ class FreshFile:
 
     def __enter__(self) -> Self:
         # Nobody else opens the file, and one that is not whole is thrown away: no journal, no locks, no fsync yet.
-        self._run("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF")
+        self._run(f"PRAGMA page_size={PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF")
+        self._run("PRAGMA synchronous=OFF")
         return self
 
     def __exit__(
@@ -86,13 +85,12 @@ class FreshFile:
             raise _unwritable(self.path, error) from error
 
     def _insert(self, table: Table[Any, Any]) -> None:
-        rows = stored_cells(table, [table.rows[key] for key in sorted(table.rows)])
-        width = len(table.row_type.__struct_fields__)
-        size = max(1, VALUES_MAX // width)
-        for first in range(0, len(rows), size):
-            group = rows[first : first + size]
-            places = ",".join(["(" + ",".join("?" * width) + ")"] * len(group))
-            self._run(f"INSERT INTO {table.name} VALUES" + places, list(chain.from_iterable(group)))
+        rows = stored_cells(table, map(table.rows.__getitem__, sorted(table.rows)))
+        places = ",".join("?" * len(table.row_type.__struct_fields__))
+        try:
+            self._db.executemany(f"INSERT INTO {table.name} VALUES({places})", rows)
+        except apsw.Error as error:
+            raise _unwritable(self.path, error) from error
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
         try:

@@ -147,7 +147,7 @@ def test_a_projection_without_a_position_is_refolded(files: Files, name: str) ->
         "ALTER TABLE messages DROP COLUMN failures",
         "UPDATE messages SET body = 7",
         "UPDATE messages SET body = CAST(x'ff' AS TEXT)",
-        "UPDATE messages SET id = x'00'",
+        "UPDATE recent_messages SET id = CAST(id AS BLOB)",
     ],
 )
 def test_rows_that_do_not_belong_to_the_log_or_the_shape_are_refolded(files: Files, statement: str) -> None:

@@ -155,9 +155,14 @@ def is_started(hive: HiveProcess, agent: str, events: Events) -> None:
 
 
 def is_up_again(hive: HiveProcess, agent: str, _events: Events) -> None:
+    """What was told to end just before the daemon died may do so just after the next one has found it."""
     for name in (agent, "manager"):
-        eventually(lambda name=name: hive.replayed().agents.all[name].running, f"{name} runs again")
-    is_running(hive, agent, hive.events("Started", agent=agent))
+        eventually(lambda name=name: runs_as_recorded(hive, name), f"{name} runs again")
+
+
+def runs_as_recorded(hive: HiveProcess, agent: str) -> bool:
+    row, run = hive.replayed().agents.all[agent], hive.running(agent)
+    return row.running and row.wanted_running and run is not None and run.incarnation == row.incarnation
 
 
 def is_restarted_once(hive: HiveProcess, agent: str, events: Events) -> None:

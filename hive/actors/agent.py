@@ -191,7 +191,7 @@ class Agent(pykka.ThreadingActor):
 
     # The acts
 
-    def _start_container(self, reason: StartReason, by: By, approval_id: ApprovalId | None = None) -> None:
+    def _start_container(self, reason: StartReason, by: By) -> None:
         self._runtime.kill(self._record)  # What a daemon that died in the middle may have left.
         revision = self._provisioner.wanted(self._name)
         row, mounts = self._row()
@@ -205,7 +205,6 @@ class Agent(pykka.ThreadingActor):
             revision=revision,
             harness_version=hive.__version__,
             recipients=file.allowed_recipients,
-            approval_id=approval_id,
         )
         self._door.ask(started)
 
@@ -232,7 +231,7 @@ class Agent(pykka.ThreadingActor):
         row, _ = self._row()
         if row.running or row.wanted_running:
             self._stop_if_running(by)
-            self._start_container("rebuild" if approval_id is None else "deploy", by, approval_id)
+            self._start_container("rebuild" if approval_id is None else "deploy", by)
         else:
             rebuilt = RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision, approval_id=approval_id)
             self._door.ask(rebuilt)

@@ -25,11 +25,14 @@ from hive.events.approvals import ApprovalFailed, ApprovalResolved, ProposalPinn
 from hive.events.base import ApprovalId, actor
 from hive.names import AgentName
 from hive.projections.approvals import Approval
+from hive.projections.turns import Current
 
 log = structlog.get_logger()
 
 TURN_WAIT_S = 120.0
 """A deploy waits so long for the agent's turn to end; then the turn is interrupted and its messages are put back."""
+HELLO_WAIT_S = 20.0
+"""For the harness to be there on a new configuration. One that runs and is silent for longer is slow, not broken."""
 LOOK_EVERY_S = 0.1
 RESTART_TIMEOUT_S = 300.0
 """For the agent's actor to restart it on the new configuration, acts queued before included."""
@@ -49,6 +52,10 @@ class _Finished(msgspec.Struct, frozen=True):
 
     row: Approval
     error: HiveError | None
+
+
+class _GoingDown(Exception):
+    """The daemon stops in the middle of a deploy; the next one goes on with it."""
 
 
 LISTENS = (ApprovalResolved, ApprovalFailed, ProposalPinned, Spawned, Destroyed)
@@ -154,9 +161,16 @@ class ConfigPipeline(pykka.ThreadingActor):
         error: HiveError | None = None
         try:
             with TransientGuard.hold(self._door, self._clock, row.agent, "rebuilding", self.actor_ref, BY):
-                self._deploy(row)
+                try:
+                    self._deploy(row)
+                except (HiveError, OSError):
+                    self._take_back(row)
+                    raise
         except (HiveError, OSError) as failure:
             error = failure if isinstance(failure, HiveError) else Unavailable(str(failure))
+        except _GoingDown:
+            log.info("config.deploy_left_to_the_next_daemon", agent=row.agent, approval=row.id)
+            return
         except Exception as bug:  # Whatever happens, the approval must come to an end.
             log.exception("config.deploy_crashed", agent=row.agent, approval=row.id)
             error = Unavailable(f"hive made a mistake ({type(bug).__name__}); see its log.")
@@ -187,28 +201,70 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._pin(name)
 
     def _await_turn_boundary(self, name: AgentName) -> None:
+        """The turn under way is over. One that followed at once has only begun, and its messages are put back."""
+        turn = self._current_turn(name)
         deadline = time.monotonic() + TURN_WAIT_S
-        while time.monotonic() < deadline and self.actor_ref.is_alive():
-            if not self._door.read(lambda hive: name in hive.turns.current.rows):
-                return
-            time.sleep(LOOK_EVERY_S)
+        while turn is not None and self._current_turn(name) == turn and time.monotonic() < deadline:
+            self._sleep()
+
+    def _current_turn(self, name: AgentName) -> Current | None:
+        return self._door.read(lambda hive: hive.turns.current.get(name))
+
+    def _sleep(self) -> None:
+        if not self.actor_ref.is_alive():
+            raise _GoingDown
+        time.sleep(LOOK_EVERY_S)
 
     def _restart(self, name: AgentName, id: ApprovalId, sha: str) -> None:
-        """Have the agent's actor restart it; an agent that runs on it already only has that noted."""
+        """Have the agent's actor restart it, and see its harness come up.
+
+        An agent that runs on it already is not restarted. Raises HiveError: it does not start, or not any more.
+        """
         row, over = self._door.read(lambda hive: (hive.agents.living_one(name), id in _over(hive.approvals.over())))
         if row is None:
             raise NotFound(f"{name} was destroyed.")
         if row.revision != sha or not row.running or row.act is not None:
             ticket = Ticket()
             if not self._to_supervisor(Do(name, "rebuild", BY, ticket, approval_id=id)):
-                raise Unavailable("The daemon is on its way down; the next one goes on with it.")
+                raise _GoingDown
             try:
                 ticket.result(RESTART_TIMEOUT_S)
             except TimeoutError as error:
                 raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
             over = self._door.read(lambda hive: id in _over(hive.approvals.over()))
         if not over:
+            self._await_hello(name)
             self._door.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
+
+    def _await_hello(self, name: AgentName) -> None:
+        """The harness is there, or somebody stopped the agent. Raises Unavailable: it ended by itself before that."""
+        deadline = time.monotonic() + HELLO_WAIT_S
+        while time.monotonic() < deadline:
+            row = self._door.read(lambda hive: hive.agents.living_one(name))
+            if row is None:
+                raise NotFound(f"{name} was destroyed.")
+            if row.crashes:  # None since the start of this deploy, which counts from nought.
+                raise Unavailable(f"{name} does not start on it: {row.failure}. See: hive logs {name}")
+            if not row.running or row.hello == row.incarnation:
+                return
+            self._sleep()
+        log.warning("config.harness_not_seen", agent=name, waited_s=HELLO_WAIT_S)
+
+    def _take_back(self, row: Approval) -> None:
+        """What was deployed and failed to start is deployed no more, and the agent runs on what it had before."""
+        name = row.agent
+        assert row.fetched_sha is not None, "the rule approves only what is pinned"
+        try:
+            if self._door.read(lambda hive: hive.agents.living_one(name)) is None:
+                return
+            if not self._proposals.take_back(name, row.id, row.fetched_sha):
+                return
+            self._applied_changed(name)
+            ticket = Ticket()
+            if self._to_supervisor(Do(name, "rebuild", BY, ticket)):
+                ticket.result(RESTART_TIMEOUT_S)
+        except (HiveError, OSError, TimeoutError) as error:
+            log.warning("config.not_back_on_the_old", agent=name, approval=row.id, error=str(error))
 
     def _fail(self, row: Approval, error: HiveError) -> None:
         if row.fetched_sha is not None:

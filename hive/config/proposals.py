@@ -145,6 +145,19 @@ class Proposals:
             git = self._repositories.applied(name)
             git.run("update-ref", "-m", f"deployed/{id}", "--stdin", stdin=moves.encode())
 
+    def take_back(self, name: AgentName, id: ApprovalId, sha: str) -> bool:
+        """Undo `deploy`: main is what it was before, in the history too. False: it is not deployed.
+
+        The tag goes first. A daemon that starts between the two deploys again and comes here again.
+        """
+        with self._repositories.held(name):
+            git = self._repositories.applied(name)
+            if self.marked(name, id, "deployed") != sha or self._repositories.main(name) != sha:
+                return False
+            git.run("update-ref", "-d", tag_ref("deployed", id), sha)
+            git.run("reflog", "delete", "--rewrite", "--updateref", f"{MAIN}@{{0}}")
+            return True
+
     def diff(self, name: AgentName, sha: str) -> Diff:
         """What the commit changes, or changed, in the applied configuration."""
         git = self._repositories.applied(name)

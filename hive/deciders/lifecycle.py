@@ -41,15 +41,12 @@ class BeginAct(Command, frozen=True, kw_only=True):
 
 
 class RecordStarted(Command, frozen=True, kw_only=True):
-    """`approval_id`: of a deploy, the approved change."""
-
     agent: AgentName
     incarnation: str
     reason: StartReason
     revision: str | None = None
     harness_version: str | None = None
     recipients: tuple[str, ...] | None = None
-    approval_id: ApprovalId | None = None
 
 
 class RecordStopped(Command, frozen=True, kw_only=True):
@@ -113,7 +110,10 @@ def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
 
 
 def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
-    """The container runs; everyone but a newly spawned agent is kicked."""
+    """The container runs; everyone but a newly spawned agent is kicked.
+
+    Of a deploy nothing more is said yet: it has succeeded when the harness is there, and `record_rebuilt` says so.
+    """
     row = living(hive, command.agent)
     draft = Draft(hive, now)
     draft.add(
@@ -129,10 +129,10 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
         draft.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
     if command.reason == "spawn":
         draft.add(Spawned(agent=row.name))
-    else:
+    elif command.reason != "deploy":
         draft.tell(row.name, notices.Kicked(reason=command.reason))
-    if command.reason in ("rebuild", "deploy"):  # In the same commit: a start that is not also a rebuild would be lost.
-        _rebuilt(draft, row.name, ok=True, revision=command.revision, approval_id=command.approval_id)
+    if command.reason == "rebuild":  # In the same commit: a start that is not also a rebuild would be lost.
+        _rebuilt(draft, row.name, ok=True, revision=command.revision)
     return draft.events
 
 
@@ -174,8 +174,10 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
 
 
 def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
-    """What came of a rebuild that started nothing; a start says so itself."""
+    """What came of a deploy, or of a rebuild that started nothing; the start of a rebuild says so itself."""
     row, draft = living(hive, command.agent), Draft(hive, now)
+    if command.ok and command.approval_id is not None and row.running:
+        draft.tell(row.name, notices.Kicked(reason="deploy"))
     _rebuilt(
         draft,
         row.name,

@@ -10,7 +10,7 @@ import pytest
 from hive.actors.agent import ContainerEnded, Do, Ticket
 from hive.deciders.approvals import Approve, Pin, RequestCommit
 from hive.deciders.axes import ReportLogin
-from hive.deciders.lifecycle import CRASHES_MAX, RESTART_FIRST_MS, BeginAct
+from hive.deciders.lifecycle import CRASHES_MAX, RESTART_FIRST_MS, BeginAct, RecordRebuilt
 from hive.deciders.messages import Recv, Send
 from hive.errors import HiveError, NotYours, Unavailable
 from hive.events.agents import Act
@@ -401,7 +401,7 @@ def test_a_hive_that_stops_keeps_its_agents_wanted(
     assert containers.kicks() == ["boot"]
 
 
-def test_a_deploy_is_recorded_with_its_approval(
+def test_a_deploy_that_started_the_agent_is_not_yet_one_that_succeeded(
     containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
 ) -> None:
     request = RequestCommit(by=agent("manager"), agent="coder", commit_ref="main", requester="manager")
@@ -409,5 +409,8 @@ def test_a_deploy_is_recorded_with_its_approval(
     stage.ask(Pin(by=DAEMON_BY, id=id, fetched_sha="a" * 40))
     stage.ask(Approve(by=OPERATOR_BY, id=id))
     containers.deploy(coder, id)
+    assert containers.kicks() == []
+    assert not stage.door.read(lambda hive: hive.approvals.all[id].carried_out)
+    stage.ask(RecordRebuilt(by=DAEMON_BY, agent="coder", ok=True, revision="a" * 40, approval_id=id))
     assert containers.kicks() == ["deploy"]
     assert stage.door.read(lambda hive: hive.approvals.all[id].carried_out)

@@ -179,15 +179,26 @@ def test_every_later_start_kicks_exactly_once(reason: str) -> None:
     check(given=[*MANAGED, STOPPED], when=started(reason), then=then)
 
 
-@pytest.mark.parametrize(("reason", "approval"), [("rebuild", None), ("deploy", ApprovalId(1))])
-def test_a_rebuild_that_started_the_agent_says_so_in_the_same_commit(reason: Any, approval: ApprovalId | None) -> None:
+def test_a_rebuild_that_started_the_agent_says_so_in_the_same_commit() -> None:
     then = [
-        Started(agent="coder", incarnation="new", reason=reason, revision="a" * 40),
-        told(1, "coder", kicked(reason)),
-        Rebuilt(agent="coder", ok=True, revision="a" * 40, approval_id=approval),
+        Started(agent="coder", incarnation="new", reason="rebuild", revision="a" * 40),
+        told(1, "coder", kicked("rebuild")),
+        Rebuilt(agent="coder", ok=True, revision="a" * 40),
         told(2, "manager", notices.Rebuilt(agent="coder", ok=True)),
     ]
-    check(given=[*MANAGED, STOPPED], when=started(reason, revision="a" * 40, approval_id=approval), then=then)
+    check(given=[*MANAGED, STOPPED], when=started("rebuild", revision="a" * 40), then=then)
+
+
+def test_a_deploy_kicks_when_it_has_succeeded_and_not_before() -> None:
+    start = Started(agent="coder", incarnation="new", reason="deploy", revision="a" * 40)
+    check(given=[*MANAGED, STOPPED], when=started("deploy", revision="a" * 40), then=[start])
+    rebuilt = Rebuilt(agent="coder", ok=True, revision="a" * 40, approval_id=ApprovalId(1))
+    heard = notices.Rebuilt(agent="coder", ok=True)
+    when = RecordRebuilt(by=DAEMON_BY, agent="coder", ok=True, revision="a" * 40, approval_id=ApprovalId(1))
+    then = [told(1, "coder", kicked("deploy")), rebuilt, told(2, "manager", heard)]
+    check(given=[*MANAGED, STOPPED, start], when=when, then=then)
+    stopped_agent = [rebuilt, told(1, "manager", heard)]
+    check(given=[*MANAGED, STOPPED], when=when, then=stopped_agent)
 
 
 def test_the_manager_hears_nothing_of_its_own_rebuild_but_the_kick() -> None:

@@ -222,6 +222,64 @@ def test_a_deploy_waits_for_the_turn_to_end(story: Story):
     assert "deployed" in story.tags(id)
 
 
+def test_a_deploy_goes_on_between_two_turns_that_follow_at_once(story: Story):
+    id = story.request(story.commit(prompt_md="new"))
+    with story.hive.agent("coder") as lines:
+        lines.ask("turn_started", model="m")
+        story.hive.ask("approve", id=id)
+        eventually(lambda: list(story.hive.paths.generations("coder").glob("[0-9a-f]*"))[1:], "the build is done")
+        lines.send("turn_ended", result_kind="ok")
+        lines.send("turn_started", model="m")
+    assert story.outcome(id)["status"] == "approved"
+    assert "deployed" in story.tags(id)
+
+
+DEADLY = "[environment]\nPYTHONHOME = '/nowhere'\n"
+
+
+def test_a_deploy_whose_agent_does_not_start_is_taken_back(story: Story):
+    deployed = story.request(story.commit(prompt_md="one"))
+    assert story.approve(deployed)["status"] == "approved"
+    story.hive.becomes_whole()
+    main, history = story.repositories.main("coder"), story.proposals.history("coder")
+    head, kicks = story.hive.head(), len(kicked(story))
+    id = story.request(story.commit(agent_toml=DEADLY))
+    row = story.approve(id)
+    assert row["status"] == "failed" and "does not start on it: exit code 1" in row["note"]
+    assert story.tags(id) == {"proposal", "approved", "building", "failed"}
+    assert story.proposals.note_of("coder", id, "failed") == row["note"]
+    assert (story.repositories.main("coder"), story.proposals.history("coder")) == (main, history)
+    assert main in (story.hive.paths.meta / "flake.nix").read_text()
+    story.hive.becomes_whole()
+    agent = story.hive.replayed().agents.all["coder"]
+    assert agent.running and agent.revision == main and not agent.needs_update
+    assert not story.hive.events("Rebuilt", first=head, approval_id=id)
+    assert len(kicked(story)) == kicks + 1, "one for the old configuration's start, none for the deploy"
+    assert [body["status"] for body in story.told("approval_resolved")].count("failed") == 1
+    back = story.hive.ask("rollback", name="coder")["revision"]
+    assert story.repositories.files("coder", back)["prompt.md"] != b"one", "what never ran is nothing to go back to"
+
+
+def kicked(story: Story) -> list[dict[str, Any]]:
+    sent = [one for one in story.hive.events("MessageSent", to="coder") if one["from"] == "system"]
+    return [one for one in sent if json.loads(one["body"])["event"] == "kicked"]
+
+
+def test_a_daemon_killed_while_a_deploy_is_taken_back_takes_it_back_at_the_next_start(make_hive: MakeHive):
+    story = Story(make_hive().up())
+    main = story.repositories.main("coder")
+    id = story.request(story.commit(agent_toml=DEADLY))
+    story.hive.ask("approve", id=id)
+    eventually(lambda: story.hive.events("Crashed", agent="coder"), "the agent ends at once")
+    story.hive.kill()
+    story.hive.up()
+    assert story.outcome(id)["status"] == "failed"
+    assert story.tags(id) == {"proposal", "approved", "building", "failed"}
+    assert story.repositories.main("coder") == main
+    story.hive.becomes_whole()
+    assert story.hive.replayed().agents.all["coder"].revision == main
+
+
 def test_deploys_of_one_agent_are_one_after_the_other(story: Story):
     go = story.hive.folder / "go"
     first = story.request(story.commit(agent_toml=SLOW.format(go=go)))

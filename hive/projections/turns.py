@@ -1,7 +1,6 @@
 """Turns: the one under way of each agent, its newest turns, and sums for each hour of the last month."""
 
 from collections import deque
-from collections.abc import Iterable
 
 import msgspec
 
@@ -127,23 +126,4 @@ def added(hour: Hour, turn: TurnEnded) -> Hour:
         cache_creation_tokens=hour.cache_creation_tokens + (turn.cache_creation_tokens or 0),
         tool_calls=hour.tool_calls + (turn.tool_call_count or 0),
         tools=tools,
-    )
-
-
-def summed(hours: Iterable[Hour], since: TimeMs, agent: AgentName | None) -> list[Hour]:
-    """One sum for each agent (or the one) over the hours since the hour of that time, by name."""
-    sums: dict[AgentName, Hour] = {}
-    first = since // HOUR_MS
-    for row in hours:
-        if row.hour >= first and agent in (None, row.agent):
-            known = sums.get(row.agent) or Hour(row.agent, first)
-            sums[row.agent] = _plus(known, row)
-    return [sums[name] for name in sorted(sums)]
-
-
-def _plus(sum_: Hour, row: Hour) -> Hour:
-    names = [name for name in Hour.__struct_fields__ if name not in ("agent", "hour", "tools")]
-    tools = {name: sum_.tools.get(name, 0) + row.tools.get(name, 0) for name in {**sum_.tools, **row.tools}}
-    return msgspec.structs.replace(
-        sum_, tools=tools, **{name: getattr(sum_, name) + getattr(row, name) for name in names}
     )

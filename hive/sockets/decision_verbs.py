@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from hive.clock import rfc3339
+from hive.audit.figures import Figures, turn_figures
+from hive.clock import TimeMs, rfc3339
 from hive.deciders import approvals, controls, messages, questions
 from hive.errors import BadRequest
 from hive.events.base import ApprovalId, MessageId, QuestionId, Seq
@@ -16,7 +17,7 @@ from hive.events.messages import MessageSent
 from hive.names import EVERYONE, OPERATOR
 from hive.paths import Paths
 from hive.projections.hive import Hive
-from hive.projections.turns import HOUR_MS, summed
+from hive.projections.turns import HOUR_MS
 from hive.sockets import views
 from hive.sockets.config_verbs import check_approvable
 from hive.sockets.container_verbs import base_url
@@ -186,16 +187,17 @@ async def state(session: HostSession, _: Request) -> Reply:
 async def stats(session: HostSession, request: Stats) -> Reply:
     if request.window not in WINDOWS_H:
         raise BadRequest(f"A window is one of {', '.join(WINDOWS_H)}, not {request.window!r}.")
-    now = session.services.clock.now_ms()
-    since = now - WINDOWS_H[request.window] * HOUR_MS
-    rows = await session.services.door.read(lambda hive: summed(hive.turns.hours, since, request.agent))
-    return {
-        "stats": {
-            "window": request.window,
-            "since": rfc3339(since),
-            "agents": [msgspec.to_builtins(row) for row in rows],
-        }
-    }
+    since = session.services.clock.now_ms() - WINDOWS_H[request.window] * HOUR_MS
+    rows = await asyncio.to_thread(_turn_figures, session.services.paths, since, request.agent)
+    return {"stats": {"window": request.window, "since": rfc3339(since), "agents": rows}}
+
+
+def _turn_figures(paths: Paths, since: TimeMs, agent: str | None) -> list[Figures]:
+    reader = LogReader(paths.state, daemon_runs=True)
+    try:
+        return turn_figures(reader, since, agent)
+    finally:
+        reader.close()
 
 
 async def operators(session: HostSession, request: Operators) -> Reply:

@@ -76,10 +76,6 @@ def test_turns_are_summed_by_the_hour_and_unknown_adds_nothing() -> None:
     assert (first.turns, first.failed, first.duration_ms, first.input_tokens, first.output_tokens) == (2, 1, 10, 5, 0)
     assert first.tools == {"Read": 3, "Bash": 1}
     assert (second.turns, second.tools) == (1, {})
-    (both,) = turns.summed(hive.turns.hours, NOW, None)
-    assert (both.turns, both.tools) == (3, {"Read": 3, "Bash": 1})
-    assert turns.summed(hive.turns.hours, NOW, "tester") == []
-    assert [row.turns for row in turns.summed(hive.turns.hours, NOW + turns.HOUR_MS, "coder")] == [1]
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ TIMER_STEP_MAX_S = 30.0
 
 
 def rfc3339(at: TimeMs) -> str:
-    """`2026-01-31T09:30:00.125Z`; always milliseconds, always `Z`."""
+    """`2026-01-31T09:30:00.125Z`; always four digits of a year, always milliseconds, always `Z`."""
     seconds, ms = divmod(at, MS_PER_S)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{ms:03d}Z"
+    year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
+    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{ms:03d}Z"
 
 
 def parse_rfc3339(text: str) -> TimeMs:

@@ -5,19 +5,22 @@ from collections.abc import Callable
 
 import pytest
 from actors.hand_clock import HandClock
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hive.clock import Clock, SystemClock, TimeMs, parse_rfc3339, rfc3339
 from hive.errors import BadRequest
 
+FIRST_MS = -62_135_596_800_000
+"""The begin of the year 1."""
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
 PATIENCE_S = 30.0
 
 
 @settings(max_examples=300, deadline=None, database=None)
-@given(at=st.integers(min_value=0, max_value=LAST_MS))
+@given(at=st.integers(min_value=FIRST_MS, max_value=LAST_MS))
+@example(at=FIRST_MS)
 def test_a_time_is_read_as_it_was_written(at: TimeMs) -> None:
     text = rfc3339(at)
     assert text.endswith("Z")
@@ -26,7 +29,7 @@ def test_a_time_is_read_as_it_was_written(at: TimeMs) -> None:
 
 
 @settings(max_examples=100, deadline=None, database=None)
-@given(times=st.lists(st.integers(min_value=0, max_value=LAST_MS), min_size=2, max_size=5))
+@given(times=st.lists(st.integers(min_value=FIRST_MS, max_value=LAST_MS), min_size=2, max_size=5))
 def test_times_sort_as_text(times: list[TimeMs]) -> None:
     assert sorted(map(rfc3339, times)) == [rfc3339(at) for at in sorted(times)]
 

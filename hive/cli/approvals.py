@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from hive.cli import screen
-from hive.cli.screen import Cell, Column, Styled
+from hive.cli.screen import Cell, Styled
 from hive.cli.session import Noun, Session, pending_approvals
 
 noun = Noun("Questions and approvals")
@@ -30,9 +30,8 @@ def approvals(
     elif not rows:
         screen.say("No approvals.")
     else:
-        columns = (Column("ID", right=True), Column("Status", whole=True), Column("Kind", whole=True))
-        more = (Column("Agent", whole=True), Column("Commit", whole=True), Column("Requested", whole=True), "About")
-        screen.table((*columns, *more), [_cells(row) for row in rows])
+        columns = ("ID", "Status", "Kind", "Agent", "Commit", "Requested")
+        screen.listing(columns, [(_cells(row), _about(row)) for row in rows])
 
 
 @noun.command("diff", example="hive diff 3")
@@ -75,7 +74,6 @@ def deny(
 
 def _cells(row: dict[str, Any]) -> list[Cell]:
     status = str(row["status"])
-    about = " – ".join(str(row[key]) for key in ("description", "note") if row.get(key))
     sha = str(row.get("fetched_sha") or row.get("commit_ref") or "")[:SHA_SHOWN]
     shown_status = Styled(status, STYLES.get(status, ""))
     return [
@@ -85,5 +83,8 @@ def _cells(row: dict[str, Any]) -> list[Cell]:
         str(row["agent"]),
         sha,
         screen.when(row["requested_at"]),
-        about,
     ]
+
+
+def _about(row: dict[str, Any]) -> str:
+    return " – ".join(str(row[key]) for key in ("description", "note") if row.get(key))

@@ -131,6 +131,21 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]]) -> No
     console().print(shown)
 
 
+def listing(titles: Sequence[str], rows: Iterable[tuple[Sequence[Cell], str]]) -> None:
+    """Aligned lines, each with a text of any length below it: a column would leave that no room in a terminal."""
+    rows = list(rows)
+    plain_rows = [[visible(cell.text if isinstance(cell, Styled) else cell) for cell in cells] for cells, _ in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *plain_rows, strict=True)]
+    line(Styled("  ".join(title.ljust(width) for title, width in zip(titles, widths, strict=True)).rstrip(), "bold"))
+    for (cells, below), texts in zip(rows, plain_rows, strict=True):
+        padded = [f"{text:<{width}}  " for text, width in zip(texts, widths, strict=True)]
+        padded[-1] = padded[-1].rstrip()
+        styles = [cell.style if isinstance(cell, Styled) else "" for cell in cells]
+        line(*map(Styled, padded, styles))
+        if below:
+            whole_line(Styled(f"    {below}", "dim"))
+
+
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Yields a function to tell how far the work is; drawn on stderr, and only on a terminal."""

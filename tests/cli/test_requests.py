@@ -152,6 +152,16 @@ def test_json_is_the_replys_data(hive: Run, paths: Paths, line: str, reply: Repl
     assert json.loads(done.stdout) == printed
 
 
+def test_what_an_approval_is_about_is_readable_in_80_columns(hive: Run, paths: Paths) -> None:
+    long = {**APPROVAL, "agent": "a" * 32, "description": "It reads\x1b[2J well, " * 9, "note": "and ends here"}
+    with serving(paths.host_socket, {"approvals": {"approvals": [DECIDED, long]}}):
+        lines = hive("approvals", COLUMNS="80").stdout.splitlines()
+    assert [line.split()[0] for line in lines if line[0] != " "] == ["ID", "2", "3"]
+    assert lines[0].index("Kind") == lines[1].index("apply_commit") == lines[3].index("apply_commit")
+    assert lines[2] == "    a faster parser – too early"
+    assert lines[4] == "    " + "It reads\\x1b[2J well, " * 9 + " – and ends here"
+
+
 def test_a_refusal_is_one_line_and_exit_1(hive: Run, paths: Paths) -> None:
     said = 'agent "ghost" is not managed by this hive'
     with serving(paths.host_socket, {"kill": refused(said, "not_found")}):
@@ -199,6 +209,14 @@ def test_edit_without_a_change_or_with_a_failing_editor_sends_nothing(hive: Run,
         assert hive("edit", "x", EDITOR="false", VISUAL="").returncode == 1
         assert hive("edit", "x", EDITOR="/nonexistent", VISUAL="").returncode == 1
     assert [request["cmd"] for request in peer.heard] == ["config"] * 3
+
+
+def test_edit_without_a_terminal_and_an_editor_is_refused(hive: Run, paths: Paths) -> None:
+    with serving(paths.host_socket, {"config": CONFIG}) as peer:
+        done = hive("edit", "x", EDITOR="", VISUAL="")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "hive: There is no terminal for vi; name an editor in $EDITOR that needs none.\n"
+    assert peer.heard == []
 
 
 def test_watch_shows_the_stream_folded(hive: Run, paths: Paths) -> None:

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -38,8 +39,9 @@ def config(hive: Session, name: AgentArgument) -> None:
 @noun.command("edit", example="EDITOR=nano hive edit coder")
 def edit(hive: Session, name: AgentArgument) -> None:
     """Edit an agent's configuration in $EDITOR and deploy it."""
+    editor = _editor()
     found = hive.ask("config", name=name)["config"]
-    edited = _edited({file["path"]: file["text"] for file in found["files"]})
+    edited = _edited(editor, {file["path"]: file["text"] for file in found["files"]})
     if edited is None:
         hive.done({}, "Nothing was changed.")
         return
@@ -60,7 +62,7 @@ def rollback(
     hive.done(reply, f"{name} is back on {reply.get('revision', 'the configuration before')}.")
 
 
-def _edited(files: dict[str, str]) -> list[dict[str, Any]] | None:
+def _edited(editor: str, files: dict[str, str]) -> list[dict[str, Any]] | None:
     """The files after the editor, or None when none changed. A file that is gone has no text."""
     with tempfile.TemporaryDirectory(prefix="hive-edit-") as folder:
         root = Path(folder)
@@ -68,7 +70,7 @@ def _edited(files: dict[str, str]) -> list[dict[str, Any]] | None:
             place = _inside(root, path)
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(text.encode())  # write_text and read_text would change line ends.
-        _open_editor([_inside(root, path) for path in sorted(files)], root)
+        _open_editor(editor, [_inside(root, path) for path in sorted(files)], root)
         after = {str(place.relative_to(root)): _text_of(place) for place in root.rglob("*") if _is_kept(place)}
     if after == files:
         return None
@@ -95,8 +97,19 @@ def _text_of(place: Path) -> str:
         raise BadRequest(f"{place.name} is not text; configurations hold only text files.") from None
 
 
-def _open_editor(places: list[Path], folder: Path) -> None:
-    named = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), FALLBACK_EDITOR)
+def _editor() -> str:
+    """The command line of the editor. One that the operator names may do without a terminal; vi cannot.
+
+    Raises:
+        Unavailable: none is named, and there is no terminal.
+    """
+    named = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), None)
+    if named is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Unavailable(f"There is no terminal for {FALLBACK_EDITOR}; name an editor in $EDITOR that needs none.")
+    return named or FALLBACK_EDITOR
+
+
+def _open_editor(named: str, places: list[Path], folder: Path) -> None:
     try:
         code = subprocess.run([*shlex.split(named), *map(str, places)], cwd=folder, check=False).returncode
     except OSError as error:

@@ -30,6 +30,12 @@ GENESIS: Final = b"\0" * 32
 
 STAMP_CHARS: Final = len("2026-01-31T09:30:00.125Z")
 
+_NEVER_REPLACED = """
+CREATE TRIGGER IF NOT EXISTS events_are_never_replaced BEFORE INSERT ON events
+WHEN EXISTS (SELECT 1 FROM events WHERE seq = new.seq)
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+"""
+"""INSERT OR REPLACE deletes what is in its way, and SQLite calls no DELETE trigger for that."""
 _SCHEMA = f"""
 CREATE TABLE events(
     seq INTEGER PRIMARY KEY,
@@ -43,6 +49,7 @@ CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
 CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+{_NEVER_REPLACED}
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
@@ -97,6 +104,7 @@ class EventLog:
         self._db = connect(self.path, write=True)
         _refuse_foreign(self._db, self.path)
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
+        self._db.execute(_NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
         self.head = _head(self._db)
 
     def append(self, rows: Iterable[tuple[str, str, str, str]]) -> None:

@@ -56,6 +56,21 @@ def test_the_database_refuses_to_change_an_event(log: EventLog, statement: str) 
     assert verify(log.rows(1)) == (5, None)
 
 
+@pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "REPLACE", "INSERT OR IGNORE", "INSERT"])
+def test_the_database_refuses_to_put_another_event_in_the_place_of_one(log: EventLog, verb: str) -> None:
+    with pytest.raises(apsw.ConstraintError, match="append-only"):
+        database(log).execute(f"{verb} INTO events SELECT seq, at, type, '{{}}', by, hash FROM events WHERE seq = 2")
+    assert verify(log.rows(1)) == (5, None)
+
+
+def test_a_log_that_is_older_than_a_trigger_gets_it(log: EventLog) -> None:
+    with database(log) as db:
+        db.execute("DROP TRIGGER events_are_never_replaced")
+    EventLog(log.path.parent)
+    with pytest.raises(apsw.ConstraintError, match="append-only"):
+        database(log).execute("REPLACE INTO events SELECT * FROM events WHERE seq = 2")
+
+
 @pytest.mark.parametrize("statement", ["DELETE FROM events WHERE seq = 5", "DELETE FROM events"])
 def test_the_database_refuses_to_delete_an_event(log: EventLog, statement: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):

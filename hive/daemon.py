@@ -18,7 +18,7 @@ import structlog
 import hive
 from hive import lock
 from hive import settings as host_settings
-from hive.actors import mail
+from hive.actors import mail, webhook
 from hive.actors.anchoring import Anchoring, Anchors
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
@@ -31,8 +31,6 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
-from hive.actors.webhook import LISTENS as WEBHOOK_EVENTS
-from hive.actors.webhook import Webhook
 from hive.audit import anchors
 from hive.audit.reading import refusing_damage
 from hive.audit.system_journal import SystemJournal
@@ -212,7 +210,10 @@ class _Daemon:
             ),
             Child("crash watch", crash_watch, listens=(Started,)),
             Child(
-                "webhook", lambda: Webhook.start(door, clock, self._now, self._dashboard_url), listens=WEBHOOK_EVENTS
+                "webhook",
+                lambda: webhook.Webhook.start(door, clock, self._now, self._dashboard_url),
+                listens=webhook.LISTENS,
+                wants=webhook.wants,
             ),
             *dashboard,
         ]

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import blinker
 import msgspec
@@ -38,6 +38,8 @@ class Child(msgspec.Struct, frozen=True):
     start: Callable[[], "pykka.ActorRef[Any]"]
     listens: tuple[type, ...] = ()
     """Events told to it after their commit."""
+    wants: Callable[[Any], bool] = lambda _event: True
+    """Which of those; called on the journal's thread. Telling costs that thread more than such a look."""
 
 
 class GoDownAll(msgspec.Struct, frozen=True):
@@ -47,6 +49,8 @@ class GoDownAll(msgspec.Struct, frozen=True):
 class _RosterChanged(msgspec.Struct, frozen=True):
     event: AgentAdded | Revived | Destroyed
 
+
+_ROSTER_EVENTS: Final = (AgentAdded, Revived, Destroyed)
 
 Message = Do | Settle | ContainerEnded | GoDownAll | _RosterChanged | Literal["look"]
 
@@ -72,10 +76,10 @@ class Supervisor(pykka.ThreadingActor):
         super().__init__()
         self._journal = journal
         self._children = {child.name: child for child in children}
-        self._listeners: dict[type, list[str]] = {}
+        self._listeners: dict[type, list[Child]] = {}
         for child in children:
             for event_type in child.listens:
-                self._listeners.setdefault(event_type, []).append(child.name)
+                self._listeners.setdefault(event_type, []).append(child)
         self._door = door
         self._provisioner = provisioner
         self._clock = clock
@@ -107,12 +111,13 @@ class Supervisor(pykka.ThreadingActor):
         """Receiver of the journal's signal, on the journal's thread: it only tells."""
         for recorded in batch:
             event = recorded.event
-            if (names := self._listeners.get(type(event))) is not None:
-                with self._routing:
-                    refs = [self._refs[name] for name in names if name in self._refs]
-                for ref in refs:
-                    mail.tell(ref, event)
-            if isinstance(event, AgentAdded | Revived | Destroyed):
+            for child in self._listeners.get(type(event), ()):
+                if child.wants(event):
+                    with self._routing:
+                        ref = self._refs.get(child.name)
+                    if ref is not None:
+                        mail.tell(ref, event)
+            if isinstance(event, _ROSTER_EVENTS):
                 mail.tell(self.actor_ref, _RosterChanged(event))
 
     def on_receive(self, message: Message) -> Any:

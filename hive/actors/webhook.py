@@ -113,6 +113,11 @@ def deliver(url: str, told: Notification, dashboard: str | None) -> None:
         raise NotTaken(f"It cannot be reached: {type(reason).__name__}.") from error
 
 
+def wants(event: object) -> bool:
+    """Spares the webhook what agents write to one another, which is most of all there is."""
+    return not isinstance(event, MessageSent) or event.to == OPERATOR
+
+
 class Webhook(pykka.ThreadingActor):
     """One notification at a time, oldest first. A crash loses what waited; what it was about stands in the log."""
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,7 +18,7 @@ from hive.events.log import EventLog
 from hive.events.sqlite import connect
 from hive.projections.hive import Hive, dispatch
 from hive.projections.replay import replay_into
-from hive.projections.table import Projection, Table
+from hive.projections.table import Projection, R, Table
 
 FILE_NAME: Final = "projections.db"
 ROWS_OF_STATEMENTS: Final = (64, 8, 1)
@@ -165,16 +165,16 @@ def read_rows(db: apsw.Connection, projection: Projection) -> None:
 def read_groups(db: apsw.Connection, projection: Projection) -> Iterator[None]:
     """The same, pausing after some rows, and without what is derived from them."""
     for table in projection.tables():
-        row_type, rows, key_of = table.row_type, table.rows, table.key_of
+        row_type, rows, parts = table.row_type, table.rows, table.key_parts
         names, shapes = row_type.__struct_fields__, _SHAPES(row_type)
-        plain = set(shapes) == {"plain"}
-        for values in db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}"):
-            cells = values if plain else map(_value, values, shapes)
-            row = msgspec.convert(dict(zip(names, cells, strict=True)), row_type)
-            rows[key_of(row)] = row
-            if len(rows) % ROWS_OF_READS == 0:
-                yield
-        yield
+        made = row_type if row_type.__match_args__ == names else _by_name(row_type)
+        found: Iterator[Any] = db.execute(f"SELECT {', '.join(map(_quoted, names))} FROM {table.name}")
+        if set(shapes) != {"plain"}:
+            found = (tuple(map(_value, values, shapes)) for values in found)
+        while group := list(islice(found, ROWS_OF_READS)):
+            for values in msgspec.convert(group, _CHECKED(row_type)):
+                rows[values[0] if parts == 1 else values[:parts]] = made(*values)
+            yield
 
 
 def create_statement(table: Table[Any, Any]) -> str:
@@ -269,8 +269,21 @@ def _is_number(row_type: type[msgspec.Struct]) -> bool:
     return getattr(first, "__supertype__", first) is int
 
 
+def _checked(row_type: type[msgspec.Struct]) -> Any:
+    """The type of many rows' values: converted to at once, in a fifth of the time that a row each takes."""
+    hints = _HINTS(row_type)
+    return list[tuple[tuple(hints[name] for name in row_type.__struct_fields__)]]  # type: ignore[misc]
+
+
+def _by_name(row_type: type[R]) -> Callable[..., R]:
+    """Makes rows whose fields have to be named."""
+    names = row_type.__struct_fields__
+    return lambda *values: row_type(**dict(zip(names, values, strict=True)))
+
+
 _UNIONS = (Union, UnionType)
 _HINTS: Callable[[type[Any]], dict[str, Any]] = functools.cache(get_type_hints)  # type: ignore[assignment]
+_CHECKED: Callable[[type[Any]], Any] = functools.cache(_checked)  # type: ignore[assignment]
 _SHAPES: Callable[[type[Any]], tuple[Shape, ...]] = functools.cache(_shapes)  # type: ignore[assignment]
 
 

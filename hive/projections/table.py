@@ -42,12 +42,6 @@ class Table(Generic[K, R]):
         if self.rows.pop(key, None) is not None:
             self.changed.add(key)
 
-    def key_of(self, row: R) -> K:
-        """The key a stored row belongs to."""
-        names = row.__struct_fields__[: self.key_parts]
-        values = tuple(getattr(row, name) for name in names)
-        return values[0] if self.key_parts == 1 else values  # type: ignore[return-value]
-
     def __getitem__(self, key: K) -> R:
         return self.rows[key]
 

@@ -31,9 +31,9 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
-from hive.audit import anchors
 from hive.audit.reading import refusing_damage
 from hive.audit.system_journal import SystemJournal
+from hive.audit.witnesses import refuse_cut
 from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
@@ -71,7 +71,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
     paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     with lock.held(paths.lock):
-        if (damage := anchors.refuse_cut(paths)) is not None:
+        if (damage := refuse_cut(paths)) is not None:
             log.warning("anchors.damaged", error=damage)
         return asyncio.run(_Daemon(paths, runtime, listen, dashboard, model_url).run())
 

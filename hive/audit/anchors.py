@@ -6,16 +6,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from hive.audit.reading import refusing_damage
 from hive.clock import TimeMs, rfc3339
-from hive.errors import CorruptState
 from hive.events.base import Seq
-from hive.events.log import Head, LogReader
-from hive.paths import Paths
+from hive.events.log import Head
 
 FILE_MAX_BYTES: Final = 256 * 1024
 """Some two thousand lines. A longer file is thinned: every second line goes, so that the rest span the whole log."""
 HASH_CHARS: Final = 64
+SEQ_MAX: Final = 2**63 - 1
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -28,7 +26,7 @@ class Anchor(msgspec.Struct, frozen=True):
     """RFC 3339: when it was noted."""
 
     def __post_init__(self) -> None:
-        if self.seq < 1 or len(self.hash) != HASH_CHARS or set(self.hash) - set("0123456789abcdef"):
+        if not 0 < self.seq <= SEQ_MAX or len(self.hash) != HASH_CHARS or set(self.hash) - set("0123456789abcdef"):
             raise ValueError("not the position and hash of an event")
 
 
@@ -74,43 +72,6 @@ def add(path: Path, head: Head, now: TimeMs) -> None:
         _sync_folder(path.parent)
     if size > FILE_MAX_BYTES:
         _thin(path)
-
-
-def refuse_cut(paths: Paths) -> str | None:
-    """Compare the newest anchor with the log before a daemon goes on from its end; costs one look into the log.
-
-    The caller holds the state's lock. Returns what is wrong with the anchor file itself, for people.
-
-    Raises:
-        CorruptState: the log has lost events that it had, or holds others in their place.
-    """
-    try:
-        kept = read(paths.anchors)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        return f"{paths.anchors} cannot be read: {error.strerror}."
-    if kept.anchors:
-        _refuse(paths, kept.anchors[-1])
-    return f"{paths.anchors}: line {kept.damaged[0]} is no anchor; the others count." if kept.damaged else None
-
-
-def _refuse(paths: Paths, newest: Anchor) -> None:
-    end, found = 0, None
-    if paths.events.exists():
-        with refusing_damage(paths.events):
-            reader = LogReader(paths.state, daemon_runs=False)
-            try:
-                end, found = reader.head().seq, reader.hash_at(newest.seq)
-            finally:
-                reader.close()
-    if found is not None and found.hex() == newest.hash:
-        return
-    what = f"has another event {newest.seq} than" if found is not None else f"ends at event {end}, not {newest.seq} as"
-    raise CorruptState(
-        f"The log in {paths.state} {what} on {newest.at}: events were cut off or rewritten, or an older copy was put"
-        f" back. See `hive audit verify`; restore the newest backup, or go on without them by removing {paths.anchors}."
-    )
 
 
 def _thin(path: Path) -> None:

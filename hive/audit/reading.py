@@ -1,5 +1,6 @@
 """Opens a hive's files for reading, beside a running daemon, without one or in a copy. Every audit begins here."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from hive.events.sqlite import connect
 from hive.paths import Paths
 
 TELL_EVERY_ROWS = 1_000
+NICENESS = 10
 
 Tell = Callable[[int], None]
 """Is told the position reached, now and then."""
@@ -35,15 +37,25 @@ def log_reader(paths: Paths) -> Iterator[LogReader]:
 
 
 @contextmanager
-def projections_db(paths: Paths) -> Iterator[apsw.Connection]:
-    """`projections.db` as it is at one moment. Raises as `log_reader`."""
+def projections_db(paths: Paths, *, daemon_runs: bool | None = None) -> Iterator[apsw.Connection]:
+    """`projections.db` as it is at one moment. Whoever holds the state's lock says that no daemon runs beside.
+
+    Raises as `log_reader`.
+    """
+    runs = lock.is_held(paths.lock) if daemon_runs is None else daemon_runs
     with refusing_damage(paths.projections):
-        db = connect(paths.projections, write=False, daemon_runs=lock.is_held(paths.lock))
+        db = connect(paths.projections, write=False, daemon_runs=runs)
         try:
             db.execute("BEGIN")
             yield db
         finally:
             db.close()
+
+
+def stand_back(paths: Paths) -> None:
+    """Before long work beside a daemon: whoever waits for an append comes first."""
+    if lock.is_held(paths.lock):
+        os.nice(NICENESS)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What else has seen the log, for verify to compare: projections.db, the anchor file, the system journal."""
+"""What else has seen the log: projections.db, the anchor file, the system journal. For verify and `hive up`."""
 
 import os
 from typing import Final, Literal, NamedTuple
@@ -6,9 +6,9 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from hive.audit import anchors
-from hive.audit.reading import projections_db
+from hive.audit.reading import projections_db, refusing_damage
 from hive.audit.system_journal import Noted, SystemJournal
-from hive.errors import HiveError, Unavailable
+from hive.errors import CorruptState, HiveError, Unavailable
 from hive.events.base import Seq
 from hive.events.log import Broken, LogReader
 from hive.paths import Paths
@@ -53,6 +53,40 @@ def testimonies(paths: Paths, first: bytes | None, journal: SystemJournal | None
     return found if journal is None else [*found, _of_journal(paths, first, journal)]
 
 
+def refuse_cut(paths: Paths) -> str | None:
+    """Compare the log with the newest that lies beside it, before a daemon goes on from its end; costs two looks.
+
+    The caller holds the state's lock. Returns what is wrong with the anchor file itself, for people.
+
+    Raises:
+        CorruptState: the log has lost events that it had, or holds others in their place.
+    """
+    file = _of_anchors(paths)
+    for one in (file, _of_projections(paths, daemon_runs=False)):
+        if one.seen:
+            _refuse(paths, one.where, max(one.seen))
+    return None if file.note is None else f"{paths.anchors}: {file.note}"
+
+
+def _refuse(paths: Paths, where: str, newest: Seen) -> None:
+    end, found = 0, None
+    if paths.events.exists():
+        with refusing_damage(paths.events):
+            reader = LogReader(paths.state, daemon_runs=False)
+            try:
+                end, found = reader.head().seq, reader.hash_at(newest.seq)
+            finally:
+                reader.close()
+    if found is not None and found.hex() == newest.hash:
+        return
+    what = f"has another event {newest.seq} than" if found is not None else f"ends at event {end}, not {newest.seq} as"
+    raise CorruptState(
+        f"The log in {paths.state} {what} {where} has seen it: events were cut off or rewritten, or an older copy was"
+        f" put back. See `hive audit verify`; restore the newest backup, or go on without those events by removing"
+        f" {paths.anchors.name} and {paths.projections.name} there."
+    )
+
+
 def compared(
     reader: LogReader, count: int, testimonies: list[Testimony], *, is_whole: bool
 ) -> tuple[tuple[Witness, ...], Broken | None]:
@@ -86,12 +120,12 @@ def _contradiction(reader: LogReader, count: int, where: str, seen: Seen) -> Bro
     return None
 
 
-def _of_projections(paths: Paths) -> Testimony:
+def _of_projections(paths: Paths, *, daemon_runs: bool | None = None) -> Testimony:
     where = paths.projections.name
     if not paths.projections.exists():
         return Testimony(where, [], "missing")
     try:
-        with projections_db(paths) as db:
+        with projections_db(paths, daemon_runs=daemon_runs) as db:
             return Testimony(where, [Seen(one.seq, one.hash.hex()) for one in stored_positions(db) if one.seq])
     except (HiveError, AttributeError, TypeError) as error:  # Disposable, and not what is verified here.
         return Testimony(where, [], "unreadable", str(error))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hive.audit.reading import log_reader
+from hive.audit.reading import log_reader, stand_back
 from hive.cli import events, screen
 from hive.cli.screen import Styled
 from hive.cli.session import Noun, Session, agent_names
@@ -34,6 +34,7 @@ def verify(
     """Walk the hash chain; name the first event that is wrong."""
     from hive.audit.chain import verify_log
 
+    stand_back(hive.paths)
     with screen.progress("Verifying", _events(hive)) as tell:
         verdict = verify_log(hive.paths, tell, _journal(journal, namespace))
     if hive.as_json:
@@ -85,6 +86,7 @@ def replay(
     from hive.audit.replay import as_data, position, state_at
     from hive.cli import as_of
 
+    stand_back(hive.paths)
     with log_reader(hive.paths) as reader:
         try:
             seq = position(reader, until)
@@ -114,6 +116,7 @@ def why(
     """List, in order, the events that explain something."""
     from hive.audit.why import explain
 
+    stand_back(hive.paths)
     with log_reader(hive.paths) as reader, screen.progress("Searching", None):
         found = explain(reader, subject, id)
     if hive.as_json:
@@ -135,6 +138,8 @@ def export(
     from hive.audit.transfer import export as write
     from hive.cli.whole_file import replacing
 
+    out = None if str(out) == "-" else out
+    stand_back(hive.paths)
     with log_reader(hive.paths) as reader:
         if out is None and sys.stdout.isatty():
             for row in reader.rows(1):  # With what could steer a terminal escaped; an import takes that too.

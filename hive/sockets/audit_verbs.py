@@ -1,9 +1,7 @@
 """Reading what happened, for the dashboard: the log filtered, the state as of a position, why, findings, metrics."""
 
 import asyncio
-import contextlib
 import hmac
-import os
 import sys
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
@@ -32,8 +30,6 @@ from hive.sockets.sessions import SignedOut
 CHILD_TIMEOUT_S: Final = 60.0
 """Of a replay or a doctor's round, each a process of its own: folding a long log would hold the daemon up."""
 CHILDREN_MAX: Final = 2
-CHILD_NICENESS: Final = 10
-"""Whoever waits for an append comes first."""
 CHILD_OUTPUT_MAX_BYTES: Final = 64 * 1024 * 1024
 SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
 """Of windows that hours are too long for."""
@@ -169,8 +165,6 @@ async def _child(paths: Paths, *command: str) -> msgspec.Raw:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, CHILD_NICENESS)
         try:
             async with asyncio.timeout(CHILD_TIMEOUT_S):
                 out, err = await process.communicate()

@@ -6,7 +6,7 @@ import pytest
 
 from hive.audit import anchors
 from hive.audit.chain import Verdict, verify_log
-from hive.audit.witnesses import Witness
+from hive.audit.witnesses import Witness, refuse_cut
 from hive.errors import CorruptState
 from hive.events.daemon import Warned
 from hive.events.log import EventLog, Head
@@ -17,6 +17,8 @@ from .test_chain import edit
 
 HEAD = len(story.EVENTS)
 NOW_MS = story.BEGIN_MS
+BEYOND = b'{"seq":9223372036854775808,"hash":"%s","at":"2026-01-31T09:30:00.000Z"}\n' % (b"0" * 64)
+"""A position that no log can have."""
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_the_anchors_of_a_sound_log_agree(paths: Paths) -> None:
     verdict, witness = verified(paths)
     assert verdict.ok
     assert (witness.state, witness.anchors, witness.seq, witness.note) == ("agrees", 2, HEAD, None)
-    assert anchors.refuse_cut(paths) is None
+    assert refuse_cut(paths) is None
     assert paths.anchors.stat().st_mode & 0o777 == 0o600
 
 
@@ -66,8 +68,8 @@ def test_a_cut_tail_is_seen_without_the_projections_too(paths: Paths) -> None:
     assert verdict.why is not None
     assert "anchors.jsonl has seen events up to 20" in verdict.why
     assert (witness.state, witness.seq) == ("contradicts", 10)
-    with pytest.raises(CorruptState, match=r"ends at event 15, not 20 .*hive audit verify.*removing"):
-        anchors.refuse_cut(paths)
+    with pytest.raises(CorruptState, match=r"ends at event 15, not 20 as anchors.jsonl .*hive audit verify.*removing"):
+        refuse_cut(paths)
 
 
 def test_a_chain_made_anew_is_seen(paths: Paths, tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_a_chain_made_anew_is_seen(paths: Paths, tmp_path: Path) -> None:
     assert (verdict.ok, verdict.events, verdict.bad_seq) == (False, HEAD, 10)
     assert (witness.state, witness.seq) == ("contradicts", None)
     with pytest.raises(CorruptState, match="has another event 20"):
-        anchors.refuse_cut(paths)
+        refuse_cut(paths)
 
 
 def test_what_both_see_is_named_by_its_first_event(paths: Paths, tmp_path: Path) -> None:
@@ -91,16 +93,29 @@ def test_what_both_see_is_named_by_its_first_event(paths: Paths, tmp_path: Path)
 def test_a_log_that_is_gone_is_not_begun_anew_in_silence(paths: Paths) -> None:
     paths.events.unlink()
     with pytest.raises(CorruptState, match="ends at event 0, not 20"):
-        anchors.refuse_cut(paths)
+        refuse_cut(paths)
     paths.anchors.unlink()
-    assert anchors.refuse_cut(paths) is None
+    with pytest.raises(CorruptState, match=r"not 20 as projections\.db has seen it"):
+        refuse_cut(paths)
+    paths.projections.unlink()
+    assert refuse_cut(paths) is None
+
+
+def test_a_cut_log_is_not_gone_on_with_where_only_the_projections_have_seen_it(paths: Paths) -> None:
+    """They would be folded anew, and what they had seen would be gone."""
+    paths.anchors.unlink()
+    edit(paths.events, "DELETE FROM events WHERE seq > 15")
+    with pytest.raises(CorruptState, match=r"ends at event 15, not 20 as projections\.db"):
+        refuse_cut(paths)
+    paths.projections.write_bytes(b"nothing that counts")
+    assert refuse_cut(paths) is None
 
 
 def test_a_log_that_went_on_after_its_anchor_is_sound(paths: Paths) -> None:
     log = EventLog(paths.state)
     story.append(log, [("actor:x", Warned(source="x", text="y"))])
     log.close()
-    assert anchors.refuse_cut(paths) is None
+    assert refuse_cut(paths) is None
     assert verified(paths)[0].ok
 
 
@@ -119,7 +134,7 @@ def test_a_missing_file_is_said_and_no_failure(paths: Paths) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"garbage\n", b'{"seq":20,"hash":"00","at":"x"}\n', b"\xff\xfe\n", b'{"seq":-1}\n', b"\n"]
+    "damage", [b"garbage\n", b'{"seq":20,"hash":"00","at":"x"}\n', b"\xff\xfe\n", b'{"seq":-1}\n', b"\n", BEYOND]
 )
 def test_a_damaged_line_is_said_and_the_others_count(paths: Paths, damage: bytes) -> None:
     first, second = paths.anchors.read_bytes().splitlines(keepends=True)
@@ -127,15 +142,15 @@ def test_a_damaged_line_is_said_and_the_others_count(paths: Paths, damage: bytes
     verdict, witness = verified(paths)
     assert verdict.ok
     assert (witness.state, witness.anchors, witness.note) == ("agrees", 2, "damaged lines, not compared: 2")
-    said = anchors.refuse_cut(paths)
+    said = refuse_cut(paths)
     assert said is not None
-    assert "line 2 is no anchor" in said
+    assert said.endswith("damaged lines, not compared: 2")
 
 
 def test_a_line_whose_writer_died_is_none_and_spoils_no_other(paths: Paths) -> None:
     whole = paths.anchors.read_bytes()
     paths.anchors.write_bytes(whole + whole.splitlines()[0][:50])
-    assert anchors.refuse_cut(paths) is None
+    assert refuse_cut(paths) is None
     assert verified(paths)[1].note is None
     note(paths, HEAD)
     assert [one.seq for one in anchors.read(paths.anchors).anchors] == [10, HEAD, HEAD]

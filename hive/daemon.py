@@ -46,6 +46,7 @@ from hive.names import MANAGER
 from hive.paths import Paths
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
+from hive.runtimes.protocol import Runtime
 from hive.settings import Settings
 from hive.sockets.host_session import user_name
 from hive.sockets.hub import Hub
@@ -64,16 +65,35 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     """Run until told to end; the exit code.
 
     Raises:
-        HiveError: it cannot start; nothing was changed but folders made.
+        HiveError: it cannot start; nothing was changed.
     """
     _log_to_stderr()
     _raise_file_limit()
-    paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
-    paths.run.mkdir(parents=True, exist_ok=True, mode=0o755)
+    settings = _HostSettings(paths.settings)
+    kind = choose(runtime or settings.now.runtime.kind)
+    address = listen or settings.now.dashboard.listen
+    host_settings.check_listen(address, "--listen")
+    _make_folders(paths.state, paths.run)
     with lock.held(paths.lock):
         if (damage := refuse_cut(paths)) is not None:
             log.warning("anchors.damaged", error=damage)
-        return asyncio.run(_Daemon(paths, runtime, listen, dashboard, model_url).run())
+        return asyncio.run(_Daemon(paths, settings, kind, address, dashboard, model_url).run())
+
+
+def _make_folders(*places: Path) -> None:
+    """Raises OSError: one cannot be made, so none is."""
+    made: list[Path] = []
+    try:
+        for place in places:
+            missing = [folder for folder in (place, *place.parents) if not folder.exists()]
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True, mode=0o755)
+                made.append(folder)
+    except OSError:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 class _HostSettings:
@@ -99,13 +119,20 @@ class _HostSettings:
 
 
 class _Daemon:
-    def __init__(self, paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None):
+    def __init__(
+        self,
+        paths: Paths,
+        settings: _HostSettings,
+        runtime: Runtime,
+        listen: str,
+        dashboard: bool,
+        model_url: str | None,
+    ):
         self._paths = paths
         self._clock = SystemClock()
-        self._settings = _HostSettings(paths.settings)
-        self._runtime = choose(runtime or self._settings.now.runtime.kind)
-        self._listen = listen or self._settings.now.dashboard.listen
-        host_settings.check_listen(self._listen, "--listen")
+        self._settings = settings
+        self._runtime = runtime
+        self._listen = listen
         self._front = self._bound_front() if dashboard else None
         self._sessions = Sessions(paths.sessions, self._clock)
         configuration = self._configuration = Configuration(paths, self._now, self._runtime)

@@ -100,6 +100,44 @@ def test_a_day_in_the_life(daemon: subprocess.Popen[str], hive: Run, paths: Path
     assert {"Booted", "Spawned", "Paused", "MessageSent", "Destroyed", "ShutDown"} <= {row["type"] for row in logged}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environment_", "said"),
+    [
+        (["--runtime", "process", "--listen", "192.0.2.1:7000"], {}, "--listen must be on loopback"),
+        (["--runtime", "auto"], {"PATH": ""}, "No runtime with walls works on this host"),
+        (["--runtime", "process"], {"HIVE_RUN": "/dev/null/run"}, "/dev/null/run: Not a directory."),
+    ],
+)
+def test_a_start_that_is_refused_leaves_nothing(
+    hive: Run, tmp_path: Path, arguments: list[str], environment_: dict[str, str], said: str
+) -> None:
+    new = tmp_path / "new"
+    done = hive("up", *arguments, **{"HIVE_STATE": f"{new}/state", "HIVE_RUN": f"{new}/run", **environment_})
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert said in done.stderr
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[runtme]", "unknown key runtme; did you mean runtime?"),
+        ("[runtime]\nfirst_uid = 'x'", "Expected `int`, got `str` - at `$.runtime.first_uid`."),
+        ("[", "is not TOML"),
+        ("[dashboard]\nlisten = '192.0.2.1:7000'", "dashboard.listen must be on loopback"),
+    ],
+)
+def test_a_start_on_a_bad_hive_toml_is_refused_with_what_is_wrong(
+    hive: Run, paths: Paths, text: str, said: str
+) -> None:
+    paths.settings.write_text(text)
+    done = hive("up", "--runtime", "process")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert done.stderr.startswith(f"hive: {paths.settings}")
+    assert said in done.stderr
+    assert [path.name for path in paths.state.iterdir()] == [paths.settings.name]
+
+
 def test_interrupting_the_daemon_leaves_the_files_closed(
     daemon: subprocess.Popen[str], hive: Run, paths: Paths
 ) -> None:

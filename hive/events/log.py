@@ -337,7 +337,8 @@ def _paged(db: apsw.Connection, columns: str, first: Seq, last: Seq) -> Iterator
             page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
         except apsw.CorruptError as error:
             raise CorruptState(
-                f"The log is damaged after event {first - 1} ({error}). Restore it from a backup."
+                f"The log is damaged somewhere after event {first - 1} ({error}); `hive audit verify` names the place."
+                " Restore it from a backup."
             ) from error
         if not page:
             return

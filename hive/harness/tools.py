@@ -122,8 +122,8 @@ AGENT_TOOLS = (
         ),
         properties={
             "message": _text("What to remind you of; write it for a reader who has forgotten."),
-            "delay_seconds": _number("Due in so many seconds.", minimum=1),
-            "at": _text("Due at this time, RFC 3339 with a zone, such as 2026-01-31T09:30:00Z."),
+            "delay_seconds": _number("Due in so many seconds, at most a year ahead.", minimum=1),
+            "at": _text("Due at this time, at most a year ahead; RFC 3339 with a zone, such as 2026-01-31T09:30:00Z."),
         },
         required=("message",),
     ),

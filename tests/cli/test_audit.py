@@ -2,8 +2,12 @@
 
 import json
 import os
+import pty
 import shutil
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,12 @@ from audit.test_system_journal import eventually
 from hive import lock
 from hive.audit import anchors
 from hive.audit.system_journal import SystemJournal
+from hive.audit.transfer import BATCH_ROWS, UNDER_WAY_NAME
 from hive.events.daemon import Warned
 from hive.events.log import EventLog, Head
 from hive.paths import Paths
 
-from .conftest import Run
+from .conftest import PATIENCE_S, Run
 
 HEAD = len(story.EVENTS)
 UP = ("up", "--no-dashboard", "--runtime", "process", "--model-url", "http://127.0.0.1:9")
@@ -194,6 +199,28 @@ def test_an_import_that_fails_says_the_line(hive: Run, written: Paths, tmp_path:
     assert hive("log", "import", str(tmp_path / "nowhere")).returncode == 1
 
 
+def test_an_import_that_is_killed_leaves_no_log(
+    hive: Run, environment: dict[str, str], written: Paths, tmp_path: Path
+) -> None:
+    story.write(tmp_path / "long", [("actor:x", Warned(source="x", text="y"))] * (BATCH_ROWS + 1))
+    lines = hive("audit", "export", "--state", str(tmp_path / "long")).stdout
+    other = tmp_path / "other"
+    command = [sys.executable, "-m", "hive", "log", "import", "-", "--state", str(other)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, text=True) as importing:
+        assert importing.stdin is not None
+        importing.stdin.write(lines)
+        importing.stdin.flush()
+        deadline = time.monotonic() + PATIENCE_S
+        while not (other / UNDER_WAY_NAME / "events.db").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        importing.kill()
+    assert not (other / "events.db").exists()
+    assert hive("log", "import", "-", "--state", str(other), input=lines).returncode == 0
+    assert hive("audit", "verify", "--state", str(other)).stdout.startswith(f"{BATCH_ROWS + 1} events hold.")
+    assert not (other / UNDER_WAY_NAME).exists()
+
+
 def test_an_export_of_a_damaged_log_leaves_no_file(hive: Run, written: Paths, tmp_path: Path) -> None:
     edit(written.events, "UPDATE events SET data = '{}' WHERE seq = 7")
     done = hive("audit", "export", "--out", str(tmp_path / "log.jsonl"))
@@ -241,3 +268,38 @@ def test_everything_works_on_a_read_only_copy(hive: Run, written: Paths, tmp_pat
         assert (done.returncode, done.stderr) == (0, ""), line
     assert "anchors.jsonl: agrees" in hive("audit", "verify", "--state", str(copy)).stdout
     assert sorted(path.name for path in copy.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "label"),
+    [
+        ("audit verify --json", "Verifying"),
+        ("audit replay --json", "Replaying"),
+        ("audit why agent coder --json", "Searching"),
+        ("audit export", "Exporting"),
+        ("log import - --state {other} --json", "Importing"),
+    ],
+)
+def test_progress_is_drawn_on_a_terminal_and_never_into_the_output(
+    hive: Run, environment: dict[str, str], written: Paths, tmp_path: Path, line: str, label: str
+) -> None:
+    exported = hive("audit", "export").stdout
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "hive", *line.format(other=tmp_path / "other").split()]
+    done = subprocess.run(
+        command,
+        env={**environment, "TERM": "xterm"},
+        input=exported,
+        stdout=subprocess.PIPE,
+        stderr=slave,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    os.close(slave)
+    drawn = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert done.returncode == 0
+    assert label in drawn
+    assert label not in done.stdout
+    assert all(json.loads(row) for row in done.stdout.splitlines())

@@ -27,7 +27,9 @@ def namespace() -> Iterator[str]:
         pytest.skip("only root may start a systemd-journald")
     name = f"hivetest{secrets.token_hex(4)}"
     run, machine = Path("/run/systemd", f"journal.{name}"), Path("/etc/machine-id").read_text().strip()
-    kept, had_kept = Path("/var/log/journal"), Path("/var/log/journal").exists()
+    settings = Path("/run/systemd", f"journald@{name}.conf.d")
+    settings.mkdir(parents=True)
+    (settings / "volatile.conf").write_text("[Journal]\nStorage=volatile\n")  # Nothing of it under /var.
     journald = subprocess.Popen([JOURNALD, name], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + DEADLINE_S
@@ -39,8 +41,5 @@ def namespace() -> Iterator[str]:
     finally:
         journald.kill()
         journald.wait()
-        for folder in (run, Path("/run/log/journal", f"{machine}.{name}"), kept / f"{machine}.{name}"):
+        for folder in (run, settings, Path("/run/log/journal", f"{machine}.{name}")):
             shutil.rmtree(folder, ignore_errors=True)
-        if not had_kept:  # Where it is there, the host's own journal would be kept there too.
-            with contextlib.suppress(OSError):
-                kept.rmdir()

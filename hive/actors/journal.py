@@ -120,8 +120,8 @@ class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
 
 
 _END: Final = object()
-_UNWRITTEN: Final = (apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
-"""A disk that refuses or a row that fits no column: `projections.db` stays behind, the log and the state go on."""
+_STORE_ERRORS: Final = (apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
+"""Of a disk that refuses, a damaged file, a row that fits no column: none of it ends the writer of the log."""
 
 
 class Journal(pykka.ThreadingActor):
@@ -297,7 +297,7 @@ class Journal(pykka.ThreadingActor):
                 if time.perf_counter() >= pause_s:
                     mail.tell(self.actor_ref, _AdoptOn(adopt, steps))
                     return
-        except (HiveError, apsw.Error, OSError, msgspec.MsgspecError) as error:
+        except (HiveError, *_STORE_ERRORS) as error:
             log.warning("journal.adopt_failed", error=str(error))
             refusal = Unavailable(f"What was rebuilt cannot be used: {error} The projections are as they were.")
             adopt.door.deliver([(adopt.ticket, refusal)])
@@ -347,7 +347,7 @@ class Journal(pykka.ThreadingActor):
             self._writing_took_ms, self._written_seq = 0.0, self._hive.seq
         try:
             goes_on = all(next(self._writing, _END) is not _END for _ in range(WRITE_BEHIND_STEPS))
-        except _UNWRITTEN as error:  # The rows stay marked: they are written when there is room again.
+        except _STORE_ERRORS as error:  # The rows stay marked: they are written when there is room again.
             log.warning("journal.write_behind_failed", error=str(error))
             goes_on, self._written_seq, self._writing_took_ms = False, 0, WRITE_RETRY_MS / REST_FACTOR
         self._writing_took_ms += (time.perf_counter() - began_s) * MS_PER_S
@@ -363,7 +363,7 @@ class Journal(pykka.ThreadingActor):
         self._stop_writing()
         try:
             self._store.write(self._hive, self._log.head.hash)
-        except _UNWRITTEN as error:
+        except _STORE_ERRORS as error:
             log.warning("journal.write_behind_failed", error=str(error))
 
     def _stop_writing(self) -> None:

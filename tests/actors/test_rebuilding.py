@@ -14,6 +14,7 @@ import pytest
 from hive.actors.doors import LoopDoor
 from hive.actors.rebuilding import Rebuilding
 from hive.audit.check import check
+from hive.audit.rebuild import fold_beside
 from hive.deciders.messages import Send
 from hive.errors import Unavailable
 from hive.paths import Paths
@@ -224,6 +225,22 @@ def test_a_file_that_is_not_a_rebuild_of_this_log_is_refused_and_all_stays(
     play(long, scene)
     long.check_state_is_the_log()
     long.reopen()
+    check_all(long)
+
+
+def test_a_damaged_row_of_a_rebuild_is_refused_and_the_journal_goes_on(long: Stage) -> None:
+    fold_beside(Paths(long.folder, long.folder), lambda _: None, daemon_runs=True)
+    db = apsw.Connection(str(long.folder / FRESH_NAME))
+    db.execute("UPDATE messages SET body = CAST(x'ff' AS TEXT) WHERE id = 7")
+    db.close()
+
+    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+        with pytest.raises(Unavailable, match="cannot be used"):
+            await door.adopt()
+        await door.ask(letter(0))
+        await rebuilding.run()
+
+    play(long, scene)
     check_all(long)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hive.sockets.client import Unreachable
 
 from .conftest import MakeHive
 from .hive_process import HiveProcess, eventually
+from .test_agent_walls import ordinary
 
 pytestmark = pytest.mark.system
 
@@ -48,6 +50,12 @@ def folding(hive: HiveProcess) -> list[int]:
     return found
 
 
+def owners(hive: HiveProcess) -> set[tuple[int, int]]:
+    """Who owns the projections, and their mode."""
+    files = [path.stat() for path in hive.paths.state.glob("projections.db*")]
+    return {(file.st_uid, file.st_mode & 0o777) for file in files}
+
+
 def test_beside_a_daemon_it_tells_how_far_it_is_and_the_projections_are_good(long: HiveProcess) -> None:
     long.up()
     before = long.paths.projections.stat().st_ino
@@ -65,8 +73,7 @@ def test_beside_a_daemon_it_tells_how_far_it_is_and_the_projections_are_good(lon
     assert "folded its projections again" in long.run("projections", "rebuild")
     long.run("projections", "check")
     assert {row["state"] for row in long.data("projections", "status")} == {"stored"}
-    owners = {(path.stat().st_uid, path.stat().st_mode & 0o777) for path in long.paths.state.glob("projections.db*")}
-    assert owners == {(os.geteuid(), 0o600)}
+    assert owners(long) == {(os.geteuid(), 0o600)}
     long.down()
     long.check_files()
 
@@ -103,3 +110,23 @@ def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess
     long.run("projections", "rebuild")
     long.down()
     long.check_files()
+
+
+def test_an_ordinary_users_daemon_owns_what_a_rebuild_by_it_or_by_root_makes() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root stands beside somebody else's daemon")
+    with tempfile.TemporaryDirectory(prefix="hive-user-") as home:
+        python, user = ordinary(Path(home))
+        hive = HiveProcess(python=python, user=user)
+        try:
+            hive.up()
+            hive.run("projections", "rebuild")
+            assert owners(hive) == {(user, 0o600)}
+            hive.kill()
+            hive.run("projections", "rebuild")
+            assert owners(hive) == {(user, 0o600)}
+            hive.up()
+            hive.run("projections", "check")
+            hive.down()
+        finally:
+            hive.close()

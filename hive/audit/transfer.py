@@ -154,7 +154,7 @@ def _row(raw: bytes, number: int, last: bytes) -> Row:
         line = _decode(raw)
         data, stored = bytes(line.data).decode(), bytes.fromhex(line.hash)
         stamped_ms(line.at)
-    except (msgspec.MsgspecError, ValueError, BadRequest) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError, BadRequest) as error:
         raise BadRequest(
             f"Line {number} is no event as `hive audit export` writes it ({error}). Nothing was imported."
         ) from None

@@ -2,7 +2,7 @@
 
 import queue
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -108,7 +108,7 @@ class _AdoptOn(msgspec.Struct, frozen=True, gc=False):
     """To itself: the next steps of taking over what was rebuilt."""
 
     message: Adopt
-    steps: Generator[None, None, None]
+    steps: Iterator[Hive | None]
 
 
 class _Flush(msgspec.Struct, frozen=True, gc=False):
@@ -181,6 +181,8 @@ class Journal(pykka.ThreadingActor):
                 self._flush_soon()
             case Adopt():
                 self._adopt_on(message, self._adopting())
+            case _AdoptOn() if self._flush_is_due:
+                mail.tell(self.actor_ref, message)  # Who waits for a commit waits for no more than one slice.
             case _AdoptOn(adopt, steps):
                 self._adopt_on(adopt, steps)
             case _Flush():
@@ -289,42 +291,48 @@ class Journal(pykka.ThreadingActor):
         self._write_later()
         self._committed.send(self, batch=batch)
 
-    def _adopt_on(self, adopt: Adopt, steps: Generator[None, None, None]) -> None:
+    def _adopt_on(self, adopt: Adopt, steps: Iterator[Hive | None]) -> None:
         """A few steps; commands that came meanwhile are decided before the next ones."""
         pause_s = time.perf_counter() + ADOPT_STEP_MS / MS_PER_S
-        try:
-            while next(steps, _END) is not _END:
-                if time.perf_counter() >= pause_s:
-                    mail.tell(self.actor_ref, _AdoptOn(adopt, steps))
-                    return
-        except (HiveError, *_STORE_ERRORS) as error:
-            log.warning("journal.adopt_failed", error=str(error))
-            refusal = Unavailable(f"What was rebuilt cannot be used: {error} The projections are as they were.")
-            adopt.door.deliver([(adopt.ticket, refusal)])
-        else:
-            adopt.door.deliver([(adopt.ticket, self._hive.seq)])
+        hive = None
+        while hive is None:
+            if time.perf_counter() >= pause_s:
+                mail.tell(self.actor_ref, _AdoptOn(adopt, steps))
+                return
+            try:
+                hive = next(steps)
+            except (HiveError, *_STORE_ERRORS) as error:
+                adopt.door.deliver([(adopt.ticket, _unusable(error))])
+                return
+        adopt.door.deliver([(adopt.ticket, self._go_on_from(hive))])
 
-    def _adopting(self) -> Generator[None, None, None]:
-        """Read the file into a second state, fold what was committed since, and swap. No event is told to anybody."""
+    def _adopting(self) -> Iterator[Hive | None]:
+        """Read the fresh file into a second state and fold what was committed since; that state, after many steps."""
         hive = Hive()
-        yield from reading(self._folder, hive, self._log)
+        for _ in reading(self._folder, hive, self._log):
+            yield None
         while hive.seq < self._log.head.seq:
             until = min(hive.seq + ADOPT_EVENTS, self._log.head.seq)
             replay(hive, self._log.pages(hive.seq + 1, until), self._codec)
-            yield
+            yield None
+        yield hive
+
+    def _go_on_from(self, hive: Hive) -> Seq | Unavailable:
+        """Swap the state and the file in one step. No event is told to anybody."""
         self._settle()
         replay(hive, self._log.pages(hive.seq + 1), self._codec)
         self._stop_writing()
         self._store.close()
         try:
             put_in_place(self._folder)
-        except OSError:
+        except OSError as error:
             self._store = Store(self._folder)
             self._reload()
-            raise
+            return _unusable(error)
         self._store = Store(self._folder)
         self._hive = hive
         self._write_later()
+        return hive.seq
 
     def _read(self, query: Callable[[Hive], Any]) -> Any:
         try:
@@ -377,3 +385,8 @@ class Journal(pykka.ThreadingActor):
         self._store.load(hive, self._log, self._codec)
         self._hive = hive
         self._write_rows()
+
+
+def _unusable(error: Exception) -> Unavailable:
+    log.warning("journal.adopt_failed", error=str(error))
+    return Unavailable(f"What was rebuilt cannot be used: {error} The projections are as they were.")

@@ -1,6 +1,6 @@
 """A second `projections.db`, beside the one in use. A rebuild writes it in one go; the journal goes on from it."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 import apsw
 
 from hive.errors import CorruptState, Unavailable
-from hive.events.base import Seq
 from hive.events.log import EventLog
 from hive.events.sqlite import connect
 from hive.projections.hive import Hive
@@ -99,8 +98,8 @@ class FreshFile:
             raise _unwritable(self.path, error) from error
 
 
-def reading(folder: Path, hive: Hive, log: EventLog) -> Generator[None, None, Seq]:
-    """Fill an empty Hive from a finished file in small steps; returns the position at which it was written.
+def reading(folder: Path, hive: Hive, log: EventLog) -> Iterator[None]:
+    """Fill an empty Hive from a finished file in small steps, up to the position at which it was written.
 
     Raises:
         CorruptState: not every projection is there, of this version, of this log and at one position.
@@ -125,7 +124,6 @@ def reading(folder: Path, hive: Hive, log: EventLog) -> Generator[None, None, Se
     finally:
         db.close()
     hive.seq = seqs.pop()
-    return hive.seq
 
 
 def put_in_place(folder: Path) -> None:

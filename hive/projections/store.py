@@ -4,6 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -23,6 +24,8 @@ from hive.projections.table import Projection, R, Table
 FILE_NAME: Final = "projections.db"
 ROWS_OF_STATEMENTS: Final = (64, 8, 1)
 """How many rows one statement takes: as many as fit, so that the interpreter is given away less often."""
+ROWS_OF_CHANGES: Final = 1_000
+"""Changed rows made ready between two pauses."""
 ROWS_OF_READS: Final = 100
 """Rows read between two pauses."""
 PAGE_BYTES: Final = 8_192
@@ -199,17 +202,19 @@ class _Changes:
         self._table = table
         self.keys = table.changed
         table.changed = set()
-        rows, ordered = table.rows, sorted(self.keys)  # In the order of the file, so that each page is met once.
-        self._gone = [key if isinstance(key, tuple) else (key,) for key in ordered if key not in rows]
-        self._put = [rows[key] for key in ordered if key in rows]
+        self._rows = list(map(table.rows.get, self.keys))  # No more than this at once: every producer waits for it.
 
     def write(self, db: apsw.Connection) -> Iterator[None]:
         table = self._table
         names = [_quoted(name) for name in table.row_type.__struct_fields__[: table.key_parts]]
-        yield from _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", self._gone, ")")
-        yield from _in_groups(
-            db, f"INSERT OR REPLACE INTO {table.name} VALUES", list(stored_cells(table, self._put)), ""
-        )
+        changed = zip(self.keys, self._rows, strict=True)
+        while some := list(islice(changed, ROWS_OF_CHANGES)):
+            some.sort(key=itemgetter(0))  # In the order of the file, so that each page is met once.
+            gone = [key if isinstance(key, tuple) else (key,) for key, row in some if row is None]
+            put = list(stored_cells(table, [row for _, row in some if row is not None]))
+            yield
+            yield from _in_groups(db, f"DELETE FROM {table.name} WHERE ({', '.join(names)}) IN (VALUES", gone, ")")
+            yield from _in_groups(db, f"INSERT OR REPLACE INTO {table.name} VALUES", put, "")
 
 
 def stored_cells(table: Table[Any, Any], rows: Iterable[msgspec.Struct]) -> Iterator[Sequence[Any]]:

@@ -92,12 +92,12 @@ def _past(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -
 
 
 def _followed(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -> Iterator[Row]:
+    had_daemon = lock.is_held(paths.lock)  # Before anything is shown: who has seen it may start one.
     with log_reader(paths) as reader:
         end = reader.head()
         past = wanted.newest(reader, NEWEST_SHOWN if limit is None else limit) if first is None else None
         yield from (row for row in past or () if row.seq <= end.seq)
     next_seq = end.seq + 1 if first is None else min(first, end.seq)
-    had_daemon = lock.is_held(paths.lock)
     while True:
         # Opened anew for as long as the daemon stays or stays away: without one, the file is read as if frozen.
         daemon_runs = lock.is_held(paths.lock)

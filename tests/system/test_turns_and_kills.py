@@ -130,6 +130,7 @@ def test_a_killed_cli_gets_its_message_again(setting: Setting) -> None:
     assert setting.hive.event("MessageRequeued", id=id)["reason"] == "failed"
     setting.comes_again(id)
     assert setting.hive.running("coder") == before, "the harness outlives its CLI"
+    setting.hive.event("TurnEnded", agent="coder", result_kind="ok")
     kinds = [row["result_kind"] for row in setting.hive.events("TurnEnded", agent="coder")]
     assert kinds == ["failed", "ok"]
     first = setting.hive.head() + 1

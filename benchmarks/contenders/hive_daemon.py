@@ -21,6 +21,7 @@ from hive.events.base import agent
 from hive.events.sqlite import connect
 from hive.paths import Paths
 from hive.projections.table import Recorded
+from hive.runtimes.choose import choose
 
 PAGE_BYTES = 4_096
 NO_MODEL = "http://127.0.0.1:9"
@@ -31,7 +32,8 @@ class _Measured(daemon._Daemon):
     """The daemon, with its door handed to who measures once it serves."""
 
     def __init__(self, paths: Paths, agents: int):
-        super().__init__(paths, "process", None, False, NO_MODEL)
+        settings = daemon._HostSettings(paths.settings)
+        super().__init__(paths, settings, choose("process"), settings.now.dashboard.listen, False, NO_MODEL)
         self._agents = names(agents)
         self._bodies = bodies()
         self._keys = 0

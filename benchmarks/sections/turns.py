@@ -9,8 +9,8 @@ from benchmarks.figures import Figure, Round, at_most
 from benchmarks.sections import Setting
 
 TITLE = "Turns"
-TURNS = 12
-"""Of one agent whose CLI runs, in one round."""
+TURNS = 16
+"""Of one agent whose CLI runs, after each cold start."""
 COLD_STARTS = 3
 
 FIGURES = [
@@ -30,7 +30,7 @@ def measuring(setting: Setting) -> Iterator[Callable[[], Round]]:
             warm, cold = list[float](), list[float]()
             for _ in range(COLD_STARTS):
                 cold.append(agent.ask("cold_start")["ms"])
-                warm += agent.ask("turns", count=setting.scale.of(TURNS) // COLD_STARTS)["ms"]
+                warm += agent.ask("turns", count=setting.scale.of(TURNS))["ms"]
             return {"warm": median(warm), "cold": median(cold)}
 
         yield measured

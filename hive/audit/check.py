@@ -40,8 +40,10 @@ def positions(paths: Paths) -> list[Position]:
     stored = _stored(paths)
     with log_reader(paths) as reader:
         head = reader.head().seq
-        hashes = {row.seq: reader.hash_at(row.seq) == hash_ for row, hash_ in stored if row.seq is not None}
-    return [_against(row, head, hashes) for row, _ in stored]
+        return [
+            row if row.seq is None else _against(row, row.seq, head, is_of_log=reader.hash_at(row.seq) == hash_)
+            for row, hash_ in stored
+        ]
 
 
 def check(paths: Paths, tell: Tell) -> list[Position]:
@@ -84,11 +86,9 @@ def _stored(paths: Paths) -> list[tuple[Position, bytes]]:
         return rows
 
 
-def _against(row: Position, head: Seq, hashes: dict[Seq, bool]) -> Position:
-    if row.seq is None:
-        return row
-    state: State = "stored" if hashes[row.seq] else "other log"
-    return msgspec.structs.replace(row, behind=max(0, head - row.seq), state=state)
+def _against(row: Position, seq: Seq, head: Seq, *, is_of_log: bool) -> Position:
+    state: State = "stored" if is_of_log else "other log"
+    return msgspec.structs.replace(row, behind=max(0, head - seq), state=state)
 
 
 def _compared(row: Position, replayed: str | None) -> Position:

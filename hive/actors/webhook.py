@@ -1,30 +1,30 @@
 """Tells the operator's webhook what waits on a person: one POST each, shaped as ntfy takes it, tried a few times."""
 
 import http.client
-import re
 import urllib.error
 import urllib.request
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-import msgspec
 import pykka
+import structlog
 
 from hive.actors import mail
 from hive.actors.doors import ThreadDoor
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import RecordNotification
-from hive.errors import HiveError
+from hive.errors import HiveError, Unavailable
 from hive.events.agents import Crashed, NeedsLogin
 from hive.events.approvals import ApprovalRequested
-from hive.events.base import actor
+from hive.events.base import Seq, actor
 from hive.events.messages import MessageSent
-from hive.events.notifications import Topic
 from hive.events.questions import QuestionAdded
 from hive.names import OPERATOR
+from hive.projections.notifications import Notification, Pending
 from hive.settings import Settings
+
+log = structlog.get_logger()
 
 BY: Final = actor("webhook")
 LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, MessageSent)
@@ -32,49 +32,11 @@ PAUSES_MS: Final[tuple[DurationMs, ...]] = (1_000, 10_000, 60_000)
 """Before the second, third and fourth attempt; then it has failed."""
 POST_TIMEOUT_S: Final = 10.0
 WAITING_MAX: Final = 200
-"""Notifications of one hive; a flood drops the newest, and says so in the log."""
-TEXT_MAX_CHARS: Final = 1_000
-BUDGET_WORDS: Final = re.compile(r"My budget of \d+ h is used up")
-"""How a harness tells the operator so; see `hive.harness.loop`."""
-
-
-class Notification(msgspec.Struct, frozen=True):
-    """What a person is told."""
-
-    topic: Topic
-    subject: str
-    title: str
-    text: str
-    path: str
-    """Of the dashboard, where it can be acted on."""
-    urgent: bool = False
+"""Notifications that wait; of a flood the newest are not told, which their events say."""
 
 
 class NotTaken(HiveError):
     """The webhook refused or could not be reached; says why, without its address."""
-
-
-def notification_for(event: object) -> Notification | None:
-    """What an event is to a person, if it is anything."""
-    match event:
-        case QuestionAdded(target=None, id=id, asker=asker, question=text):
-            return Notification("question", str(id), f"{asker} asks", text, "/your-call")
-        case ApprovalRequested(id=id, agent=agent, kind=kind, description=about):
-            title = f"Approve {kind.replace('_', ' ')} {agent}?"
-            return Notification("approval", str(id), title, about or title, "/your-call")
-        case NeedsLogin(agent=agent):
-            return Notification(
-                "needs_login", agent, f"{agent} needs a login", "It rests until then.", f"/agent/{agent}/"
-            )
-        case Crashed(agent=agent, reason=reason, restart_ms=restart):
-            after = "It rests." if restart is None else "It is started again."
-            return Notification(
-                "crash", agent, f"{agent} crashed", f"{reason}. {after}", f"/agent/{agent}/", restart is None
-            )
-        case MessageSent(to=to, sender=agent, body=body) if to == OPERATOR and BUDGET_WORDS.match(body):
-            return Notification("budget", agent, f"{agent} is over its budget", body, f"/agent/{agent}/")
-        case _:
-            return None
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -103,7 +65,7 @@ def deliver(url: str, told: Notification, dashboard: str | None) -> None:
     if dashboard is not None:
         headers["Click"] = dashboard + told.path
     try:
-        request = urllib.request.Request(url, told.text[:TEXT_MAX_CHARS].encode(errors="replace"), headers)
+        request = urllib.request.Request(url, told.text.encode(errors="replace"), headers)
         with _opener.open(request, timeout=POST_TIMEOUT_S):
             return
     except urllib.error.HTTPError as error:
@@ -119,7 +81,11 @@ def wants(event: object) -> bool:
 
 
 class Webhook(pykka.ThreadingActor):
-    """One notification at a time, oldest first. A crash loses what waited; what it was about stands in the log."""
+    """One notification at a time, oldest first.
+
+    A crash loses nothing: the next one reads from the notifications projection what was not told, and begins to count
+    the attempts anew. What was told just before a crash, and not yet recorded, is told twice.
+    """
 
     use_daemon_thread = True
 
@@ -131,48 +97,64 @@ class Webhook(pykka.ThreadingActor):
         self._clock = clock
         self._settings = settings
         self._dashboard = dashboard
-        self._waiting: deque[Notification] = deque()
+        self._tried: Seq = 0
+        """The event whose notification was tried last."""
         self._attempts = 0
+        self._rests = False
+        """Until "rested": the webhook did not take the last one, or the log could not be written."""
         self._cancel: Callable[[], None] = lambda: None
 
-    def on_receive(self, message: object | Literal["again"]) -> None:
-        if message == "again":
-            self._try()
-        elif (told := notification_for(message)) is not None and self._settings().webhook.url is not None:
-            if len(self._waiting) >= WAITING_MAX:
-                self._record(told, f"{WAITING_MAX} others wait already.", 0)
-                return
-            self._waiting.append(told)
-            if len(self._waiting) == 1:
-                self._try()
+    def on_start(self) -> None:
+        mail.tell(self.actor_ref, "next")
+
+    def on_receive(self, message: object | Literal["next", "rested"]) -> None:
+        """Whatever happened: what to tell is in the state."""
+        if message == "rested":
+            self._rests = False
+        if self._rests:
+            return
+        try:
+            self._tell_first()
+        except Unavailable as error:
+            log.warning("webhook.no_journal", error=str(error))
+            self._rest(PAUSES_MS[-1])
 
     def on_stop(self) -> None:
         self._cancel()
 
-    def _try(self) -> None:
-        url, told = self._settings().webhook.url, self._waiting[0]
-        self._attempts += 1
-        error: str | None = "hive.toml names no webhook any more."
-        if url is not None:
-            try:
-                deliver(url, told, self._dashboard())
-                error = None
-            except NotTaken as refusal:
-                error = str(refusal)
-        now = self._clock.now_ms()
-        if error is not None and url is not None and self._attempts <= len(PAUSES_MS):
-            self._later(now + PAUSES_MS[self._attempts - 1])
+    def _tell_first(self) -> None:
+        url = self._settings().webhook.url
+        if url is None:
             return
-        self._record(told, error, self._attempts)
-        self._waiting.popleft()
-        self._attempts = 0
-        if self._waiting:
-            self._later(now)
+        now = self._clock.now_ms()
+        waiting = self._door.read(lambda hive: hive.notifications.waiting(now))
+        for one in waiting[WAITING_MAX:]:
+            self._record(one, f"{WAITING_MAX} others wait already.", 0)
+        if not waiting:
+            return
+        first = waiting[0]
+        self._attempts = self._attempts + 1 if first.seq == self._tried else 1
+        self._tried = first.seq
+        error: str | None = None
+        try:
+            deliver(url, first.told, self._dashboard())
+        except NotTaken as refusal:
+            error = str(refusal)
+            if self._attempts <= len(PAUSES_MS):
+                self._rest(PAUSES_MS[self._attempts - 1])
+                return
+        self._record(first, error, self._attempts)
+        mail.tell(self.actor_ref, "next")
 
-    def _later(self, at: int) -> None:
-        self._cancel = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "again"))
+    def _rest(self, pause_ms: DurationMs) -> None:
+        self._rests = True
+        self._cancel = self._clock.call_at(self._clock.now_ms() + pause_ms, lambda: mail.tell(self.actor_ref, "rested"))
 
-    def _record(self, told: Notification, error: str | None, attempts: int) -> None:
-        self._door.tell(
-            RecordNotification(by=BY, topic=told.topic, subject=told.subject, error=error, attempts=attempts)
+    def _record(self, one: Pending, error: str | None, attempts: int) -> None:
+        """Committed when this returns: the next look must not find it again."""
+        told = one.told
+        self._door.ask(
+            RecordNotification(
+                by=BY, topic=told.topic, subject=told.subject, error=error, attempts=attempts, of=one.seq
+            )
         )

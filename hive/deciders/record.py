@@ -1,8 +1,9 @@
 """Commands that only record: turns as the harness reports them, transients, and what the daemon says of itself."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, living
-from hive.events.base import MessageId
+from hive.deciders.budgets import keep_budget
+from hive.deciders.draft import Command, Decision, Draft, living
+from hive.events.base import MessageId, Seq
 from hive.events.daemon import Booted, ShutDown, Warned
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
 from hive.events.transient import TransientCleared, TransientKind, TransientSet
@@ -51,6 +52,8 @@ class RecordNotification(Command, frozen=True, kw_only=True):
     subject: str
     error: str | None = None
     attempts: int = 1
+    of: Seq | None = None
+    """The event that was told of."""
 
 
 def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
@@ -60,9 +63,13 @@ def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
     ]
 
 
-def end_turn(command: EndTurn, hive: Hive, _: TimeMs) -> Decision:
-    living(hive, command.report.agent)
-    return [command.report]
+def end_turn(command: EndTurn, hive: Hive, now: TimeMs) -> Decision:
+    """The turn that uses the budget up pauses the agent in the same commit."""
+    row = living(hive, command.report.agent)
+    draft = Draft(hive, now)
+    draft.add(command.report)
+    keep_budget(draft, row, row.budget, command.report)
+    return draft.events
 
 
 def set_transient(command: SetTransient, hive: Hive, _: TimeMs) -> Decision:
@@ -90,7 +97,7 @@ def warn(command: Warn, _hive: Hive, _: TimeMs) -> Decision:
 
 
 def record_notification(command: RecordNotification, _hive: Hive, _: TimeMs) -> Decision:
-    topic, subject, attempts = command.topic, command.subject, command.attempts
+    topic, subject, attempts, of = command.topic, command.subject, command.attempts, command.of
     if command.error is None:
-        return [NotificationDelivered(topic=topic, subject=subject, attempts=attempts)]
-    return [NotificationFailed(topic=topic, subject=subject, error=command.error, attempts=attempts)]
+        return [NotificationDelivered(topic=topic, subject=subject, attempts=attempts, of=of)]
+    return [NotificationFailed(topic=topic, subject=subject, error=command.error, attempts=attempts, of=of)]

@@ -1,8 +1,8 @@
-"""Facts about what was told to the operator's webhook. Written for the webhook actor; read by people alone."""
+"""Facts about what was told to the operator's webhook. Written for its actor; read by the notifications projection."""
 
 from typing import Literal
 
-from hive.events.base import Event
+from hive.events.base import Event, Seq
 
 Topic = Literal["question", "approval", "needs_login", "crash", "budget", "test"]
 
@@ -14,6 +14,8 @@ class NotificationDelivered(Event, frozen=True, kw_only=True):
     subject: str
     """The question's or approval's number, or the agent."""
     attempts: int = 1
+    of: Seq | None = None
+    """The event it told of; None for a test."""
 
 
 class NotificationFailed(Event, frozen=True, kw_only=True):
@@ -24,3 +26,4 @@ class NotificationFailed(Event, frozen=True, kw_only=True):
     error: str
     """Without the webhook's address, which may hold a secret."""
     attempts: int = 1
+    of: Seq | None = None

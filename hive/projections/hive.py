@@ -13,6 +13,7 @@ from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
 from hive.projections.ids import Ids
 from hive.projections.messages import Messages
+from hive.projections.notifications import Notifications
 from hive.projections.operators import Operators
 from hive.projections.questions import Questions
 from hive.projections.reminders import Reminders
@@ -36,6 +37,7 @@ class Hive:
         self.transient = Transient()
         self.turns = Turns()
         self.operators = Operators()
+        self.notifications = Notifications()
         self.seq: Seq = 0
         """The newest event folded in."""
         self._handlers = dispatch(self.projections())

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from hive import settings as host_settings
-from hive.actors.webhook import Notification, NotTaken, deliver
+from hive.actors.webhook import NotTaken, deliver
 from hive.audit.why import Explanation, explain
 from hive.clock import MS_PER_S, TimeMs, parse_rfc3339, rfc3339
 from hive.deciders.record import RecordNotification
@@ -20,6 +20,7 @@ from hive.events.turns import TurnEnded
 from hive.names import is_agent_name
 from hive.paths import Paths
 from hive.projections.hive import Hive
+from hive.projections.notifications import Notification
 from hive.projections.turns import HOUR_MS, Hour, added
 from hive.sockets import views
 from hive.sockets.decision_verbs import ROWS_MAX, WINDOWS_H

@@ -7,14 +7,22 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from system.hive_process import HiveProcess, eventually
 
-from hive.actors.webhook import NotTaken, deliver, notification_for
-from hive.events.agents import Crashed, NeedsLogin
+from hive.actors.webhook import NotTaken, deliver
+from hive.events import AnyEvent
+from hive.events.agents import Crashed, Destroyed, LoggedIn, NeedsLogin
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import ApprovalId, MessageId, QuestionId
 from hive.events.messages import MessageSent
-from hive.events.questions import QuestionAdded
+from hive.events.notifications import NotificationDelivered, NotificationFailed
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.projections.hive import dispatch
+from hive.projections.notifications import PENDING_MAX, PENDING_MAX_MS, Notifications, notification_for
+from hive.projections.table import Recorded
 
 from .conftest import Person
+
+DEAF = 10_000
+"""So many refusals are more than any test lives to see."""
 
 
 class Ntfy(HTTPServer):
@@ -91,6 +99,51 @@ def test_a_refusal_does_not_tell_the_address(ntfy: Ntfy) -> None:
         assert "secret" not in str(refused.value)
 
 
+def folded(*events: AnyEvent) -> Notifications:
+    projection = Notifications()
+    handlers = dispatch([projection])
+    for seq, event in enumerate(events, 1):
+        for handler in handlers.get(type(event), ()):
+            handler(event, Recorded(seq, seq, event, "actor:daemon"))
+    return projection
+
+
+def asked(id: int) -> QuestionAdded:
+    return QuestionAdded(id=QuestionId(id), asker="coder", target=None, question="Which?" * 1_000)
+
+
+ANSWERED = QuestionResolved(id=QuestionId(1), asker="coder", target=None, answer="a", answerer="operator")
+CRASHED = Crashed(agent="x", incarnation="i", reason="exit code 3")
+
+
+@pytest.mark.parametrize(
+    ("events", "left"),
+    [
+        ((asked(1), asked(2)), [1, 2]),
+        ((asked(1), asked(2), NotificationDelivered(topic="question", subject="2", of=2)), [1]),
+        ((asked(1), NotificationFailed(topic="question", subject="1", error="no", of=1)), []),
+        (
+            (asked(1), QuestionResolved(id=QuestionId(1), asker="coder", target=None, answer="a", answerer="operator")),
+            [],
+        ),
+        ((NeedsLogin(agent="x"), NeedsLogin(agent="y"), LoggedIn(agent="x")), [2]),
+        ((CRASHED, CRASHED, NotificationDelivered(topic="crash", subject="x", of=2)), [1]),
+        ((CRASHED, CRASHED, NotificationDelivered(topic="crash", subject="x")), [2]),
+        ((CRASHED, NeedsLogin(agent="x"), asked(1), Destroyed(agent="x")), [3]),
+        ((NotificationDelivered(topic="test", subject="mara"), asked(1)), [2]),
+        (tuple(asked(id) for id in range(PENDING_MAX + 2)), list(range(3, PENDING_MAX + 3))),
+    ],
+)
+def test_what_was_not_told_yet_follows_from_the_log(events: tuple[AnyEvent, ...], left: list[int]) -> None:
+    waiting = folded(*events).waiting(PENDING_MAX_MS)
+    assert [row.seq for row in waiting] == left
+    assert all(len(row.told.text) <= 1_000 for row in waiting)
+
+
+def test_what_nobody_took_for_a_day_is_not_told() -> None:
+    assert [row.seq for row in folded(asked(1), asked(2)).waiting(PENDING_MAX_MS + 1)] == [2]
+
+
 @pytest.mark.system
 def test_it_is_told_tried_again_and_recorded(hive: HiveProcess, mara: Person, ntfy: Ntfy) -> None:
     assert mara.post("/webhook-test").status_code == 409
@@ -114,3 +167,31 @@ def test_it_is_told_tried_again_and_recorded(hive: HiveProcess, mara: Person, nt
     assert "secret" not in mara.get("/settings").text
     with hive.reading() as reader:
         assert not [row for row in reader.rows(1) if "secret" in row.data]
+
+
+@pytest.mark.system
+def test_what_a_killed_daemon_had_not_told_is_told_by_the_next(ntfy: Ntfy) -> None:
+    hive = HiveProcess()
+    try:
+        hive.paths.state.mkdir(mode=0o700)
+        hive.paths.settings.write_text(f'[webhook]\nurl = "{ntfy.url}"\n')
+        hive.up()
+        hive.ask("set_paused", name="manager", paused=True)
+        ntfy.taken.clear()
+        ntfy.refusals = DEAF
+        with hive.agent("manager") as manager:
+            ids = [manager.ask("ask_operator", question=f"Number {number}?")["id"] for number in range(3)]
+            settled = manager.ask("ask_operator", question="Never mind?")["id"]
+            manager.ask("cancel_question", id=settled)
+        eventually(lambda: ntfy.refusals < DEAF, "the first attempt")
+        hive.kill()
+        assert not hive.events("NotificationDelivered")
+        ntfy.refusals = 0
+        hive.up()
+        for id in ids:
+            hive.event("NotificationDelivered", topic="question", subject=str(id))
+        assert [body for _, body in ntfy.taken] == ["Number 0?", "Number 1?", "Number 2?"]
+        hive.check_files()
+    finally:
+        ntfy.refusals = 0
+        hive.close()

@@ -1,0 +1,130 @@
+"""What the operator's webhook has not been told yet. Read by the webhook actor, which goes on from here."""
+
+import re
+
+import msgspec
+
+from hive.clock import DurationMs, TimeMs
+from hive.events import AnyEvent
+from hive.events.agents import Crashed, Destroyed, LoggedIn, NeedsLogin
+from hive.events.approvals import ApprovalRequested, ApprovalResolved
+from hive.events.base import Seq
+from hive.events.messages import MessageSent
+from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
+from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.names import OPERATOR
+from hive.projections.table import Projection, Recorded, Table
+
+TEXT_MAX_CHARS = 1_000
+PENDING_MAX = 1_000
+"""Of one hive; the oldest give way. A hive without a webhook gathers them too."""
+PENDING_MAX_MS: DurationMs = 24 * 3_600_000
+"""Who did not hear of it for a day finds it on the pages."""
+BUDGET_WORDS = re.compile(r"My budget of \d+ h is used up")
+"""How a harness tells the operator so; see `hive.harness.loop`."""
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """What a person is told."""
+
+    topic: Topic
+    subject: str
+    """The question's or approval's number, or the agent."""
+    title: str
+    text: str
+    path: str
+    """Of the dashboard, where it can be acted on."""
+    urgent: bool = False
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """A notification that waits for its delivery."""
+
+    seq: Seq
+    """The event it tells of."""
+    at_ms: TimeMs
+    told: Notification
+
+
+def notification_for(event: AnyEvent) -> Notification | None:
+    """What an event is to a person, if it is anything."""
+    match event:
+        case QuestionAdded(target=None, id=id, asker=asker, question=text):
+            return Notification("question", str(id), f"{asker} asks", text, "/your-call")
+        case ApprovalRequested(id=id, agent=agent, kind=kind, description=about):
+            title = f"Approve {kind.replace('_', ' ')} {agent}?"
+            return Notification("approval", str(id), title, about or title, "/your-call")
+        case NeedsLogin(agent=agent):
+            return Notification(
+                "needs_login", agent, f"{agent} needs a login", "It rests until then.", f"/agent/{agent}/"
+            )
+        case Crashed(agent=agent, reason=reason, restart_ms=restart):
+            after = "It rests." if restart is None else "It is started again."
+            return Notification(
+                "crash", agent, f"{agent} crashed", f"{reason}. {after}", f"/agent/{agent}/", restart is None
+            )
+        case MessageSent(to=to, sender=agent, body=body) if to == OPERATOR and BUDGET_WORDS.match(body):
+            return Notification("budget", agent, f"{agent} is over its budget", body, f"/agent/{agent}/")
+        case _:
+            return None
+
+
+class Notifications(Projection):
+    """A notification waits until its delivery or its failure is an event, or until what it is about is over."""
+
+    NAME = "notifications"
+    VERSION = 1
+
+    def __init__(self) -> None:
+        self.pending: Table[Seq, Pending] = Table("notifications", Pending)
+
+    def handlers(self) -> dict[type, object]:
+        return {
+            QuestionAdded: self._on_news,
+            ApprovalRequested: self._on_news,
+            NeedsLogin: self._on_news,
+            Crashed: self._on_news,
+            MessageSent: self._on_message,
+            NotificationDelivered: self._on_told,
+            NotificationFailed: self._on_told,
+            QuestionResolved: lambda event, _: self._drop("question", str(event.id)),
+            ApprovalResolved: lambda event, _: self._drop("approval", str(event.id)),
+            LoggedIn: lambda event, _: self._drop("needs_login", event.agent),
+            Destroyed: self._on_destroyed,
+        }
+
+    def waiting(self, now: TimeMs) -> list[Pending]:
+        """Oldest first, without those that are too old to be told."""
+        return [row for _, row in sorted(self.pending.rows.items()) if now - row.at_ms < PENDING_MAX_MS]
+
+    def _on_news(self, event: AnyEvent, recorded: Recorded) -> None:
+        told = notification_for(event)
+        if told is None:
+            return
+        if len(self.pending) >= PENDING_MAX:
+            self.pending.drop(min(self.pending.rows))
+        short = msgspec.structs.replace(told, text=told.text[:TEXT_MAX_CHARS])
+        self.pending.put(recorded.seq, Pending(recorded.seq, recorded.at_ms, short))
+
+    def _on_message(self, event: MessageSent, recorded: Recorded) -> None:
+        if event.to == OPERATOR:
+            self._on_news(event, recorded)
+
+    def _on_told(self, event: NotificationDelivered | NotificationFailed, _: Recorded) -> None:
+        if event.of is not None:
+            self.pending.drop(event.of)
+            return
+        first = min(self._about(event.topic, event.subject), default=None)  # A log from before `of` was written.
+        if first is not None:
+            self.pending.drop(first)
+
+    def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
+        for topic in ("needs_login", "crash"):
+            self._drop(topic, event.agent)
+
+    def _drop(self, topic: str, subject: str) -> None:
+        for seq in self._about(topic, subject):
+            self.pending.drop(seq)
+
+    def _about(self, topic: str, subject: str) -> list[Seq]:
+        return [seq for seq, row in self.pending.rows.items() if (row.told.topic, row.told.subject) == (topic, subject)]

@@ -69,11 +69,11 @@ def _venv_problem() -> str | None:
     if mark.exists():
         return None
     venv.parent.mkdir(parents=True, exist_ok=True)
-    return (
-        _problem([sys.executable, "-m", "venv", "--clear", str(venv)])
-        or _problem([str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES])
-        or mark.touch()
-    )
+    install = [str(venv / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
+    problem = _problem([sys.executable, "-m", "venv", "--clear", str(venv)]) or _problem(install)
+    if problem is None:
+        mark.touch()
+    return problem
 
 
 def _nats_problem() -> str | None:

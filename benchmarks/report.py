@@ -40,10 +40,16 @@ def verdict(result: Result) -> str:
 
 
 def host() -> str:
-    """What it ran on; only ratios can be compared, and those with care."""
+    """What kind of machine it ran on; only ratios can be compared, and those with care."""
     cores = len(os.sched_getaffinity(0))
-    versions = f"Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}"
-    return f"{cores} cores, load {os.getloadavg()[0]:.1f} at the end, {versions}, Linux {platform.release()}"
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    virtual = "hypervisor" in Path("/proc/cpuinfo").read_text()
+    linux = ".".join(platform.release().split(".")[:2])
+    return (
+        f"A {'virtual' if virtual else 'real'} machine with {cores} cores and {memory_gib:.0f} GiB of memory,"
+        f" Linux {linux}, Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()};"
+        f" its load was {os.getloadavg()[0]:.1f} at the end"
+    )
 
 
 def table(results: list[Result]) -> str:
@@ -70,7 +76,7 @@ def markdown(results: list[Result], rounds: int) -> str:
         "",
         f"{host()}. {rounds} interleaved rounds. How to read this: [README](../README.md).",
         "",
-        "![every figure against its goal](results.svg)",
+        "![every figure against its goal](table.svg)",
     ]
     section = ""
     for result in results:
@@ -127,5 +133,5 @@ def _escaped(text: str) -> str:
 def write(results: list[Result], rounds: int, folder: Path = RESULTS) -> None:
     """Markdown and drawing, in place of those of the run before."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.md").write_text(markdown(results, rounds))
-    (folder / "results.svg").write_text(drawing(results))
+    (folder / "table.md").write_text(markdown(results, rounds))
+    (folder / "table.svg").write_text(drawing(results))

@@ -9,6 +9,7 @@ from typing import Final
 
 from hive import lock
 from hive.audit.reading import Tell, refusing_damage
+from hive.audit.witnesses import refuse_cut
 from hive.errors import HiveError, Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
@@ -30,7 +31,7 @@ def rebuild(paths: Paths, tell: Tell) -> Seq:
     """Drop every projection and fold the log again, in the daemon's place. Returns the position reached.
 
     Raises:
-        CorruptState: a daemon runs (ask it instead), or the log is damaged.
+        CorruptState: a daemon runs (ask it instead), or the log is damaged or was cut.
         Unavailable: there is no log, or the disk refuses.
     """
     if not paths.events.exists():
@@ -39,6 +40,7 @@ def rebuild(paths: Paths, tell: Tell) -> Seq:
         )
     with lock.held(paths.lock):
         _give_to_owner(paths, paths.lock)
+        refuse_cut(paths)  # What the old file has seen of the log is gone after this.
         seq = fold_beside(paths, tell, daemon_runs=False)
         try:
             put_in_place(paths.state)

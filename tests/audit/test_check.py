@@ -146,6 +146,15 @@ def test_a_rebuild_that_is_killed_leaves_a_good_file(paths: Paths, when: str) ->
     assert not fresh.exists()
 
 
+def test_a_rebuild_does_not_forget_what_was_cut_off(paths: Paths) -> None:
+    edit_log = apsw.Connection(str(paths.events))
+    edit_log.execute("DROP TRIGGER events_are_never_deleted; DELETE FROM events WHERE seq > 15").fetchall()
+    edit_log.close()
+    with pytest.raises(CorruptState, match="events were cut off"):
+        rebuild(paths, lambda _: None)
+    assert {row.seq for row in positions(paths)} == {len(story.EVENTS)}
+
+
 def test_a_rebuild_stays_away_from_a_running_daemon(paths: Paths) -> None:
     with lock.held(paths.lock), pytest.raises(CorruptState, match="already runs"):
         rebuild(paths, lambda _: None)

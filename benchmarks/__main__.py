@@ -14,7 +14,7 @@ from benchmarks.figures import Figure, Result, Round
 from benchmarks.sections import Scale, Section, Setting
 
 SECTIONS: Final = ("appends", "reading", "beside", "waking", "turns")
-FULL: Final = Scale(rounds=7, events=1.0)
+FULL: Final = Scale(rounds=5, events=1.0)
 QUICK: Final = Scale(rounds=3, events=0.25)
 
 

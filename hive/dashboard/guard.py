@@ -280,7 +280,7 @@ async def _ask_to_sign_in(send: Send, request: _Request) -> None:
 
 async def _away(send: Send, request: _Request, why: str) -> None:
     if request.path.endswith("/api/state") and request.path.startswith("/agent/"):
-        await _json(send, 200, {"reachable": False, "inbox": []})
+        await _json(send, 200, {"reachable": False, "inbox": [], "recent": []})
     elif request.wants_page:
         page = (
             "<!doctype html><html lang=en><meta charset=utf-8><title>hive</title><meta http-equiv=refresh content=3>"

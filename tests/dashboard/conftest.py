@@ -46,13 +46,13 @@ def hive() -> Iterator[HiveProcess]:
         try:
             one.up()
             one.ask("set_paused", name="manager", paused=True)
-            eventually(lambda: _answers(one), "the dashboard answers")
+            eventually(lambda: answers(one), "the dashboard answers")
             yield one
         finally:
             one.close()
 
 
-def _answers(hive: HiveProcess) -> bool:
+def answers(hive: HiveProcess) -> bool:
     try:
         return httpx.get(f"{hive.url}/healthz").status_code == 200
     except httpx.TransportError:

@@ -299,6 +299,7 @@ const TELLS = {
   ApprovalRequested: (data) => `Approve? ${data.kind} ${data.agent}`,
   NeedsLogin: (data) => `${data.agent} needs a login`,
   Crashed: (data) => `${data.agent} crashed: ${data.reason}`,
+  BudgetReached: (data) => `${data.agent} is over its budget`,
 };
 const wanted = () => localStorage.getItem("hive-notify") === "yes" && window.Notification?.permission === "granted";
 function notify(event) {

@@ -48,7 +48,7 @@ class Front(msgspec.Struct, frozen=True):
         """The process's command line."""
         given = {"folder": self.folder, "domain": self.domain, "uid": self.uid, "agents-from-uid": self.agents_from_uid}
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-        return [sys.executable, "-m", "hive.dashboard", f"--fd={self.listener.fileno()}", *options]
+        return [sys.executable, "-P", "-m", "hive.dashboard", f"--fd={self.listener.fileno()}", *options]
 
 
 def front(settings: Settings, listen: str, folder: Path) -> Front:

@@ -65,7 +65,7 @@ class Rebuilding:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # Not asyncio's: cancelled in the instant of its start, as when the daemon ends, that waits for ever.
-        command = (sys.executable, "-m", rebuild.__name__, str(self._state))
+        command = (sys.executable, "-P", "-m", rebuild.__name__, str(self._state))
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _listen(self, child: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop) -> str | None:

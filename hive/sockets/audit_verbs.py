@@ -161,7 +161,7 @@ async def _child(paths: Paths, *command: str) -> msgspec.Raw:
     folders = ("--state", str(paths.state), "--run", str(paths.run))
     async with _children:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "hive", *command, "--json", *folders),
+            *(sys.executable, "-P", "-m", "hive", *command, "--json", *folders),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

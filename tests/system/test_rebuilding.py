@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,31 @@ def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess
     long.run("projections", "rebuild")
     long.down()
     long.check_files()
+
+
+def test_no_process_of_the_daemon_runs_what_lies_in_the_folder_it_was_started_in(make_hive: MakeHive) -> None:
+    """Where that is a project's folder, agents may write there."""
+    hive = make_hive(dashboard=True).up()
+    ran = hive.folder / "ran"
+    planted = f"open({str(ran)!r}, 'a').write(__name__); raise SystemExit(1)"
+    for module in ("msgspec", "hive", "apsw", "typer", "starlette"):
+        (hive.folder / f"{module}.py").write_text(planted)
+    hive.ask("rebuild_projections")
+    assert hive.ask("audit_state", until="3")["replay"]["seq"] == 3
+    for pid in hive.processes():
+        with contextlib.suppress(OSError):
+            if b"hive.dashboard" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)  # It is started again.
+    eventually(lambda: answers(hive.url), "the dashboard is back")
+    assert not ran.exists()
+    for module in ("msgspec", "hive", "apsw", "typer", "starlette"):
+        (hive.folder / f"{module}.py").unlink()
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        return urllib.request.urlopen(f"{url}/login", timeout=5).status == 200
+    return False
 
 
 def test_an_ordinary_users_daemon_owns_what_a_rebuild_by_it_or_by_root_makes() -> None:

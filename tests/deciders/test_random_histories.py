@@ -37,7 +37,7 @@ from .commands import NAMES, any_fitting, fitting
 from .everything import EVERYTHING
 
 OPENING = (Send, Ask, Remind, RequestSpawn, RequestCommit, Spawn, RecordStarted, RecordDestroyed, SetTransient)
-EXAMPLES = 350
+EXAMPLES = 200
 STEPS = 60
 
 

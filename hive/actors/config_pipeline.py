@@ -4,6 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import msgspec
 import pykka
@@ -160,7 +161,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         """On a thread of its own; every way out of it ends the approval."""
         error: HiveError | None = None
         try:
-            with TransientGuard.hold(self._door, self._clock, row.agent, "rebuilding", self.actor_ref, BY):
+            with self._guard(row.agent):
                 try:
                     self._deploy(row)
                 except (HiveError, OSError):
@@ -200,6 +201,9 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._restart(name, id, sha)
         self._pin(name)
 
+    def _guard(self, name: AgentName) -> AbstractContextManager[None]:
+        return TransientGuard.hold(self._door, self._clock, name, "rebuilding", self.actor_ref, BY)
+
     def _await_turn_boundary(self, name: AgentName) -> None:
         """The turn under way is over. One that followed at once has only begun, and its messages are put back."""
         turn = self._current_turn(name)
@@ -233,8 +237,9 @@ class ConfigPipeline(pykka.ThreadingActor):
                 raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
             over = self._door.read(lambda hive: id in _over(hive.approvals.over()))
         if not over:
-            self._await_hello(name)
-            self._door.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
+            with self._guard(name):  # The one around it all is gone with the restart's own.
+                self._await_hello(name)
+                self._door.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
 
     def _await_hello(self, name: AgentName) -> None:
         """The harness is there, or somebody stopped the agent. Raises Unavailable: it ended by itself before that."""

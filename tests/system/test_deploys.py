@@ -107,7 +107,9 @@ def test_an_approved_change_is_built_deployed_and_running(story: Story):
     assert (story.hive.paths.generations("coder") / sha / "prompt.md").read_text() == "You write code."
     assert [body["status"] for body in story.told("approval_resolved")] == ["approved"]
     eventually(lambda: sha in (story.hive.paths.meta / "flake.nix").read_text(), "the meta flake follows")
-    assert story.hive.events("TransientSet", agent="coder", kind="rebuilding")
+    badges = story.hive.events("TransientSet", "TransientCleared", agent="coder")
+    at_the_end = [badge for badge in badges if badge["seq"] < rebuilt["seq"]][-1]
+    assert (at_the_end["type"], at_the_end["kind"]) == ("TransientSet", "rebuilding"), "the badge shows all the while"
     assert not story.hive.events("NeedsUpdate")
     story.hive.becomes_whole()
 

@@ -88,12 +88,18 @@ def person(by: str | None) -> str:
 
 
 def notice(body: str) -> dict[str, Any] | None:
-    """What the system says in JSON, as its parts; None for any other text."""
+    """What the system says in JSON, as its parts that say something; None for any other text."""
     try:
         said = json.loads(body)
     except ValueError:
         return None
-    return said if isinstance(said, dict) and isinstance(said.get("event"), str) else None
+    if not isinstance(said, dict) or not isinstance(said.get("event"), str):
+        return None
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in said.items()
+        if value is not False and value not in (None, [])
+    }
 
 
 def cell(value: Any, key: str) -> str:

@@ -1,9 +1,11 @@
-"""Contrast, labels and roles of every page, by axe."""
+"""Contrast, labels and roles of every page, by axe; and that everything fits a phone."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 from system.hive_process import HiveProcess
+
+from .conftest import propose
 
 pytestmark = pytest.mark.system
 
@@ -34,6 +36,9 @@ def busy(hive: HiveProcess) -> HiveProcess:
         manager.ask("ask", to="coder", question="Really?", options=["yes", "no"])
         manager.ask("request_spawn", name="helper", description="Helps.")
         manager.ask("send", to="operator", body="Hello.")
+        sha = propose(hive, "coder", prompt_md="Be briefer.\n")
+        id = manager.ask("request_apply_commit", agent="coder", commit_ref=sha[:20])["id"]
+        hive.event("ProposalPinned", id=id)
         coder.ask(
             "live",
             lines=[
@@ -54,6 +59,15 @@ def test_axe_finds_nothing(busy: HiveProcess, page: Page, path: str) -> None:
         details.evaluate("one => { one.open = true }")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_fits_a_small_screen(busy: HiveProcess, page: Page, path: str) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(busy.url + path)
+    for details in page.locator("main details").all():
+        details.evaluate("one => { one.open = true }")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_way_in(busy: HiveProcess, page: Page) -> None:

@@ -360,13 +360,6 @@ def go_to(page: Page, key: str, url: str) -> None:
     raise AssertionError(f"g{key} does not lead to {url}")
 
 
-@pytest.mark.parametrize("path", ["/", "/your-call", "/messages", "/stats", "/audit", "/settings", "/agent/manager/"])
-def test_it_fits_a_small_screen(page: Page, hive: HiveProcess, path: str) -> None:
-    page.set_viewport_size({"width": 360, "height": 740})
-    page.goto(hive.url + path)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
 def is_free(address: str | None) -> bool:
     assert address is not None
     host, _, port = address.rpartition(":")

@@ -140,7 +140,7 @@ class _Writer:
     def add(self, by: By, *events: AnyEvent) -> None:
         at = stamp(self.now)
         for event in events:
-            self.hive.evolve(Recorded(self.hive.seq + 1, self.now, event, str(by)))
+            self.hive.evolve(Recorded(self.hive.seq + 1, at, str(by), event))
             self._rows.append((at, type(event).__name__, self._codec.encode(event), str(by)))
         if len(self._rows) >= BATCH:
             self._flush()

@@ -247,7 +247,7 @@ class Journal(pykka.ThreadingActor):
             raise
 
     def _append(self, event: AnyEvent, now: TimeMs, by: str) -> None:
-        recorded = Recorded(self._hive.seq + 1, now, event, by)
+        recorded = Recorded(self._hive.seq + 1, stamp(now), by, event)
         self._pending.append((stamp(now), type(event).__name__, self._codec.encode(event), by))
         self._batch.append(recorded)
         self._hive.evolve(recorded)

@@ -9,6 +9,7 @@ from hive.audit.reading import Tell, log_reader, projections_db
 from hive.errors import Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
+from hive.events.pages import read_ahead
 from hive.paths import Paths
 from hive.projections.hive import Hive, digest
 from hive.projections.replay import replay
@@ -53,7 +54,8 @@ def check(paths: Paths, tell: Tell) -> list[Position]:
     hive, codec = Hive(), Codec()
     with log_reader(paths) as reader:
         for seq in sorted({row.seq for row in found if row.seq is not None}):
-            replay(hive, reader.pages(hive.seq + 1, seq), codec, tell)
+            with read_ahead(reader.pages(hive.seq + 1, seq)) as pages:
+                replay(hive, pages, codec, tell)
             here = {row.projection for row in found if row.seq == seq}
             replayed |= {one.NAME: digest(one) for one in hive.projections() if one.NAME in here}
     return [_compared(row, replayed.get(row.projection)) for row in found]

@@ -14,6 +14,7 @@ from hive.errors import HiveError, Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import LogReader
+from hive.events.pages import read_ahead
 from hive.paths import Paths
 from hive.projections.fresh import FreshFile, put_in_place
 from hive.projections.hive import Hive
@@ -57,7 +58,8 @@ def fold_beside(paths: Paths, tell: Tell, *, daemon_runs: bool) -> Seq:
     """
     hive, codec = Hive(), Codec()
     with refusing_damage(paths.events), contextlib.closing(LogReader(paths.state, daemon_runs=daemon_runs)) as reader:
-        replay(hive, reader.pages(1), codec, tell)
+        with read_ahead(reader.pages(1)) as pages:
+            replay(hive, pages, codec, tell)
         with FreshFile(paths.state) as fresh:
             _give_to_owner(paths, fresh.path)
             fresh.fill(hive, _hash(reader, hive))

@@ -10,6 +10,7 @@ from hive.errors import BadRequest
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import LogReader
+from hive.events.pages import read_ahead
 from hive.names import AgentName
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
@@ -39,7 +40,8 @@ def position(reader: LogReader, until: str | None) -> Seq:
 def state_at(reader: LogReader, seq: Seq, tell: Tell) -> Hive:
     """Every projection after that event."""
     hive = Hive()
-    replay(hive, reader.pages(1, seq), Codec(), tell)
+    with read_ahead(reader.pages(1, seq)) as pages:
+        replay(hive, pages, Codec(), tell)
     return hive
 
 

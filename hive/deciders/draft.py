@@ -48,7 +48,7 @@ class Draft:
         self.hive = hive
         self.now = now
         self.events: list[AnyEvent] = []
-        self._next_message = hive.ids.next_message()
+        self._next_message = hive.messages.next_id()
 
     def add(self, *events: AnyEvent) -> None:
         self.events += events

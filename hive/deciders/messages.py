@@ -88,7 +88,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
         NotFound: unknown or destroyed recipient. LimitReached: its inbox is full.
     """
     checked_text(command.body, "message", TEXT_MAX_BYTES)
-    if command.in_reply_to is not None and not hive.ids.given("message", command.in_reply_to):
+    if command.in_reply_to is not None and not hive.messages.given(command.in_reply_to):
         raise NotFound(f"There is no message {command.in_reply_to} to reply to.")
     if command.to == EVERYONE:
         return _broadcast(command, hive, now)
@@ -99,7 +99,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
         _refuse_full(hive, command.to)
     return [
         MessageSent(
-            id=hive.ids.next_message(),
+            id=hive.messages.next_id(),
             sender=command.sender,
             to=command.to,
             body=command.body,
@@ -228,7 +228,7 @@ def _in_flight(hive: Hive, agent: AgentName, ids: tuple[MessageId, ...]) -> list
     found = []
     for id in dict.fromkeys(ids):
         letter = hive.messages.open.get(id)
-        if (letter is not None and letter.to != agent) or not hive.ids.given("message", id):
+        if (letter is not None and letter.to != agent) or not hive.messages.given(id):
             raise NotFound(f"Message {id} was never delivered to {agent}.")
         if letter is not None and letter.state == "in_flight":
             found.append(letter)

@@ -1,6 +1,5 @@
 """Events to JSON text and back, old shapes included. Used by the journal, the projections and the audit."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,7 +25,8 @@ class Codec:
     def __init__(self, types: dict[str, type[Event]] = EVENT_TYPES, upcasts: dict[tuple[str, int], Upcast] = UPCASTS):
         self._encode = msgspec.json.Encoder().encode
         self._decoders = {name: msgspec.json.Decoder(cls).decode for name, cls in types.items()}
-        self._types = types
+        self.types = types
+        """By name in the log."""
         self._upcasts = upcasts
         self._versioned = {name for name, cls in types.items() if cls.version > 1}
 
@@ -55,14 +55,8 @@ class Codec:
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise CorruptState(f"The log holds a {name} that cannot be read: {error}.") from error
 
-    def decoder(self, name: str) -> Callable[[str], AnyEvent]:
-        """`decode` of one name, without its care for errors: what msgspec raises comes through."""
-        if name in self._versioned:
-            return functools.partial(self._upcast, name)
-        return self._decoders[name]  # type: ignore[return-value]  # The decoders are those of the union.
-
     def _upcast(self, name: str, data: str) -> AnyEvent:
-        cls = self._types[name]
+        cls = self.types[name]
         fields = msgspec.json.decode(data)
         stored = fields.pop(VERSION_KEY, 1)
         if stored > cls.version:

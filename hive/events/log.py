@@ -5,14 +5,16 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import apsw
 
-from hive.clock import parse_rfc3339, rfc3339
+from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
 from hive.errors import CorruptState, Unavailable
 from hive.events.base import Seq
+from hive.events.pages import Page, naming_damage, text_pages
 from hive.events.sqlite import connect
 
 FILE_NAME: Final = "events.db"
@@ -78,10 +80,6 @@ class Row(NamedTuple):
     """SHA-256 over the hash before and this row."""
 
 
-Entry = tuple[Seq, str, str, str, str]
-"""seq, at, type, data, by: a row for a fold, without its hash."""
-
-
 class Head(NamedTuple):
     """The end of the chain."""
 
@@ -133,9 +131,9 @@ class EventLog:
         """Rows first..last, oldest first."""
         return _pages(self._db, first, self.head.seq if last is None else last)
 
-    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
-        """The same for a fold: page by page, without the hashes."""
-        return _entry_pages(self._db, first, self.head.seq if last is None else last)
+    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[Page]:
+        """The same for a fold, page by page."""
+        return text_pages(self._db, first, self.head.seq if last is None else last)
 
     def hash_at(self, seq: Seq) -> bytes | None:
         """The chain's hash at a position; None beyond the head."""
@@ -174,9 +172,9 @@ class LogReader:
         """Rows first..last (default: the head when called), oldest first."""
         return _pages(self._db, first, self.head().seq if last is None else last)
 
-    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[list[Entry]]:
-        """The same for a fold: page by page, without the hashes."""
-        return _entry_pages(self._db, first, self.head().seq if last is None else last)
+    def pages(self, first: Seq, last: Seq | None = None) -> Iterator[Page]:
+        """The same for a fold, page by page."""
+        return text_pages(self._db, first, self.head().seq if last is None else last)
 
     def chain(self, first: Seq = 1) -> Iterator[list[tuple[Seq, bytes, bytes]]]:
         """From `first` to the head: seq, the bytes that are hashed, the hash; or an odd row's `b""` in their place."""
@@ -271,14 +269,12 @@ def stamp(now_ms: int) -> str:
 
 def stamped_ms(at: str) -> int:
     """Unix milliseconds of an `at` column."""
-    if len(at) == STAMP_CHARS and at[19] == "." and at[-1] == "Z":
-        return _second_ms(at[:19]) + int(at[20:23])
-    return parse_rfc3339(at)
-
-
-@functools.lru_cache(maxsize=64)
-def _second_ms(prefix: str) -> int:
-    return parse_rfc3339(prefix + "Z")
+    if len(at) != STAMP_CHARS or at[-1] != "Z":
+        return parse_rfc3339(at)
+    try:
+        return round(datetime.fromisoformat(at).timestamp() * MS_PER_S)
+    except (ValueError, OverflowError):
+        return parse_rfc3339(at)
 
 
 def _create(path: Path) -> None:
@@ -326,20 +322,11 @@ def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
         yield from map(Row._make, page)
 
 
-def _entry_pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[list[Entry]]:
-    return cast(Iterator[list[Entry]], _paged(db, "seq, at, type, data, by", first, last))
-
-
 def _paged(db: apsw.Connection, columns: str, first: Seq, last: Seq) -> Iterator[list[tuple[Any, ...]]]:
     query = f"SELECT {columns} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     while first <= last:
-        try:
+        with naming_damage(first):
             page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
-        except apsw.CorruptError as error:
-            raise CorruptState(
-                f"The log is damaged somewhere after event {first - 1} ({error}); `hive audit verify` names the place."
-                " Restore it from a backup."
-            ) from error
         if not page:
             return
         yield page

@@ -194,7 +194,8 @@ class Agents(Projection):
         self._set(event.agent, needs_login=True, login_refused_ms=recorded.at_ms if event.refused else None)
 
     def _on_model_seen(self, name: AgentName, model: str | None) -> None:
-        if model is not None:
+        row = self.all.rows.get(name)
+        if model is not None and row is not None and row.active_model != model:
             self._set(name, active_model=model)
 
     def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from hive.events.base import Seq
 from hive.events.codec import Codec
-from hive.events.log import GENESIS, Row, stamped_ms
+from hive.events.log import GENESIS, Row
 from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
 from hive.projections.ids import Ids
@@ -64,7 +64,7 @@ def dispatch(projections: Iterable[Projection]) -> dict[type, tuple[Handler, ...
 
 def recorded(row: Row, codec: Codec) -> Recorded:
     """A row of the log, decoded."""
-    return Recorded(row.seq, stamped_ms(row.at), codec.decode(row.type, row.data), row.by)
+    return Recorded(row.seq, row.at, row.by, codec.decode(row.type, row.data))
 
 
 def fold(rows: Iterable[Row], codec: Codec) -> tuple[Hive, bytes]:

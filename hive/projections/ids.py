@@ -1,4 +1,4 @@
-"""The newest id of each kind, and the answers to commands that came with a key. Read by deciders."""
+"""The newest id of each kind but messages, and the answers to commands that came with a key. Read by deciders."""
 
 from typing import Any
 
@@ -6,9 +6,8 @@ import msgspec
 
 from hive.events.agents import AgentAdded
 from hive.events.approvals import ApprovalRequested
-from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId, Seq
+from hive.events.base import ApprovalId, QuestionId, ReminderId, Seq
 from hive.events.daemon import CommandKeyed
-from hive.events.messages import MessageSent
 from hive.events.questions import QuestionAdded
 from hive.events.reminders import ReminderSet
 from hive.projections.table import Projection, Recorded, Table
@@ -34,7 +33,7 @@ class KeyedAnswer(msgspec.Struct, frozen=True, gc=False):
 
 class Ids(Projection):
     NAME = "ids"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.last: Table[str, LastId] = Table("last_ids", LastId)
@@ -51,7 +50,6 @@ class Ids(Projection):
 
     def handlers(self) -> dict[type, object]:
         return {
-            MessageSent: self._on_sent,
             QuestionAdded: lambda event, _: self._newest.update(question=event.id),
             ApprovalRequested: lambda event, _: self._newest.update(approval=event.id),
             ReminderSet: lambda event, _: self._newest.update(reminder=event.id),
@@ -62,9 +60,6 @@ class Ids(Projection):
     def restored(self) -> None:
         self._newest = {row.kind: row.last for row in self.last}
         self.keys.rows = dict(sorted(self.keys.rows.items(), key=lambda item: item[1].first_seq))
-
-    def next_message(self) -> MessageId:
-        return MessageId(self._next("message"))
 
     def next_question(self) -> QuestionId:
         return QuestionId(self._next("question"))
@@ -84,9 +79,6 @@ class Ids(Projection):
 
     def _next(self, kind: str) -> int:
         return self._newest.get(kind, 0) + 1
-
-    def _on_sent(self, event: MessageSent, _: Recorded) -> None:
-        self._newest["message"] = event.id
 
     def _on_keyed(self, event: CommandKeyed, _: Recorded) -> None:
         self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count))

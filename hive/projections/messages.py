@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from hive.clock import TimeMs
 from hive.events.agents import Destroyed, Purged
 from hive.events.base import MessageId
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent
 from hive.names import OPERATOR, AgentName
+from hive.projections.ids import LastId
 from hive.projections.table import Projection, Recorded, Table
 
 RECENT_KEPT = 200
@@ -19,13 +19,16 @@ OPERATOR_RECENT_KEPT = 1_000
 """The same for the operator's inbox."""
 RECENT_KEPT_BYTES = 4 * 1024 * 1024
 """Of their bodies, for each recipient; the newest is kept whatever its size."""
+LONG_BODY = RECENT_KEPT_BYTES // OPERATOR_RECENT_KEPT
+"""So many shorter ones as are kept cannot reach that bound: they are not counted while they are fresh."""
 
 
 class Letter(msgspec.Struct, frozen=True, gc=False):
     """A message in an inbox or in flight."""
 
     id: MessageId
-    at_ms: TimeMs
+    at: str
+    """When it was sent, RFC 3339 UTC."""
     sender: str
     to: str
     body: str
@@ -43,7 +46,7 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
 
     to: str
     id: MessageId
-    at_ms: TimeMs
+    at: str
     sender: str
     body: str
     in_reply_to: MessageId | None = None
@@ -52,41 +55,50 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
 class _Inbox(msgspec.Struct):
     """What is derived of one recipient's rows, in one place: the fold looks up one recipient for each event."""
 
-    to: str
-    recent_max: int
+    fresh: deque[Recorded]
+    """The newest for `recent` whose rows are not made yet: most are pushed out before anybody looks."""
+    fresh_bulk: int = 0
+    """Of the long bodies among them, and of those already pushed out."""
+    recent: deque[MessageId] = msgspec.field(default_factory=deque)
+    """Those in the table, oldest first; all of them older than the fresh ones."""
+    recent_bytes: int = 0
     waiting: deque[MessageId] = msgspec.field(default_factory=deque)
     in_flight: dict[MessageId, None] = {}
     open_bytes: int = 0
-    recent: deque[Recent] = msgspec.field(default_factory=deque)
-    recent_bytes: int = 0
-    fresh: int = 0
-    """How many of `recent`, the newest, are not in the table yet: most are pushed out before anybody looks."""
 
     def __bool__(self) -> bool:
-        return bool(self.waiting or self.in_flight or self.recent)
+        return bool(self.waiting or self.in_flight or self.recent or self.fresh)
 
 
-_NOBODY = _Inbox("", 0)
+class _Inboxes(dict[str, _Inbox]):
+    """By recipient; one is made when it is first written to."""
+
+    def __missing__(self, to: str) -> _Inbox:
+        inbox = self[to] = _Inbox(deque(maxlen=OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT))
+        return inbox
+
+
+_NOBODY = _Inbox(deque())
 
 
 class Messages(Projection):
     NAME = "messages"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.open: Table[MessageId, Letter] = Table("messages", Letter)
         self.recent: Table[tuple[str, MessageId], Recent] = Table("recent_messages", Recent, key_parts=2)
         """Complete after `tables()`."""
-        self._inboxes: dict[str, _Inbox] = {}
-        self._with_fresh: set[str] = set()
+        self.last: Table[str, LastId] = Table("last_message_id", LastId)
+        """Complete after `tables()`."""
+        self._newest_id = MessageId(0)
+        self._inboxes = _Inboxes()
 
     def tables(self) -> list[Table[Any, Any]]:
-        for to in self._with_fresh:
-            inbox = self._inboxes[to]
-            for row in islice(reversed(inbox.recent), inbox.fresh):
-                self.recent.put((to, row.id), row)
-            inbox.fresh = 0
-        self._with_fresh.clear()
+        for to in self._inboxes:
+            self._make_rows(to)
+        if self._newest_id and self._newest_id != self._last_id():
+            self.last.put("message", LastId("message", self._newest_id))
         return super().tables()
 
     def handlers(self) -> dict[type, object]:
@@ -101,20 +113,28 @@ class Messages(Projection):
         }
 
     def restored(self) -> None:
-        self._inboxes, self._with_fresh = {}, set()
+        self._newest_id = self._last_id()
+        self._inboxes = _Inboxes()
         for id in sorted(self.open.rows):
             letter = self.open[id]
-            inbox = self._inbox(letter.to)
+            inbox = self._inboxes[letter.to]
             inbox.open_bytes += len(letter.body)
             if letter.state == "waiting":
                 inbox.waiting.append(id)
             else:
                 inbox.in_flight[id] = None
-        for key in sorted(self.recent.rows):
-            row = self.recent[key]
-            inbox = self._inbox(row.to)
-            inbox.recent.append(row)
-            inbox.recent_bytes += len(row.body)
+        for to, id in sorted(self.recent.rows):
+            inbox = self._inboxes[to]
+            inbox.recent.append(id)
+            inbox.recent_bytes += len(self.recent[to, id].body)
+
+    def next_id(self) -> MessageId:
+        """Of the message that is sent next."""
+        return MessageId(self._newest_id + 1)
+
+    def given(self, id: int) -> bool:
+        """Whether there was ever a message of this id."""
+        return 0 < id <= self._newest_id
 
     def open_bytes(self, to: str) -> int:
         """Length of the bodies that wait or are in flight, in characters."""
@@ -134,55 +154,63 @@ class Messages(Projection):
 
     def newest(self, to: str, limit: int) -> list[Recent]:
         """The newest rows addressed to somebody, oldest of them first."""
-        recent = self._inboxes.get(to, _NOBODY).recent
-        return list(islice(recent, max(len(recent) - limit, 0), None))
-
-    def _inbox(self, to: str) -> _Inbox:
-        inbox = self._inboxes.get(to)
-        if inbox is None:
-            inbox = self._inboxes[to] = _Inbox(to, OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT)
-        return inbox
+        if to not in self._inboxes:
+            return []
+        self._make_rows(to)
+        ids = self._inboxes[to].recent
+        return [self.recent[to, id] for id in islice(ids, max(len(ids) - limit, 0), None)]
 
     def _on_sent(self, event: MessageSent, recorded: Recorded) -> None:
-        id, to, body, at_ms = event.id, event.to, event.body, recorded.at_ms
-        inbox = self._inbox(to)
-        size = len(body)
+        id, to, body = event.id, event.to, event.body
+        inbox = self._inboxes[to]
+        self._newest_id = id
+        inbox.fresh.append(recorded)
+        if len(body) > LONG_BODY:
+            inbox.fresh_bulk += len(body)
+            if inbox.fresh_bulk > RECENT_KEPT_BYTES:
+                self._make_rows(to)
         if to != OPERATOR:
-            self.open.put(id, Letter(id, at_ms, event.sender, to, body, event.in_reply_to))
+            self.open.rows[id] = Letter(id, recorded.at, event.sender, to, body, event.in_reply_to)
+            self.open.changed.add(id)
             inbox.waiting.append(id)
-            inbox.open_bytes += size
-        recent = inbox.recent
-        recent.append(Recent(to, id, at_ms, event.sender, body, event.in_reply_to))
-        inbox.recent_bytes += size
-        if inbox.fresh == 0:
-            self._with_fresh.add(to)
-        inbox.fresh += 1
-        while len(recent) > inbox.recent_max or (inbox.recent_bytes > RECENT_KEPT_BYTES and len(recent) > 1):
-            oldest = recent.popleft()
-            inbox.recent_bytes -= len(oldest.body)
-            if inbox.fresh > len(recent):
-                inbox.fresh = len(recent)
-            else:
-                self.recent.drop((to, oldest.id))
+            inbox.open_bytes += len(body)
+
+    def _make_rows(self, to: str) -> None:
+        """Of what is fresh in an inbox; then drop what it pushes out."""
+        inbox = self._inboxes[to]
+        ids = inbox.recent
+        for one in inbox.fresh:
+            sent: Any = one.event
+            self.recent.put((to, sent.id), Recent(to, sent.id, one.at, sent.sender, sent.body, sent.in_reply_to))
+            ids.append(sent.id)
+            inbox.recent_bytes += len(sent.body)
+        inbox.fresh.clear()
+        inbox.fresh_bulk = 0
+        while len(ids) > (inbox.fresh.maxlen or 0) or (inbox.recent_bytes > RECENT_KEPT_BYTES and len(ids) > 1):
+            oldest = (to, ids.popleft())
+            inbox.recent_bytes -= len(self.recent[oldest].body)
+            self.recent.drop(oldest)
+
+    def _last_id(self) -> MessageId:
+        row = self.last.get("message")
+        return MessageId(0 if row is None else row.last)
 
     def _on_delivered(self, event: MessageDelivered, _: Recorded) -> None:
-        inbox = self._inboxes[event.to]
+        letter, inbox = self.open.rows[event.id], self._inboxes[event.to]
         if inbox.waiting[0] == event.id:
             inbox.waiting.popleft()
         else:
             inbox.waiting.remove(event.id)
         inbox.in_flight[event.id] = None
-        letter = self.open.rows[event.id]
         self.open.put(event.id, _moved(letter, "in_flight", event.incarnation, letter.failures, letter.redelivered))
 
     def _on_requeued(self, event: MessageRequeued, _: Recorded) -> None:
-        inbox = self._inboxes[event.to]
+        letter, inbox = self.open.rows[event.id], self._inboxes[event.to]
         inbox.in_flight.pop(event.id)
         if inbox.waiting and inbox.waiting[0] < event.id:
             inbox.waiting = deque(sorted([event.id, *inbox.waiting]))
         else:
             inbox.waiting.appendleft(event.id)
-        letter = self.open.rows[event.id]
         self.open.put(event.id, _moved(letter, "waiting", None, letter.failures + event.counts, redelivered=True))
 
     def _on_done(self, event: MessageAcked | MessageDead, _: Recorded) -> None:
@@ -206,11 +234,11 @@ class Messages(Projection):
         inbox = self._inboxes.get(agent)
         if inbox is None:
             return
-        for row in inbox.recent:
-            self.recent.drop((agent, row.id))
+        for id in inbox.recent:
+            self.recent.drop((agent, id))
         inbox.recent.clear()
-        inbox.recent_bytes = inbox.fresh = 0
-        self._with_fresh.discard(agent)
+        inbox.fresh.clear()
+        inbox.recent_bytes = inbox.fresh_bulk = 0
 
 
 def _moved(
@@ -219,7 +247,7 @@ def _moved(
     """The same message in another state. Spelled out: `replace` looks every name up."""
     return Letter(
         letter.id,
-        letter.at_ms,
+        letter.at,
         letter.sender,
         letter.to,
         letter.body,

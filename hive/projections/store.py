@@ -16,6 +16,7 @@ from hive.errors import CorruptState
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import EventLog
+from hive.events.pages import read_ahead
 from hive.events.sqlite import connect
 from hive.projections.hive import Hive, dispatch
 from hive.projections.replay import replay_into
@@ -60,7 +61,8 @@ class Store:
         marks = sorted(set(positions.values()))
         for mark, until in zip(marks, [*marks[1:], log.head.seq], strict=True):
             behind = [projection for projection in projections if positions[projection.NAME] <= mark]
-            replay_into(dispatch(behind), log.pages(mark + 1, until), codec)
+            with read_ahead(log.pages(mark + 1, until)) as pages:
+                replay_into(dispatch(behind), pages, codec)
         hive.seq = log.head.seq
         return [name for name, seq in positions.items() if seq == 0 and log.head.seq > 0]
 

@@ -8,18 +8,25 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events import AnyEvent
 from hive.events.base import Seq
+from hive.events.log import stamped_ms
 
 K = TypeVar("K", bound=int | str | tuple[Any, ...])
 R = TypeVar("R", bound=msgspec.Struct)
 
 
-class Recorded(msgspec.Struct, frozen=True, gc=False):
+class Recorded(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An event at its place in the log."""
 
     seq: Seq
-    at_ms: TimeMs
-    event: AnyEvent
+    at: str
+    """RFC 3339 UTC, as `stamp` writes it."""
     by: str
+    event: AnyEvent
+
+    @property
+    def at_ms(self) -> TimeMs:
+        """The same in Unix milliseconds; worked out when asked for, since few of a long log's events are."""
+        return stamped_ms(self.at)
 
 
 class Table(Generic[K, R]):

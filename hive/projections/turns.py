@@ -1,6 +1,7 @@
 """Turns: the one under way of each agent, its newest turns, and sums for each hour of the last month."""
 
 from collections import deque
+from typing import Any, cast
 
 import msgspec
 
@@ -17,6 +18,8 @@ TOOLS_KEPT = 200
 """Tool names counted for one agent and hour; a name beyond is not."""
 RECENT_KEPT = 50
 """Newest turns kept for each agent."""
+UNCOUNTED_MAX = 1_000
+"""Reports whose rows are not made yet: one row for many of them, when somebody looks."""
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -62,16 +65,23 @@ class Turns(Projection):
     def __init__(self) -> None:
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
         self.recent: Table[tuple[AgentName, Seq], Turn] = Table("recent_turns", Turn, key_parts=2)
-        self.hours: Table[tuple[AgentName, int], Hour] = Table("turn_hours", Hour, key_parts=2)
+        """Complete after `tables()`, as the next."""
+        self.sums: Table[tuple[AgentName, int], Hour] = Table("turn_hours", Hour, key_parts=2)
         self._recent_seqs: dict[AgentName, deque[Seq]] = {}
         self._newest_hour = 0
         """What is older than a month is dropped once an hour."""
+        self._uncounted: list[Recorded] = []
+
+    def tables(self) -> list[Table[Any, Any]]:
+        self._count()
+        return super().tables()
 
     def restored(self) -> None:
         self._recent_seqs = {}
         for agent, seq in sorted(self.recent.rows):
             self._recent_seqs.setdefault(agent, deque()).append(seq)
-        self._newest_hour = max((hour for _, hour in self.hours.rows), default=0)
+        self._newest_hour = max((hour for _, hour in self.sums.rows), default=0)
+        self._uncounted = []
 
     def handlers(self) -> dict[type, object]:
         return {
@@ -84,8 +94,15 @@ class Turns(Projection):
             Destroyed: lambda event, _: self.current.drop(event.agent),
         }
 
+    @property
+    def hours(self) -> Table[tuple[AgentName, int], Hour]:
+        """The sums by agent and hour."""
+        self._count()
+        return self.sums
+
     def of(self, agent: AgentName) -> list[Turn]:
         """An agent's newest turns, oldest of them first."""
+        self._count()
         return [row for key, row in sorted(self.recent.rows.items()) if key[0] == agent]
 
     def _on_started(self, event: TurnStarted, recorded: Recorded) -> None:
@@ -94,36 +111,58 @@ class Turns(Projection):
 
     def _on_ended(self, event: TurnEnded, recorded: Recorded) -> None:
         self.current.drop(event.agent)
-        self.recent.put((event.agent, recorded.seq), Turn(event.agent, recorded.seq, recorded.at_ms, event))
-        seqs = self._recent_seqs.setdefault(event.agent, deque())
-        seqs.append(recorded.seq)
-        if len(seqs) > RECENT_KEPT:
-            self.recent.drop((event.agent, seqs.popleft()))
-        hour = recorded.at_ms // HOUR_MS
-        if hour > self._newest_hour:
-            self._newest_hour = hour
-            for key in [key for key in self.hours.rows if key[1] <= hour - HOURS_KEPT]:
-                self.hours.drop(key)
-        self.hours.put(
-            (event.agent, hour), added(self.hours.get((event.agent, hour)) or Hour(event.agent, hour), event)
-        )
+        self._uncounted.append(recorded)
+        if len(self._uncounted) >= UNCOUNTED_MAX:
+            self._count()
+
+    def _count(self) -> None:
+        """Make the rows of the reports that came since."""
+        uncounted, self._uncounted = self._uncounted, []
+        by_agent: dict[AgentName, list[Recorded]] = {}
+        by_hour: dict[tuple[AgentName, int], list[TurnEnded]] = {}
+        for recorded in uncounted:
+            report = cast(TurnEnded, recorded.event)
+            hour = recorded.at_ms // HOUR_MS
+            if hour > self._newest_hour:
+                self._newest_hour = hour
+                for key in [key for key in self.sums.rows if key[1] <= hour - HOURS_KEPT]:
+                    self.sums.drop(key)
+                by_hour = {key: reports for key, reports in by_hour.items() if key[1] > hour - HOURS_KEPT}
+            by_agent.setdefault(report.agent, []).append(recorded)
+            by_hour.setdefault((report.agent, hour), []).append(report)
+        for key, reports in by_hour.items():
+            self.sums.put(key, added(self.sums.get(key) or Hour(*key), reports))
+        for agent, ended in by_agent.items():
+            self._keep(agent, ended[-RECENT_KEPT:])
+
+    def _keep(self, agent: AgentName, ended: list[Recorded]) -> None:
+        """Make the rows of an agent's newest turns, and drop those that they push out."""
+        seqs = self._recent_seqs.setdefault(agent, deque())
+        for recorded in ended:
+            seqs.append(recorded.seq)
+            turn = Turn(agent, recorded.seq, recorded.at_ms, cast(TurnEnded, recorded.event))
+            self.recent.put((agent, recorded.seq), turn)
+        while len(seqs) > RECENT_KEPT:
+            self.recent.drop((agent, seqs.popleft()))
 
 
-def added(hour: Hour, turn: TurnEnded) -> Hour:
-    """The sum with one more turn."""
+def added(hour: Hour, reports: list[TurnEnded]) -> Hour:
+    """The sums with these turns."""
     tools = dict(hour.tools)
-    for name, count in calls_by_tool(turn).items():
-        if name in tools or len(tools) < TOOLS_KEPT:
-            tools[name] = tools.get(name, 0) + count
-    return msgspec.structs.replace(
-        hour,
-        turns=hour.turns + 1,
-        failed=hour.failed + (turn.result_kind != "ok"),
-        duration_ms=hour.duration_ms + (turn.duration_ms or 0),
-        input_tokens=hour.input_tokens + (turn.input_tokens or 0),
-        output_tokens=hour.output_tokens + (turn.output_tokens or 0),
-        cache_read_tokens=hour.cache_read_tokens + (turn.cache_read_tokens or 0),
-        cache_creation_tokens=hour.cache_creation_tokens + (turn.cache_creation_tokens or 0),
-        tool_calls=hour.tool_calls + (turn.tool_call_count or 0),
+    for report in reports:
+        for name, count in calls_by_tool(report).items():
+            if name in tools or len(tools) < TOOLS_KEPT:
+                tools[name] = tools.get(name, 0) + count
+    return Hour(
+        hour.agent,
+        hour.hour,
+        turns=hour.turns + len(reports),
+        failed=hour.failed + sum(report.result_kind != "ok" for report in reports),
+        duration_ms=hour.duration_ms + sum(report.duration_ms or 0 for report in reports),
+        input_tokens=hour.input_tokens + sum(report.input_tokens or 0 for report in reports),
+        output_tokens=hour.output_tokens + sum(report.output_tokens or 0 for report in reports),
+        cache_read_tokens=hour.cache_read_tokens + sum(report.cache_read_tokens or 0 for report in reports),
+        cache_creation_tokens=hour.cache_creation_tokens + sum(report.cache_creation_tokens or 0 for report in reports),
+        tool_calls=hour.tool_calls + sum(report.tool_call_count or 0 for report in reports),
         tools=tools,
     )

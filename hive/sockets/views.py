@@ -29,7 +29,7 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
 
 def letter(row: Letter) -> dict[str, Any]:
     """A delivered message."""
-    shown = _message(row.id, row.at_ms, row.sender, row.body, row.in_reply_to)
+    shown = _message(row.id, row.at, row.sender, row.body, row.in_reply_to)
     if row.redelivered:
         shown["redelivered"] = True
     return shown
@@ -37,11 +37,11 @@ def letter(row: Letter) -> dict[str, Any]:
 
 def recent(row: Recent) -> dict[str, Any]:
     """A message addressed to somebody, delivered or not."""
-    return _message(row.id, row.at_ms, row.sender, row.body, row.in_reply_to)
+    return _message(row.id, row.at, row.sender, row.body, row.in_reply_to)
 
 
-def _message(id: MessageId, at: TimeMs, sender: str, body: str, in_reply_to: MessageId | None) -> dict[str, Any]:
-    return _known({"id": id, "at": rfc3339(at), "from": sender, "body": body, "in_reply_to": in_reply_to})
+def _message(id: MessageId, at: str, sender: str, body: str, in_reply_to: MessageId | None) -> dict[str, Any]:
+    return _known({"id": id, "at": at, "from": sender, "body": body, "in_reply_to": in_reply_to})
 
 
 def question(row: Question) -> dict[str, Any]:

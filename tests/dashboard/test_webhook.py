@@ -12,6 +12,7 @@ from hive.events import AnyEvent
 from hive.events.agents import Crashed, Destroyed, LoggedIn, NeedsLogin
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import ApprovalId, MessageId, QuestionId
+from hive.events.log import stamp
 from hive.events.messages import MessageSent
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -104,7 +105,7 @@ def folded(*events: AnyEvent) -> Notifications:
     handlers = dispatch([projection])
     for seq, event in enumerate(events, 1):
         for handler in handlers.get(type(event), ()):
-            handler(event, Recorded(seq, seq, event, "actor:daemon"))
+            handler(event, Recorded(seq, stamp(seq), "actor:daemon", event))
     return projection
 
 

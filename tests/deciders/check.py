@@ -16,7 +16,7 @@ from hive.events.agents import AgentAdded, Destroyed, Spawned, Started
 from hive.events.base import By, MessageId, actor
 from hive.events.base import agent as agent_by
 from hive.events.codec import Codec
-from hive.events.log import EventLog
+from hive.events.log import EventLog, stamp
 from hive.events.messages import MessageSent, SendRefused
 from hive.events.notices import Notice, body
 from hive.names import MANAGER, SYSTEM
@@ -81,7 +81,7 @@ def grow(hive: Hive, event: AnyEvent, at: TimeMs = NOW) -> None:
     """One more event, through its text in the log."""
     read = CODEC.decode(type(event).__name__, CODEC.encode(event))
     assert read == event, "an event is the same after it was written and read"
-    hive.evolve(Recorded(hive.seq + 1, at, read, str(DAEMON_BY)))
+    hive.evolve(Recorded(hive.seq + 1, stamp(at), str(DAEMON_BY), read))
 
 
 def digests(hive: Hive) -> dict[str, str]:

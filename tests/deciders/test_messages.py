@@ -21,6 +21,7 @@ from hive.errors import BadRequest, LimitReached, NotFound, Refused
 from hive.events import AnyEvent
 from hive.events.agents import Destroyed, IncarnationSeen, Paused, RecipientsAllowed, Stopped
 from hive.events.base import MessageId
+from hive.events.log import stamp
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, SendRefused
 from hive.events.notices import MessageDead as DeadNotice
 from hive.projections.messages import Letter
@@ -30,7 +31,7 @@ from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, spawne
 
 def letter(id: int, text: str = "hello", sender: str = "operator", *, redelivered: bool = False) -> Letter:
     """As a recv hands it out."""
-    return Letter(MessageId(id), NOW, sender, "coder", text, redelivered=redelivered)
+    return Letter(MessageId(id), stamp(NOW), sender, "coder", text, redelivered=redelivered)
 
 
 def lost(id: int) -> Letter:

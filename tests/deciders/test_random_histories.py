@@ -157,7 +157,7 @@ class RandomHistories(RuleBasedStateMachine):
         name, text = type(event).__name__, CODEC.encode(event)
         self.pending.append((rfc3339(self.now), name, text, "actor:test"))
         self.note(event)
-        self.hive.evolve(Recorded(self.hive.seq + 1, self.now, CODEC.decode(name, text), "actor:test"))
+        self.hive.evolve(Recorded(self.hive.seq + 1, rfc3339(self.now), "actor:test", CODEC.decode(name, text)))
 
     def commit(self) -> None:
         self.log.append(self.pending)

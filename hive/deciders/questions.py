@@ -63,6 +63,8 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
     living(hive, command.asker)
     _check_options(command)
     if command.target is not None:
+        if command.target == OPERATOR:
+            raise NotFound("The operator is no peer; put it to them with ask_operator.")
         living(hive, command.target)
         if command.target == command.asker:
             raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")

@@ -98,6 +98,10 @@ def test_a_question_to_nobody_is_refused(target: str) -> None:
     check(given=MANAGED, when=ask(target=target), then=NotFound)
 
 
+def test_whoever_asks_the_operator_as_a_peer_is_told_how() -> None:
+    check(given=MANAGED, when=ask(target="operator"), then=NotFound, says="ask_operator")
+
+
 def test_a_peer_outside_the_allowed_recipients_cannot_be_asked() -> None:
     allowed = RecipientsAllowed(agent="coder", recipients=())
     reason = "coder may not send to tester, only to: manager, operator."

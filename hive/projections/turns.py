@@ -131,7 +131,7 @@ class Turns(Projection):
             by_agent.setdefault(report.agent, []).append(recorded)
             by_hour.setdefault((report.agent, hour), []).append(report)
         for key, reports in by_hour.items():
-            self.sums.put(key, added(self.sums.get(key) or Hour(*key), reports))
+            self.sums.put(key, added(self.sums.get(key) or Hour(*key), *reports))
         for agent, ended in by_agent.items():
             self._keep(agent, ended[-RECENT_KEPT:])
 
@@ -146,7 +146,7 @@ class Turns(Projection):
             self.recent.drop((agent, seqs.popleft()))
 
 
-def added(hour: Hour, reports: list[TurnEnded]) -> Hour:
+def added(hour: Hour, *reports: TurnEnded) -> Hour:
     """The sums with these turns."""
     tools = dict(hour.tools)
     for report in reports:

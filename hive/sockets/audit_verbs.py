@@ -206,7 +206,7 @@ def _turns_since(paths: Paths, first: TimeMs) -> list[tuple[TimeMs, Hour]]:
     finally:
         reader.close()
     turns = ((parse_rfc3339(row.at), decode(row.type, row.data)) for row in found)
-    return [(at, added(Hour(turn.agent, at // HOUR_MS), [turn])) for at, turn in turns if isinstance(turn, TurnEnded)]
+    return [(at, added(Hour(turn.agent, at // HOUR_MS), turn)) for at, turn in turns if isinstance(turn, TurnEnded)]
 
 
 async def agent_inbox(session: HostSession, request: Inbox) -> Reply:

@@ -1,0 +1,112 @@
+"""From within an agent's walls: the dashboard answers on the host's network, and gives an agent nothing."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.hive_process import HiveProcess, eventually
+from system.test_agent_walls import missing, ordinary
+
+from hive.dashboard.guard import COOKIE
+from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.scripted_model import ScriptedModel, call, say
+
+from .conftest import Person, answers
+
+pytestmark = pytest.mark.system
+
+PROBE = """
+import json, socket, sys, urllib.error, urllib.request
+url, paths, cookie = json.loads(open("targets.json").read())
+class Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *given): return None
+opener = urllib.request.build_opener(Stay)
+def status(path, data=None, **headers):
+    try:
+        return opener.open(urllib.request.Request(url + path, data, headers), timeout=20).status
+    except urllib.error.HTTPError as error:
+        return error.code
+def opens(path):
+    try:
+        if path.endswith(".sock"):
+            socket.socket(socket.AF_UNIX).connect(path)
+        else:
+            open(path).close()
+    except OSError:
+        return False
+    return True
+found = {
+    "read": status("/api/state"),
+    "page": status("/", Accept="text/html"),
+    "approve": status("/approve/1", b"", Origin=url),
+    "guess": status("/login", b"token=guess", Origin=url, **{"Content-Type": "application/x-www-form-urlencoded"}),
+    "stolen": status("/api/state", Cookie=cookie),
+    "opened": [path for path in paths if opens(path)],
+}
+with open("report.new", "w") as file:
+    json.dump(found, file)
+import os; os.rename("report.new", "report.json")
+"""
+
+
+@pytest.fixture(params=["root", "ordinary user"])
+def hive(request: pytest.FixtureRequest) -> Iterator[HiveProcess]:
+    """A walled hive of root's, whose agents have users of their own; and of somebody else's, whose agents have not."""
+    if request.param == "root" and os.geteuid() != 0:
+        pytest.skip("only root runs a hive as root")
+    if why := BubblewrapRuntime().lacks():
+        missing(why)
+    with tempfile.TemporaryDirectory(prefix="hive-user-") as home, ScriptedModel() as model:
+        python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
+        model.play("prober", [call("Bash", command="python3 probe.py", description="look around"), say("done")])
+        one = HiveProcess(runtime="bubblewrap", model_url=model.url, python=python, user=user, dashboard=True)
+        try:
+            one.up()
+            one.ask("set_paused", name="manager", paused=True)
+            eventually(lambda: answers(one), "the dashboard answers")
+            yield one
+        finally:
+            one.close()
+
+
+def test_an_agent_can_do_nothing_at_the_dashboard(hive: HiveProcess) -> None:
+    token = hive.ask("operators", action="add", name="mara")["token"]
+    with hive.agent("manager") as manager:
+        assert manager.ask("request_spawn", name="minion")["id"] == 1
+    hive.spawn("prober", paused=True)
+    state = hive.paths.agent_state("prober")
+    with Person(hive) as mara:
+        mara.sign_in(token).raise_for_status()
+        stolen = f"{COOKIE}={mara.cookies[COOKIE]}"
+        paths = [*hive.paths.run.rglob("*.sock"), hive.paths.sessions, hive.paths.events]
+        hidden = [str(path) for path in paths if path != hive.paths.agent_socket("prober")]
+        assert len(hidden) >= 4
+        (state / "probe.py").write_text(PROBE)
+        (state / "targets.json").write_text(json.dumps([hive.url, hidden, stolen]))
+        hive.ask("set_paused", name="prober", paused=False)
+        hive.ask("send", to="prober", body="look around")
+        found = eventually(lambda: _report(state / "report.json"), "the prober reports")
+        (approval,) = mara.get("/api/state").json()["state"]["approvals"]
+    turned_away = _is_root(hive)
+    assert found == {
+        "read": 403 if turned_away else 401,
+        "page": 403 if turned_away else 303,
+        "approve": 403 if turned_away else 401,
+        "guess": 403 if turned_away else 401,
+        "stolen": 403 if turned_away else 200,
+        "opened": [],
+    }
+    assert approval["status"] == "pending"
+
+
+def _is_root(hive: HiveProcess) -> bool:
+    return hive.folder.stat().st_uid == 0
+
+
+def _report(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None

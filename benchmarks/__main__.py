@@ -42,7 +42,8 @@ def main() -> None:
     if out is None:
         _say("\nNot written down: not all of it was measured in full. Say where with --out.")
     else:
-        report.write(results, scale.rounds, out)
+        events = "" if scale.events == 1 else f" of {scale.events:.0%} of the events"
+        report.write(results, f"{scale.rounds} interleaved rounds{events}", out)
         _say(f"\nWritten to {out}.")
 
 

@@ -70,11 +70,11 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def markdown(results: list[Result], rounds: int) -> str:
+def markdown(results: list[Result], measured: str) -> str:
     lines = [
         "# Results",
         "",
-        f"{host()}. {rounds} interleaved rounds. How to read this: [README](../README.md).",
+        f"{host()}. {measured}. How to read this: [README](../README.md).",
         "",
         "![every figure against its goal](table.svg)",
     ]
@@ -130,8 +130,8 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
-def write(results: list[Result], rounds: int, folder: Path = RESULTS) -> None:
-    """Markdown and drawing, in place of those of the run before."""
+def write(results: list[Result], measured: str, folder: Path = RESULTS) -> None:
+    """Markdown and drawing, in place of those of the run before; `measured` says in words how much there was."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "table.md").write_text(markdown(results, rounds))
+    (folder / "table.md").write_text(markdown(results, measured))
     (folder / "table.svg").write_text(drawing(results))

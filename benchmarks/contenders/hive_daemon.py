@@ -24,6 +24,8 @@ from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
 
 PAGE_BYTES = 4_096
+BESIDE_MAX = 400_000
+"""Messages appended beside one rebuild, to 64 inboxes of 10,000: a slow rebuild would see them full."""
 NO_MODEL = "http://127.0.0.1:9"
 """No container is started, so nobody calls it."""
 
@@ -57,6 +59,9 @@ class _Measured(daemon._Daemon):
         }
         try:
             await serve(verbs)
+        except Exception as error:  # Nobody waits for this task, and the daemon ends as if it had been told to.
+            sys.stderr.write(f"The measurement failed: {error!r}\n")
+            raise
         finally:
             self._ends.set()
 
@@ -75,14 +80,14 @@ class _Measured(daemon._Daemon):
         return timed(took, clock() - began, events)
 
     async def beside_rebuild(self, producers: int, events: int) -> Reply:
-        """Appends for as long as a rebuild of every projection runs beside them."""
+        """Appends while a rebuild of every projection runs beside them."""
         rebuild = asyncio.create_task(Rebuilding(self._measured_door, self._paths.state).run())
         appended, began = 0, time.perf_counter()
-        while not rebuild.done():
+        while not rebuild.done() and appended < BESIDE_MAX:
             await produce(lambda producer, nth: self._send(producer, nth, False), producers, events)
             appended += events
         seconds = time.perf_counter() - began
-        return {"rate": appended / seconds, "seconds": seconds, "position": rebuild.result()}
+        return {"rate": appended / seconds, "seconds": seconds, "position": await rebuild}
 
     async def watch_wakes(self, parked: int) -> Reply:
         """Take the time of the next commit that wakes so many parked recvs, until the last of them has its message."""

@@ -110,4 +110,4 @@ def test_health_tells_that_the_daemon_is_away_and_pages_wait(alone: HiveProcess)
         page = person.get("/", headers={"Accept": "text/html"})
         assert (page.status_code, "tries again" in page.text) == (503, True)
         assert person.get("/api/state").status_code == 503
-        assert person.get("/agent/manager/api/state").json() == {"reachable": False, "inbox": []}
+        assert person.get("/agent/manager/api/state").json() == {"reachable": False, "inbox": [], "recent": []}

@@ -10,6 +10,9 @@ from .conftest import answers
 
 pytestmark = pytest.mark.system
 
+CLI_PATIENCE_MS = 120_000
+"""For the CLI to start, and to find out that there is no network."""
+
 
 @pytest.fixture(scope="module")
 def hive() -> Iterator[HiveProcess]:
@@ -37,7 +40,7 @@ def test_a_login_from_the_page(page: Page, hive: HiveProcess) -> None:
     page.get_by_role("button", name="log in", exact=True).click()
     expect(page.locator("#toasts")).to_contain_text("The login begins")
     link = page.locator("#login-url a")
-    expect(link).to_be_visible()
+    expect(link).to_be_visible(timeout=CLI_PATIENCE_MS)
     address = link.get_attribute("href") or ""
     assert address.startswith("https://")
     expect(terminal.locator(".login_url")).to_contain_text(address)
@@ -46,7 +49,7 @@ def test_a_login_from_the_page(page: Page, hive: HiveProcess) -> None:
     code.fill("not#a-code")
     page.get_by_role("button", name="hand over").click()
     expect(code).to_have_value("")
-    expect(terminal.locator(".login_result")).to_have_count(2)
+    expect(terminal.locator(".login_result")).to_have_count(2, timeout=CLI_PATIENCE_MS)
     expect(terminal.locator(".login_result").last).to_contain_text("✗")
     expect(terminal).not_to_contain_text("not#a-code")
 

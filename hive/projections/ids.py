@@ -1,5 +1,6 @@
 """The newest id of each kind but messages, and the answers to commands that came with a key. Read by deciders."""
 
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -40,6 +41,8 @@ class Ids(Projection):
         """Complete after `tables()`."""
         self.keys: Table[str, KeyedAnswer] = Table("command_keys", KeyedAnswer)
         self._newest: dict[str, int] = {}
+        self._keys_by_age: deque[str] = deque()
+        """Oldest first. The dict has the same order, but finds its first key ever slower the more were dropped."""
 
     def tables(self) -> list[Table[Any, Any]]:
         for kind, last in self._newest.items():
@@ -60,6 +63,7 @@ class Ids(Projection):
     def restored(self) -> None:
         self._newest = {row.kind: row.last for row in self.last}
         self.keys.rows = dict(sorted(self.keys.rows.items(), key=lambda item: item[1].first_seq))
+        self._keys_by_age = deque(self.keys.rows)
 
     def next_question(self) -> QuestionId:
         return QuestionId(self._next("question"))
@@ -81,6 +85,8 @@ class Ids(Projection):
         return self._newest.get(kind, 0) + 1
 
     def _on_keyed(self, event: CommandKeyed, _: Recorded) -> None:
+        if event.key not in self.keys:
+            self._keys_by_age.append(event.key)
         self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count))
         while len(self.keys) > KEYS_KEPT:
-            self.keys.drop(next(iter(self.keys.rows)))
+            self.keys.drop(self._keys_by_age.popleft())

@@ -21,6 +21,7 @@ from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail, webhook
 from hive.actors.anchoring import Anchoring, Anchors
+from hive.actors.budget_watch import BudgetWatch
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
@@ -39,7 +40,7 @@ from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
 from hive.errors import BadRequest, HiveError, Unavailable
-from hive.events.agents import Started
+from hive.events.agents import BudgetReached, Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
@@ -233,6 +234,7 @@ class _Daemon:
                 lambda: QuestionWatchdog.start(door, clock),
                 listens=(QuestionAdded, QuestionResolved),
             ),
+            Child("budget watch", lambda: BudgetWatch.start(door, clock), listens=(BudgetReached,)),
             Child("reminders", lambda: Reminders.start(door, clock), listens=(ReminderSet, ReminderDropped)),
             *self._configuration.children(
                 door, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
@@ -242,7 +244,6 @@ class _Daemon:
                 "webhook",
                 lambda: webhook.Webhook.start(door, clock, self._now, self._dashboard_url),
                 listens=webhook.LISTENS,
-                wants=webhook.wants,
             ),
             *dashboard,
         ]

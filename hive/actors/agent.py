@@ -14,6 +14,7 @@ from hive.actors.doors import ThreadDoor
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
 from hive.clock import Clock, TimeMs
+from hive.config.agent_file import AgentLimits
 from hive.deciders.destroy import RecordDestroyed
 from hive.deciders.draft import Command
 from hive.deciders.lifecycle import (
@@ -26,7 +27,7 @@ from hive.deciders.lifecycle import (
     RecordStopped,
 )
 from hive.errors import HiveError, NotFound, Unavailable
-from hive.events.agents import Act, StartReason
+from hive.events.agents import Act, Budget, StartReason
 from hive.events.base import ApprovalId, By, actor
 from hive.events.transient import TransientKind
 from hive.names import AgentName
@@ -205,6 +206,7 @@ class Agent(pykka.ThreadingActor):
             revision=revision,
             harness_version=hive.__version__,
             recipients=file.allowed_recipients,
+            budget=_budget(file.limits),
         )
         self._door.ask(started)
 
@@ -330,3 +332,9 @@ class Agent(pykka.ThreadingActor):
                 envelope.message.ticket.set_exception(Unavailable(f"{self._name} ended before this could be done."))
             if envelope.reply_to is not None:  # Somebody waits for it to stop.
                 envelope.reply_to.set(None)
+
+
+def _budget(limits: AgentLimits) -> Budget | None:
+    if limits.budget_tokens is None and limits.budget_turns is None:
+        return None
+    return Budget(hours=limits.budget_hours, tokens=limits.budget_tokens, turns=limits.budget_turns)

@@ -38,8 +38,6 @@ class Child(msgspec.Struct, frozen=True):
     start: Callable[[], "pykka.ActorRef[Any]"]
     listens: tuple[type, ...] = ()
     """Events told to it after their commit."""
-    wants: Callable[[Any], bool] = lambda _event: True
-    """Which of those; called on the journal's thread. Telling costs that thread more than such a look."""
 
 
 class GoDownAll(msgspec.Struct, frozen=True):
@@ -112,11 +110,10 @@ class Supervisor(pykka.ThreadingActor):
         for recorded in batch:
             event = recorded.event
             for child in self._listeners.get(type(event), ()):
-                if child.wants(event):
-                    with self._routing:
-                        ref = self._refs.get(child.name)
-                    if ref is not None:
-                        mail.tell(ref, event)
+                with self._routing:
+                    ref = self._refs.get(child.name)
+                if ref is not None:
+                    mail.tell(ref, event)
             if isinstance(event, _ROSTER_EVENTS):
                 mail.tell(self.actor_ref, _RosterChanged(event))
 

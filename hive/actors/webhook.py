@@ -15,19 +15,17 @@ from hive.actors.doors import ThreadDoor
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import RecordNotification
 from hive.errors import HiveError, Unavailable
-from hive.events.agents import Crashed, NeedsLogin
+from hive.events.agents import BudgetReached, Crashed, NeedsLogin
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import Seq, actor
-from hive.events.messages import MessageSent
 from hive.events.questions import QuestionAdded
-from hive.names import OPERATOR
 from hive.projections.notifications import Notification, Pending
 from hive.settings import Settings
 
 log = structlog.get_logger()
 
 BY: Final = actor("webhook")
-LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, MessageSent)
+LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, BudgetReached)
 PAUSES_MS: Final[tuple[DurationMs, ...]] = (1_000, 10_000, 60_000)
 """Before the second, third and fourth attempt; then it has failed."""
 POST_TIMEOUT_S: Final = 10.0
@@ -73,11 +71,6 @@ def deliver(url: str, told: Notification, dashboard: str | None) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise NotTaken(f"It cannot be reached: {type(reason).__name__}.") from error
-
-
-def wants(event: object) -> bool:
-    """Spares the webhook what agents write to one another, which is most of all there is."""
-    return not isinstance(event, MessageSent) or event.to == OPERATOR
 
 
 class Webhook(pykka.ThreadingActor):

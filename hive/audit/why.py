@@ -45,6 +45,7 @@ _AGENT_NOTICES: Final = {
     "needs_update": "NeedsUpdate",
     "destroyed": "Destroyed",
     "rested": "Crashed",
+    "budget_reached": "BudgetReached",
     "act_failed": "ActFailed",
 }
 _CARRYING_OUT: Final = ("AgentAdded", "ActDecided", "Spawned", "Started", "Rebuilt", "ActFailed", "Crashed", "Stopped")

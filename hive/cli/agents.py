@@ -113,6 +113,8 @@ def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
         notes.append("needs update")
     if row.get("rate_limited_until"):
         notes.append(f"rate limited until {screen.when(row['rate_limited_until'])}")
+    if row.get("budget_until"):
+        notes.append(f"budget used up until {screen.when(row['budget_until'])}")
     if row.get("waiting"):
         notes.append(f"{row['waiting']} waiting")
     if row.get("pending_reminders"):

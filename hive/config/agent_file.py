@@ -22,6 +22,8 @@ SECRET_NAMES = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_C
 """These come from the host's configuration or a login; the repository is shown, mirrored and kept for ever."""
 RESERVED_ENVIRONMENT = re.compile(r"HIVE_.*|CLAUDE_CONFIG_DIR|ANTHROPIC_BASE_URL")
 AGENT_FILE_LIMIT_BYTES = 256 * 1024
+BUDGET_HOURS_MAX = 24 * 30
+"""The daemon keeps the sums of a month."""
 
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
@@ -49,7 +51,7 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     budget_hours: int = 24
     """The window that the two budgets below count in."""
     budget_tokens: int | None = None
-    """Input, output and cache tokens together; reaching it parks the agent until the window has room."""
+    """Input, output and cache tokens together; reaching it pauses the agent until the window has room."""
     budget_turns: int | None = None
 
 
@@ -144,6 +146,8 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
         value = getattr(whole.limits, field)
         if value is not None and value <= 0:
             raise source.bad(("limits", field), "must be more than 0")
+    if whole.limits.budget_hours > BUDGET_HOURS_MAX:
+        raise source.bad(("limits", "budget_hours"), f"must be at most {BUDGET_HOURS_MAX}")
 
 
 class _Source:

@@ -7,6 +7,7 @@ from hive.clock import TimeMs
 from hive.deciders import (
     approvals,
     axes,
+    budgets,
     controls,
     destroy,
     lifecycle,
@@ -53,6 +54,7 @@ RULES: Final[dict[type[Command], Rule]] = {
     axes.ReportLogin: axes.report_login,
     axes.ReportRateLimit: axes.report_rate_limit,
     axes.SetStatus: axes.set_status,
+    budgets.LookAtBudget: budgets.look_at_budget,
     controls.SetPaused: controls.set_paused,
     controls.SetModel: controls.set_model,
     controls.Mount: controls.mount,

@@ -50,9 +50,9 @@ class RevokeOperator(Command, frozen=True, kw_only=True):
 
 
 def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
-    """Idempotent both ways, also on a stopped agent."""
+    """Idempotent both ways, also on a stopped agent. Of a pause by the budget it makes the operator's own."""
     row = living(hive, command.agent)
-    if row.paused is command.paused:
+    if row.paused is command.paused and row.budget_until_ms is None:
         return []
     return [Paused(agent=row.name) if command.paused else Resumed(agent=row.name)]
 

@@ -2,6 +2,7 @@
 
 from hive.clock import MS_PER_S, DurationMs, TimeMs, rfc3339
 from hive.deciders.approvals import fail_approved
+from hive.deciders.budgets import keep_budget
 from hive.deciders.draft import Answered, Command, Decision, Draft, living
 from hive.deciders.messages import requeue_all
 from hive.deciders.roster import refuse_manager
@@ -11,6 +12,8 @@ from hive.events.agents import (
     Act,
     ActDecided,
     ActFailed,
+    Budget,
+    BudgetSet,
     Crashed,
     Killed,
     Rebuilt,
@@ -21,7 +24,7 @@ from hive.events.agents import (
     Stopped,
 )
 from hive.events.base import ApprovalId
-from hive.names import MANAGER, OPERATOR, AgentName
+from hive.names import MANAGER, OPERATOR, SYSTEM, AgentName
 from hive.projections.agents import Agent, crashes_in_a_row
 from hive.projections.hive import Hive
 
@@ -47,6 +50,7 @@ class RecordStarted(Command, frozen=True, kw_only=True):
     revision: str | None = None
     harness_version: str | None = None
     recipients: tuple[str, ...] | None = None
+    budget: Budget | None = None
 
 
 class RecordStopped(Command, frozen=True, kw_only=True):
@@ -127,10 +131,13 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
     )
     if command.recipients != row.recipients:
         draft.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
+    if command.budget != row.budget:
+        draft.add(BudgetSet(agent=row.name, budget=command.budget))
+        keep_budget(draft, row, command.budget)
     if command.reason == "spawn":
         draft.add(Spawned(agent=row.name))
     elif command.reason != "deploy":
-        draft.tell(row.name, notices.Kicked(reason=command.reason))
+        _kick(draft, row.name, command.reason)
     if command.reason == "rebuild":  # In the same commit: a start that is not also a rebuild would be lost.
         _rebuilt(draft, row.name, ok=True, revision=command.revision)
     return draft.events
@@ -177,7 +184,7 @@ def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
     """What came of a deploy, or of a rebuild that started nothing; the start of a rebuild says so itself."""
     row, draft = living(hive, command.agent), Draft(hive, now)
     if command.ok and command.approval_id is not None and row.running:
-        draft.tell(row.name, notices.Kicked(reason="deploy"))
+        _kick(draft, row.name, "deploy")
     _rebuilt(
         draft,
         row.name,
@@ -215,6 +222,13 @@ def _why_rest(row: Agent, reason: str) -> str:
     if row.needs_login:
         return f"it ended ({reason}) and needs login"
     return f"it ended {row.crashes + 1} times in a row, the last time with {reason}; start it when the cause is gone"
+
+
+def _kick(draft: Draft, name: AgentName, reason: str) -> None:
+    """One that waits is enough: a crash loop would leave one for each start."""
+    waiting = draft.hive.messages.waiting(name)
+    if not any(letter.sender == SYSTEM and notices.is_kick(letter.body) for letter in waiting):
+        draft.tell(name, notices.Kicked(reason=reason))
 
 
 def _rebuilt(

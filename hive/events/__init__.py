@@ -54,6 +54,9 @@ AnyEvent = (
     | agents.RateLimited
     | agents.ModelSet
     | agents.RecipientsAllowed
+    | agents.BudgetSet
+    | agents.BudgetReached
+    | agents.BudgetFreed
     | agents.Mounted
     | agents.Unmounted
     | reminders.ReminderSet

@@ -2,12 +2,24 @@
 
 from typing import Literal
 
+import msgspec
+
 from hive.clock import TimeMs
 from hive.events.base import ApprovalId, Event
 from hive.names import AgentName
 
 Act = Literal["spawn", "start", "stop", "kill", "restart", "rebuild", "destroy"]
 StartReason = Literal["spawn", "start", "restart", "rebuild", "deploy", "crash", "boot"]
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent may use in a window; None: as much as it likes."""
+
+    hours: int
+    """The window, in hours of the clock: the one that runs and so many before it."""
+    tokens: int | None = None
+    """Input, output and cache tokens together."""
+    turns: int | None = None
 
 
 class AgentAdded(Event, frozen=True, kw_only=True):
@@ -196,6 +208,30 @@ class RecipientsAllowed(Event, frozen=True, kw_only=True):
 
     agent: AgentName
     recipients: tuple[str, ...] | None
+
+
+class BudgetSet(Event, frozen=True, kw_only=True):
+    """What the running configuration lets the agent use; None: as much as it likes."""
+
+    agent: AgentName
+    budget: Budget | None
+
+
+class BudgetReached(Event, frozen=True, kw_only=True):
+    """The agent has used what it may, and is paused until the window has room again."""
+
+    agent: AgentName
+    budget: Budget
+    turns: int
+    """Used within the window, by what the agent's harness reported."""
+    tokens: int
+    until_ms: TimeMs
+
+
+class BudgetFreed(Event, frozen=True, kw_only=True):
+    """The window has room again, or the budget became larger: the pause is over."""
+
+    agent: AgentName
 
 
 class Mounted(Event, frozen=True, kw_only=True):

@@ -97,6 +97,16 @@ class Rested(Notice, frozen=True, kw_only=True):
     reason: str
 
 
+class BudgetReached(Notice, frozen=True, kw_only=True):
+    """To the operator: an agent has used what it may within its window, and is paused until there is room."""
+
+    agent: AgentName
+    turns: int
+    tokens: int
+    hours: int
+    until: str
+
+
 class ActFailed(Notice, frozen=True, kw_only=True):
     """To the manager: a lifecycle act did not work."""
 
@@ -128,6 +138,14 @@ class Kicked(Notice, frozen=True, kw_only=True):
     hint: str = KICK_HINT
 
 
+def is_kick(body: str) -> bool:
+    """Whether `system` said `Kicked` in this body."""
+    return body.startswith(_KICK_BEGINS)
+
+
 def body(notice: Notice) -> str:
     """The message body."""
     return msgspec.json.encode(notice).decode()
+
+
+_KICK_BEGINS = body(Kicked(reason=""))[: len('{"event":"kicked"')]

@@ -54,6 +54,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     status_set_ms: TimeMs | None = None
     rate_limited_until_ms: TimeMs | None = None
     recipients: tuple[str, ...] | None = None
+    budget: facts.Budget | None = None
+    budget_until_ms: TimeMs | None = None
+    """Set: it is paused because its budget is used up, and until then."""
+    budget_waived_ms: TimeMs | None = None
+    """The operator resumed it all the same: until then its budget does not pause it again."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -65,7 +70,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 class Agents(Projection):
     NAME = "agents"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.all: Table[AgentName, Agent] = Table("agents", Agent)
@@ -85,8 +90,8 @@ class Agents(Projection):
             facts.Destroyed: self._on_destroyed,
             facts.Purged: lambda event, _: self.all.drop(event.agent),
             facts.Revived: self._on_revived,
-            facts.Paused: lambda event, _: self._set(event.agent, paused=True),
-            facts.Resumed: lambda event, _: self._set(event.agent, paused=False),
+            facts.Paused: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=None),
+            facts.Resumed: self._on_resumed,
             facts.NeedsLogin: self._on_needs_login,
             facts.LoggedIn: lambda event, _: self._set(event.agent, needs_login=False, login_refused_ms=None),
             facts.NeedsUpdate: lambda event, _: self._set(event.agent, needs_update=True),
@@ -100,6 +105,9 @@ class Agents(Projection):
             facts.RateLimited: lambda event, _: self._set(event.agent, rate_limited_until_ms=event.until_ms),
             facts.ModelSet: lambda event, _: self._set(event.agent, model=event.model),
             facts.RecipientsAllowed: lambda event, _: self._set(event.agent, recipients=event.recipients),
+            facts.BudgetSet: lambda event, _: self._set(event.agent, budget=event.budget),
+            facts.BudgetReached: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=event.until_ms),
+            facts.BudgetFreed: lambda event, _: self._set(event.agent, paused=False, budget_until_ms=None),
             facts.Mounted: self._on_mounted,
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
             TurnStarted: lambda event, _: self._on_model_seen(event.agent, event.model),
@@ -193,6 +201,12 @@ class Agents(Projection):
     def _on_needs_login(self, event: facts.NeedsLogin, recorded: Recorded) -> None:
         self._set(event.agent, needs_login=True, login_refused_ms=recorded.at_ms if event.refused else None)
 
+    def _on_resumed(self, event: facts.Resumed, _: Recorded) -> None:
+        row = self.all.get(event.agent)
+        if row is not None:
+            waived = row.budget_waived_ms if row.budget_until_ms is None else row.budget_until_ms
+            self._set(event.agent, paused=False, budget_until_ms=None, budget_waived_ms=waived)
+
     def _on_model_seen(self, name: AgentName, model: str | None) -> None:
         row = self.all.rows.get(name)
         if model is not None and row is not None and row.active_model != model:
@@ -201,7 +215,13 @@ class Agents(Projection):
     def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:
         self._on_down(event.agent)
         self._set(
-            event.agent, act=None, destroyed_ms=recorded.at_ms, wanted_running=False, restart_ms=None, paused=False
+            event.agent,
+            act=None,
+            destroyed_ms=recorded.at_ms,
+            wanted_running=False,
+            restart_ms=None,
+            paused=False,
+            budget_until_ms=None,
         )
         if event.purge:
             self.all.drop(event.agent)

@@ -1,18 +1,14 @@
 """What the operator's webhook has not been told yet. Read by the webhook actor, which goes on from here."""
 
-import re
-
 import msgspec
 
-from hive.clock import DurationMs, TimeMs
+from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events import AnyEvent
-from hive.events.agents import Crashed, Destroyed, LoggedIn, NeedsLogin
+from hive.events.agents import BudgetFreed, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin, Resumed
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import Seq
-from hive.events.messages import MessageSent
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
 from hive.events.questions import QuestionAdded, QuestionResolved
-from hive.names import OPERATOR
 from hive.projections.table import Projection, Recorded, Table
 
 TEXT_MAX_CHARS = 1_000
@@ -20,8 +16,6 @@ PENDING_MAX = 1_000
 """Of one hive; the oldest give way. A hive without a webhook gathers them too."""
 PENDING_MAX_MS: DurationMs = 24 * 3_600_000
 """Who did not hear of it for a day finds it on the pages."""
-BUDGET_WORDS = re.compile(r"My budget of \d+ h is used up")
-"""How a harness tells the operator so; see `hive.harness.loop`."""
 
 
 class Notification(msgspec.Struct, frozen=True):
@@ -63,8 +57,9 @@ def notification_for(event: AnyEvent) -> Notification | None:
             return Notification(
                 "crash", agent, f"{agent} crashed", f"{reason}. {after}", f"/agent/{agent}/", restart is None
             )
-        case MessageSent(to=to, sender=agent, body=body) if to == OPERATOR and BUDGET_WORDS.match(body):
-            return Notification("budget", agent, f"{agent} is over its budget", body, f"/agent/{agent}/")
+        case BudgetReached(agent=agent, turns=turns, tokens=tokens, budget=budget, until_ms=until):
+            text = f"{turns} turns and {tokens} tokens in {budget.hours} h. It is paused until {rfc3339(until)}."
+            return Notification("budget", agent, f"{agent} has used its budget up", text, f"/agent/{agent}/")
         case _:
             return None
 
@@ -84,12 +79,14 @@ class Notifications(Projection):
             ApprovalRequested: self._on_news,
             NeedsLogin: self._on_news,
             Crashed: self._on_news,
-            MessageSent: self._on_message,
+            BudgetReached: self._on_news,
             NotificationDelivered: self._on_told,
             NotificationFailed: self._on_told,
             QuestionResolved: lambda event, _: self._drop("question", str(event.id)),
             ApprovalResolved: lambda event, _: self._drop("approval", str(event.id)),
             LoggedIn: lambda event, _: self._drop("needs_login", event.agent),
+            BudgetFreed: lambda event, _: self._drop("budget", event.agent),
+            Resumed: lambda event, _: self._drop("budget", event.agent),
             Destroyed: self._on_destroyed,
         }
 
@@ -106,10 +103,6 @@ class Notifications(Projection):
         short = msgspec.structs.replace(told, text=told.text[:TEXT_MAX_CHARS])
         self.pending.put(recorded.seq, Pending(recorded.seq, recorded.at_ms, short))
 
-    def _on_message(self, event: MessageSent, recorded: Recorded) -> None:
-        if event.to == OPERATOR:
-            self._on_news(event, recorded)
-
     def _on_told(self, event: NotificationDelivered | NotificationFailed, _: Recorded) -> None:
         if event.of is not None:
             self.pending.drop(event.of)
@@ -119,7 +112,7 @@ class Notifications(Projection):
             self.pending.drop(first)
 
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
-        for topic in ("needs_login", "crash"):
+        for topic in ("needs_login", "crash", "budget"):
             self._drop(topic, event.agent)
 
     def _drop(self, topic: str, subject: str) -> None:

@@ -118,6 +118,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "restart_at": _at(row.restart_ms),
             "started_at": _at(row.started_ms) if row.running else None,
             "rate_limited_until": _at(row.rate_limited_until_ms),
+            "budget_until": _at(row.budget_until_ms),
             "model": row.model,
             "added_at": rfc3339(row.added_ms),
         }

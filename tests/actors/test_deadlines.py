@@ -1,25 +1,31 @@
-"""Whatever waits for a time: the heap of deadlines, the question watchdog, reminders. No test waits for a real one."""
+"""Whatever waits for a time: deadlines, question watchdog, reminders, budgets. No test waits for a real one."""
 
 import pytest
 
+from hive.actors.budget_watch import BudgetWatch
 from hive.actors.deadlines import Deadlines
 from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.reminders import Reminders
 from hive.deciders.draft import Command
+from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.questions import Answer, Ask, Cancel, Expire
+from hive.deciders.record import EndTurn
 from hive.deciders.reminders import Remind
 from hive.errors import AlreadyDone
+from hive.events.agents import Budget, BudgetReached
 from hive.events.base import QuestionId, agent
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
+from hive.events.turns import TurnEnded
 from hive.projections.table import Recorded
 
 from .hand_clock import BEGIN_MS, HandClock
-from .stage import DEADLINE_S, OPERATOR_BY, Stage, eventually
+from .stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage, eventually
 
 TTL_MS = 2_000
 WATCHDOG = (QuestionAdded, QuestionResolved)
 REMINDERS = (ReminderSet, ReminderDropped)
+BUDGETS = (BudgetReached,)
 
 
 class Due:
@@ -79,7 +85,8 @@ class Watching:
         self.stage = stage
         self.watchdog = QuestionWatchdog.start(stage.door, stage.clock)
         self.reminders = Reminders.start(stage.door, stage.clock)
-        for ref in (self.watchdog, self.reminders):
+        self.budget_watch = BudgetWatch.start(stage.door, stage.clock)
+        for ref in (self.watchdog, self.reminders, self.budget_watch):
             eventually(lambda ref=ref: ref.actor_inbox.empty(), "it has started")  # type: ignore[misc]
         stage.committed.connect(self.tell, weak=False)
 
@@ -89,6 +96,8 @@ class Watching:
                 self.watchdog.tell(recorded.event)
             if isinstance(recorded.event, REMINDERS):
                 self.reminders.tell(recorded.event)
+            if isinstance(recorded.event, BUDGETS):
+                self.budget_watch.tell(recorded.event)
 
 
 def ask(stage: Stage, ttl_seconds: float | None = TTL_MS / 1000) -> QuestionId:
@@ -211,3 +220,44 @@ def test_a_reminder_set_for_now_is_delivered_at_once(asking: Stage) -> None:
     Watching(asking)
     remind(asking, 0)
     eventually(lambda: reminded(asking) == ["in 0"], "it is delivered")
+
+
+# Budgets
+
+
+def use_up(stage: Stage) -> int:
+    """Let the agent have its only turn; when its window has room again."""
+    started = RecordStarted(
+        by=DAEMON_BY, agent="coder", incarnation="one", reason="start", budget=Budget(hours=1, turns=1)
+    )
+    stage.ask(started)
+    stage.ask(EndTurn(by=agent("coder"), report=TurnEnded(agent="coder", result_kind="ok")))
+    row = stage.door.read(lambda hive: hive.agents.all["coder"])
+    assert row.paused
+    assert row.budget_until_ms is not None
+    return row.budget_until_ms
+
+
+def is_paused(stage: Stage) -> bool:
+    return stage.door.read(lambda hive: hive.agents.all["coder"].paused)
+
+
+def test_an_agent_goes_on_when_its_budget_has_room_again(asking: Stage) -> None:
+    Watching(asking)
+    until = use_up(asking)
+    eventually(lambda: asking.hand.waits_for() == until, "somebody waits for it")
+    asking.hand.advance(until - BEGIN_MS - 1)
+    assert is_paused(asking)
+    asking.hand.advance(1)
+    eventually(lambda: not is_paused(asking), "it goes on")
+    asking.check_state_is_the_log()
+
+
+def test_room_that_came_while_the_daemon_was_down_is_found_at_its_start(asking: Stage) -> None:
+    until = use_up(asking)
+    asking.close()
+    asking.hand.advance(until - BEGIN_MS)
+    asking.open()
+    assert is_paused(asking)
+    Watching(asking)
+    eventually(lambda: not is_paused(asking), "it goes on")

@@ -170,17 +170,3 @@ def test_a_child_misses_nothing_that_is_committed_while_it_starts(stage: Stage, 
     children = [Child("late", start, listens=(QuestionAdded,))]
     Supervisor.start(stage.journal, children, stage.door, containers.provisioner, stage.clock, print, stage.committed)
     eventually(lambda: started and len(started[0].ask("told")) == 1, "it hears of the question")
-
-
-def test_a_child_is_told_only_of_what_it_wants(stage: Stage, containers: Containers) -> None:
-    """The one that wants everything is told last: when it has heard of both, the other has too, if it ever does."""
-    choosy, keen = Recorder.start(), Recorder.start()
-    children = [
-        Child("choosy", lambda: choosy, listens=(Warned,), wants=lambda event: event.text == "wanted"),
-        Child("keen", lambda: keen, listens=(Warned,)),
-    ]
-    Supervisor.start(stage.journal, children, stage.door, containers.provisioner, stage.clock, print, stage.committed)
-    for text in ("wanted", "unwanted"):
-        stage.ask(Warn(by=DAEMON_BY, source="test", text=text))
-    eventually(lambda: len(keen.ask("told")) == 2, "it hears of both")
-    assert [event.text for event in choosy.ask("told")] == ["wanted"]

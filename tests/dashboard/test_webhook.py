@@ -9,7 +9,7 @@ from system.hive_process import HiveProcess, eventually
 
 from hive.actors.webhook import NotTaken, deliver
 from hive.events import AnyEvent
-from hive.events.agents import Crashed, Destroyed, LoggedIn, NeedsLogin
+from hive.events.agents import Budget, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import ApprovalId, MessageId, QuestionId
 from hive.events.log import stamp
@@ -82,13 +82,10 @@ def test_what_is_worth_telling() -> None:
             request,
             NeedsLogin(agent="x"),
             Crashed(agent="x", incarnation="i", reason="signal 9 (SIGKILL)"),
-            MessageSent(
-                id=MessageId(1), sender="x", to="operator", body="My budget of 24 h is used up: 3 turns, 9 tokens."
-            ),
+            BudgetReached(agent="x", budget=Budget(hours=24, turns=3), turns=3, tokens=9, until_ms=1_769_940_000_000),
             MessageSent(id=MessageId(1), sender="x", to="operator", body="Hello."),
-            MessageSent(id=MessageId(1), sender="x", to="y", body="My budget of 24 h is used up: 3 turns, 9 tokens."),
         )
-    ] == ["approval", "needs_login", "crash", "budget", None, None]
+    ] == ["approval", "needs_login", "crash", "budget", None]
 
 
 def test_a_refusal_does_not_tell_the_address(ntfy: Ntfy) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hive.deciders import RULES
 from hive.deciders.draft import Command
 from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
+from hive.events.agents import Budget
 from hive.events.base import By
 from hive.events.turns import TurnEnded
 
@@ -36,6 +37,7 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "incarnation": st.sampled_from(INCARNATIONS),
     "alive": st.frozensets(st.sampled_from(INCARNATIONS), max_size=2),
     "reason": st.sampled_from(sorted(COUNTED_REASONS | UNCOUNTED_REASONS)),
+    "budget": st.sampled_from((None, Budget(hours=1, turns=1), Budget(hours=24, tokens=100))),
     "recipients": st.sampled_from([None, (), ("a", "b")]),
     "id": _IDS,
     "ids": st.lists(_IDS, max_size=4).map(tuple),

@@ -1,0 +1,49 @@
+"""Lets an agent go on when the window of its budget has room again."""
+
+from typing import Literal
+
+import pykka
+
+from hive.actors import mail
+from hive.actors.deadlines import Deadlines
+from hive.actors.doors import ThreadDoor
+from hive.clock import Clock
+from hive.deciders.budgets import LookAtBudget
+from hive.events.agents import BudgetReached
+from hive.events.base import actor
+from hive.names import AgentName
+
+BY = actor("budget_watch")
+
+
+class BudgetWatch(pykka.ThreadingActor):
+    """A crash loses nothing: the next one reads who is paused by a budget from the agents projection."""
+
+    use_daemon_thread = True
+
+    def __init__(self, door: ThreadDoor, clock: Clock):
+        super().__init__()
+        self._door = door
+        self._numbers: dict[AgentName, int] = {}
+        self._deadlines = Deadlines(clock, lambda: mail.tell(self.actor_ref, "due"))
+
+    def on_start(self) -> None:
+        for row in self._door.read(lambda hive: hive.agents.living()):
+            if row.budget_until_ms is not None:
+                self._deadlines.set(self._number(row.name), row.budget_until_ms)
+
+    def on_receive(self, message: BudgetReached | Literal["due"]) -> None:
+        match message:
+            case BudgetReached(agent=name, until_ms=until):
+                self._deadlines.set(self._number(name), until)
+            case "due":
+                names = {number: name for name, number in self._numbers.items()}
+                for passed in self._deadlines.passed():
+                    # Resumed meanwhile, or destroyed? The rule makes it a no-op.
+                    self._door.tell(LookAtBudget(by=BY, agent=names[passed]))
+
+    def on_stop(self) -> None:
+        self._deadlines.close()
+
+    def _number(self, name: AgentName) -> int:
+        return self._numbers.setdefault(name, len(self._numbers))

@@ -1,0 +1,118 @@
+"""The rules of budgets: one that is used up pauses, room again ends it, and the operator's word counts for more."""
+
+from typing import Any
+
+from hive.clock import TimeMs, rfc3339
+from hive.deciders.budgets import LookAtBudget
+from hive.deciders.controls import SetPaused
+from hive.deciders.lifecycle import RecordStarted
+from hive.deciders.record import EndTurn
+from hive.events import AnyEvent, notices
+from hive.events.agents import Budget, BudgetFreed, BudgetReached, BudgetSet, Paused, Resumed, Started
+from hive.events.turns import TurnEnded
+from hive.projections.turns import HOUR_MS
+
+from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, told
+
+THREE_TURNS = Budget(hours=2, turns=3)
+A_TURN = TurnEnded(agent="coder", input_tokens=100, output_tokens=20, cache_read_tokens=3, cache_creation_tokens=4)
+END_TURN = EndTurn(by=by("coder"), report=A_TURN)
+LOOK = LookAtBudget(by=DAEMON_BY, agent="coder")
+UNTIL: TimeMs = (NOW // HOUR_MS + 3) * HOUR_MS
+"""When the hour in which everything was used is no longer among the running one and the two before it."""
+
+
+def given(budget: Budget | None, *more: AnyEvent) -> list[AnyEvent]:
+    return [*MANAGED, BudgetSet(agent="coder", budget=budget), *more]
+
+
+def reached(budget: Budget = THREE_TURNS, turns: int = 3, until: TimeMs = UNTIL) -> BudgetReached:
+    return BudgetReached(agent="coder", budget=budget, turns=turns, tokens=turns * 127, until_ms=until)
+
+
+def notice(turns: int = 3, hours: int = 2) -> notices.BudgetReached:
+    return notices.BudgetReached(
+        agent="coder", turns=turns, tokens=turns * 127, hours=hours, until=rfc3339(UNTIL - (2 - hours) * HOUR_MS)
+    )
+
+
+def test_the_turn_that_uses_it_up_pauses_and_tells_the_operator() -> None:
+    then = [A_TURN, reached(), told(1, "operator", notice())]
+    hive = check(given=given(THREE_TURNS, A_TURN, A_TURN), when=END_TURN, then=then)
+    row = hive.agents.all["coder"]
+    assert row.paused
+    assert row.running, "paused, never killed"
+    assert row.budget_until_ms == UNTIL
+
+
+def test_a_turn_within_the_budget_and_one_without_a_budget_are_only_recorded() -> None:
+    check(given=given(THREE_TURNS, A_TURN), when=END_TURN, then=[A_TURN])
+    check(given=given(None, A_TURN, A_TURN), when=END_TURN, then=[A_TURN])
+    check(given=given(Budget(hours=2, tokens=255), A_TURN), when=END_TURN, then=[A_TURN])
+
+
+def test_all_kinds_of_tokens_count_together() -> None:
+    budget = Budget(hours=2, tokens=254)
+    then = [A_TURN, reached(budget, 2), told(1, "operator", notice(2))]
+    check(given=given(budget, A_TURN), when=END_TURN, then=then)
+
+
+def test_turns_before_the_window_do_not_count() -> None:
+    before = given(THREE_TURNS, A_TURN, A_TURN)
+    check(given=before, when=END_TURN, then=[A_TURN], at=UNTIL)
+    late = [A_TURN, reached(), told(1, "operator", notice())]
+    check(given=before, when=END_TURN, then=late, at=UNTIL - 1)
+
+
+def test_a_second_turn_in_the_pause_tells_nobody_again() -> None:
+    check(given=given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached()), when=END_TURN, then=[A_TURN])
+
+
+def test_it_goes_on_when_the_window_has_room_and_not_before() -> None:
+    before = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
+    check(given=before, when=LOOK, then=[], at=UNTIL - 1)
+    hive = check(given=before, when=LOOK, then=[BudgetFreed(agent="coder")], at=UNTIL)
+    assert not hive.agents.all["coder"].paused
+
+
+def test_what_the_operator_pauses_stays_paused() -> None:
+    used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
+    pause = SetPaused(by=OPERATOR_BY, agent="coder", paused=True)
+    hive = check(given=used_up, when=pause, then=[Paused(agent="coder")])
+    assert hive.agents.all["coder"].budget_until_ms is None
+    check(given=[*used_up, Paused(agent="coder")], when=LOOK, then=[], at=UNTIL)
+    check(given=[*used_up, Paused(agent="coder")], when=pause, then=[])
+    check(given=given(THREE_TURNS, A_TURN, A_TURN, Paused(agent="coder")), when=END_TURN, then=[A_TURN])
+
+
+def test_what_the_operator_resumes_goes_on_until_the_window_would_have_had_room() -> None:
+    used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
+    resume = SetPaused(by=OPERATOR_BY, agent="coder", paused=False)
+    hive = check(given=used_up, when=resume, then=[Resumed(agent="coder")])
+    assert not hive.agents.all["coder"].paused
+    check(given=[*used_up, Resumed(agent="coder")], when=END_TURN, then=[A_TURN])
+    check(given=[*used_up, Resumed(agent="coder")], when=LOOK, then=[], at=UNTIL)
+
+
+def test_a_larger_budget_frees_and_a_smaller_one_pauses_when_the_agent_starts() -> None:
+    used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
+
+    def start(budget: Budget | None) -> dict[str, Any]:
+        started = Started(agent="coder", incarnation="new", reason="deploy")
+        when = RecordStarted(by=DAEMON_BY, agent="coder", incarnation="new", reason="deploy", budget=budget)
+        return {"when": when, "then": [started, *([BudgetSet(agent="coder", budget=budget)])]}
+
+    for larger in (None, Budget(hours=2, turns=4)):
+        case = start(larger)
+        check(given=used_up, when=case["when"], then=[*case["then"], BudgetFreed(agent="coder")])
+    smaller = start(Budget(hours=1, turns=3))
+    sooner = reached(Budget(hours=1, turns=3), until=UNTIL - HOUR_MS)
+    check(given=used_up, when=smaller["when"], then=[*smaller["then"], sooner])
+    now_used_up = [*smaller["then"], sooner, told(1, "operator", notice(hours=1))]
+    check(given=given(None, A_TURN, A_TURN, A_TURN), when=smaller["when"], then=now_used_up)
+
+
+def test_a_destroyed_agent_has_no_pause_left() -> None:
+    hive = folded(given(THREE_TURNS, reached()))
+    assert hive.agents.all["coder"].paused
+    check(given=MANAGED, when=LookAtBudget(by=DAEMON_BY, agent="nobody"), then=[])

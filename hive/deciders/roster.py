@@ -44,13 +44,14 @@ def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
     """Make a tombstone an agent again, with its state.
 
     Raises:
-        NotFound: no such tombstone. AlreadyDone: it lives.
+        NotFound: no such tombstone. AlreadyDone: it lives. LimitReached.
     """
     row = hive.agents.all.get(command.agent)
     if row is None:
         raise NotFound(f'there is no tombstone "{command.agent}"')
     if row.destroyed_ms is None:
         raise AlreadyDone(f'agent "{command.agent}" was not destroyed')
+    _refuse_more(hive)
     return [Revived(agent=command.agent)]
 
 
@@ -64,9 +65,13 @@ def record_purged(command: RecordPurged, hive: Hive, _: TimeMs) -> Decision:
 
 def add_agent(draft: Draft, name: AgentName, approval_id: ApprovalId | None) -> None:
     """Raises LimitReached."""
-    if len(draft.hive.agents.living()) >= AGENTS_MAX:
-        raise LimitReached(f"This hive has {AGENTS_MAX} agents; destroy one first.")
+    _refuse_more(draft.hive)
     draft.add(AgentAdded(agent=name, slot=draft.hive.ids.next_slot(), approval_id=approval_id))
+
+
+def _refuse_more(hive: Hive) -> None:
+    if len(hive.agents.living()) >= AGENTS_MAX:
+        raise LimitReached(f"This hive has {AGENTS_MAX} agents; destroy one first.")
 
 
 def refuse_taken(hive: Hive, name: AgentName) -> None:

@@ -40,12 +40,12 @@ log = structlog.get_logger()
 class Agent:
     """Owns the CLI. `busy` is held by whoever uses it: a turn, a compaction, a change of session."""
 
-    def __init__(self, surroundings: Surroundings, daemon: Daemon, live: Live, login: Login) -> None:
+    def __init__(self, surroundings: Surroundings, daemon: Daemon, live: Live, login: Login, memory: Memory) -> None:
         self._surroundings = surroundings
         self._daemon = daemon
         self._live = live
         self._login = login
-        self._memory = Memory(surroundings.state)
+        self._memory = memory
         self._stats = TurnStats(surroundings.state)
         self._toolbox = Toolbox(daemon)
         self._claude: Claude | None = None

@@ -30,6 +30,7 @@ class Controls:
         *,
         on_paused: Callable[[bool], None],
         on_change: Callable[[], None],
+        done: str,
     ) -> None:
         self._connection = connection
         self._agent = agent
@@ -38,6 +39,13 @@ class Controls:
         self._on_paused = on_paused
         self._on_change = on_change
         self._beside: set[asyncio.Task[None]] = set()
+        self.done = done
+        """The control that was acted on last. The daemon shows each one until it hears that, so none is lost."""
+
+    @property
+    def busy(self) -> bool:
+        """A control is being acted on."""
+        return bool(self._beside)
 
     async def follow_forever(self) -> None:
         """Until cancelled. The pause is asked for anew after every reconnect, for it may have changed meanwhile."""
@@ -50,11 +58,13 @@ class Controls:
                     paused = bool(reply.get("paused"))
                     self._on_paused(paused)
                     control = reply.get("control")
-                    if isinstance(control, dict):
+                    if isinstance(control, dict) and (id := str(control.get("id"))) != self.done:
+                        # Noted first: one that cannot be done would fail for ever.
+                        self.done = id
                         await self._act(str(control.get("action")), control.get("value"))
                     # Saying what was told last, so that a change between two requests is not missed.
                     reply = await self._connection.call(
-                        "next_control", waits_s=WAIT_S, away_s=0, wait_seconds=WAIT_S, paused=paused
+                        "next_control", waits_s=WAIT_S, away_s=0, wait_seconds=WAIT_S, paused=paused, done=self.done
                     )
             except DaemonRefused as refused:
                 log.warning("harness.controls_refused", error=str(refused))

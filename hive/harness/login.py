@@ -10,7 +10,9 @@ from pathlib import Path
 import ptyprocess  # type: ignore[import-untyped]
 import watchfiles
 
+from hive.clock import SystemClock
 from hive.harness.live import Live
+from hive.harness.memory import Fingerprint, Refused
 from hive.harness.surroundings import Surroundings
 
 TERMINAL_COLUMNS = 4_000
@@ -21,22 +23,21 @@ OUTPUT_LIMIT_BYTES = 64 * 1024
 CODE_PROMPT = "Paste code"
 WATCH_STEP_MS = 200
 WATCH_DEBOUNCE_MS = 400
+REFUSED_RETRY_MS = 15 * 60_000
+"""A key that was refused may have been allowed again since."""
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>78cDEM])")
 _URL = re.compile(r"https://[^\s\"'<>\x1b]+")
 
-Fingerprint = tuple[int, int, int]
+_now_ms = SystemClock().now_ms
 
 
 class Login:
     """Knows which credentials there are and which of them the API refused."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: Surroundings, was: Refused) -> None:
         self._surroundings = surroundings
-        self._refused_file: Fingerprint | None = None
-        self._key_refused = False
-        self.doubtful = False
-        """What was refused is being tried again; only a turn can tell."""
+        self.state = was
 
     def usable(self) -> bool:
         """Something is there that was not refused yet."""
@@ -45,27 +46,34 @@ class Login:
     @property
     def use_key(self) -> bool:
         """The key of the environment counts; a login made after it was refused takes its place."""
-        return self._surroundings.has_key and not self._key_refused
+        return self._surroundings.has_key and not self.state.key
+
+    @property
+    def doubtful(self) -> bool:
+        """What was refused is being tried again; only a turn can tell."""
+        return self.state.doubtful
+
+    def retry_in_s(self) -> float | None:
+        """Until what was refused is tried again; None where nothing was."""
+        return None if self.state.retry_ms is None else max(0.0, (self.state.retry_ms - _now_ms()) / 1000)
 
     def refused(self) -> None:
         """The API said 401 to what is there now."""
-        self.doubtful = False
-        self._key_refused = self._surroundings.has_key
-        self._refused_file = self._fingerprint()
+        self.state = Refused(
+            file=self._fingerprint(), key=self._surroundings.has_key, retry_ms=_now_ms() + REFUSED_RETRY_MS
+        )
 
     def forgive(self) -> None:
         """Let what was refused be tried again."""
-        self.doubtful = True
-        self._key_refused = False
-        self._refused_file = None
+        self.state = Refused(doubtful=True)
 
     def accepted(self) -> None:
         """A turn got through to the model."""
-        self.doubtful = False
+        self.state.doubtful = False
 
     def _fresh_file(self) -> bool:
         now = self._fingerprint()
-        return now is not None and now != self._refused_file
+        return now is not None and now != self.state.file
 
     def _fingerprint(self) -> Fingerprint | None:
         try:

@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-from hive.clock import SystemClock, TimeMs, parse_rfc3339, rfc3339
+from hive.clock import SystemClock, TimeMs, rfc3339
 from hive.harness.agent import Agent, cli_path, sdk_loaded
-from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
+from hive.harness.connection import Daemon, DaemonRefused
 from hive.harness.controls import Controls
 from hive.harness.live import Live
 from hive.harness.login import Login, LoginFlow, watch
+from hive.harness.memory import Memory, Rest
 from hive.harness.reports import Reports
 from hive.harness.surroundings import Surroundings
 from hive.harness.verdict import Verdict
@@ -29,13 +30,13 @@ STOP_REPORT_S = 1.5
 STOP_CLI_S = 2.0
 FAILED_FIRST_S, FAILED_CAP_S = 1.0, 60.0
 OVERLOADED_FIRST_S, OVERLOADED_CAP_S = 5.0, 120.0
-REFUSED_LOGIN_RETRY_S = 15 * 60.0
-"""A key that was refused may have been allowed again since."""
+LOGIN_LOOK_S = 15 * 60.0
+"""A credentials file that the watch missed is found."""
+SHRINK_LOOK_S = 30.0
+"""A resting harness that cannot be made small yet looks again."""
 RECV_REFUSED_S = 5.0
 PAUSE_LOOK_S = 10.0
 """Two connections told of the pause: the older word may have come last, so a paused harness asks again."""
-BUDGET_LOOK_S = 60.0
-TELL_OPERATOR_S = 30.0
 
 CANCELLED_NOTE = (
     "The operator cancelled the turn that had these messages before. Do not simply do the same again: look at what is"
@@ -66,9 +67,11 @@ class Harness:
         self._daemon = Daemon(surroundings.socket, surroundings.incarnation)
         self._live = Live(self._daemon.live)
         self._reports = Reports(self._daemon.reports)
-        self._login = Login(surroundings)
+        self._memory = Memory(surroundings.state)
+        was = self._memory.rest_of(surroundings.incarnation)
+        self._login = Login(surroundings, was.refused)
         self._login_flow = LoginFlow(surroundings, self._live, cli_path)
-        self._agent = Agent(surroundings, self._daemon, self._live, self._login)
+        self._agent = Agent(surroundings, self._daemon, self._live, self._login, self._memory)
         self._controls = Controls(
             self._daemon.controls,
             self._agent,
@@ -76,6 +79,7 @@ class Harness:
             self._live,
             on_paused=self._set_paused,
             on_change=self._end_rest,
+            done=was.control,
         )
         self._stopping = asyncio.Event()
         self._stirred = asyncio.Event()
@@ -84,16 +88,15 @@ class Harness:
         self._pause_known = asyncio.Event()
         """Set once the daemon has said whether the agent is paused."""
         self._login_told: bool | None = None
-        self._limited = False
-        self._rest_until_ms: TimeMs = 0
-        self._failures = 0
-        self._too_long = 0
-        self._note = ""
-        self._over_budget = False
+        self._limited = was.limited
+        self._rest_until_ms: TimeMs = was.until_ms
+        self._failures = was.failures
+        self._too_long = was.too_long
+        self._note = was.note
         self._used_at = time.monotonic()
 
     async def run(self) -> Ending:
-        """Until SIGTERM, or until an idle agent has given its CLI back."""
+        """Until SIGTERM, or until an agent that is idle or rests has given its CLI back."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -122,10 +125,11 @@ class Harness:
             log.info("harness.ended", agent=self._surroundings.name)
 
     async def _serve(self) -> Ending:
-        await self._or_stop(self._reports.rate_limited(None))
+        if not self._limited:
+            await self._or_stop(self._reports.rate_limited(None))
         # A recv is not held back by a pause: what it brought would have to go back, marked as redelivered.
         await self._or_stop(self._pause_known.wait())
-        while await self._may_take():
+        while (may := await self._may_take()) == "take":
             reply = await self._receive()
             if reply is None:
                 continue
@@ -136,14 +140,19 @@ class Harness:
                 await self._or_stop(self._reports.requeue([row["id"] for row in messages], "paused"))
             elif messages:
                 await self._take(messages, int(reply.get("remaining") or 0))
-            elif self._idle_left_s() <= 0 and not self._agent.busy.locked() and await self._shrunk():
-                return "shrink"
-        return "stopped"
+            elif self._idle_left_s() <= 0 and not self._agent.busy.locked():
+                await self._give_cli_back()
+                if self._shrinks():
+                    return "shrink"
+                self._used_at = time.monotonic()
+        return may
 
-    async def _may_take(self) -> bool:
-        """Wait until nothing speaks against a turn; False once the harness is being stopped."""
+    async def _may_take(self) -> Literal["take"] | Ending:
+        """Wait until nothing speaks against a turn, or the harness is to end or to be small."""
         while not self._stopping.is_set():
             self._stirred.clear()
+            if self._rests() and self._shrinks():
+                return "shrink"
             if self._paused:
                 if not await self._park(PAUSE_LOOK_S):
                     who = await self._or_stop(self._daemon.inbox.call("whoami"))
@@ -152,25 +161,55 @@ class Harness:
                 await self._rest_without_login()
             elif (left_ms := self._rest_until_ms - _now_ms()) > 0:
                 await self._park(left_ms / 1000)
-            elif (until := await self._budget_until()) is not None:
-                await self._park(min(BUDGET_LOOK_S, max(1.0, (until - _now_ms()) / 1000)))
             else:
                 if not self._login.doubtful:
                     await self._tell_login(True)
                 if self._limited:
                     self._limited = False
                     await self._or_stop(self._reports.rate_limited(None))
-                return not self._stopping.is_set()
-        return False
+                return "stopped" if self._stopping.is_set() else "take"
+        return "stopped"
+
+    def _rests(self) -> bool:
+        return self._paused or not self._login.usable() or self._rest_until_ms > _now_ms()
+
+    def _shrinks(self) -> bool:
+        """Whether the process starts over to lose what the SDK takes: nothing is in hand, and none of it is lost."""
+        at_work = self._agent.connected or self._agent.busy.locked() or self._controls.busy or self._login_flow.active
+        if self._stopping.is_set() or at_work or not sdk_loaded():
+            return False
+        if self._idle_left_s() > 0 and self._login.usable():
+            return False
+        rest = Rest(
+            incarnation=self._surroundings.incarnation,
+            until_ms=self._rest_until_ms,
+            limited=self._limited,
+            failures=self._failures,
+            too_long=self._too_long,
+            note=self._note,
+            control=self._controls.done,
+            refused=self._login.state,
+        )
+        try:
+            self._memory.keep_rest(rest)
+        except OSError as error:
+            log.warning("harness.cannot_shrink", error=str(error))
+            return False
+        return True
 
     async def _park(self, seconds: float) -> bool:
         """Whether something stirred the loop before the time was over. Once idle, the CLI is given back meanwhile."""
-        idle_s = max(0.0, self._idle_left_s())
-        if not self._agent.connected or self._agent.busy.locked() or idle_s >= seconds:
+        idle_s = self._idle_left_s()
+        if not sdk_loaded():
             return await self._stir_or(seconds)
-        if await self._stir_or(idle_s):
+        if idle_s <= 0 and (not self._agent.connected or self._agent.busy.locked()):
+            return await self._stir_or(min(seconds, SHRINK_LOOK_S))
+        if idle_s >= seconds:
+            return await self._stir_or(seconds)
+        if await self._stir_or(max(0.0, idle_s)):
             return True
-        await self._give_cli_back()
+        if not self._agent.busy.locked():
+            await self._give_cli_back()
         return False
 
     async def _rest_without_login(self) -> None:
@@ -181,7 +220,11 @@ class Harness:
         try:
             # The watch stands after its first step; what appeared before is seen by looking once more.
             await asyncio.sleep(0)
-            if not self._login.usable() and not await self._stir_or(REFUSED_LOGIN_RETRY_S):
+            retry_s = self._login.retry_in_s()
+            wait_s = LOGIN_LOOK_S if retry_s is None else retry_s
+            if self._login.usable() or await self._stir_or(min(wait_s, SHRINK_LOOK_S) if sdk_loaded() else wait_s):
+                return
+            if self._login.retry_in_s() == 0:
                 self._login.forgive()
         finally:
             watching.cancel()
@@ -259,32 +302,6 @@ class Harness:
         self._rest_until_ms = _now_ms() + round(rest_s * 1000)
         self._live.notice(f"The turn failed; the next one starts in {rest_s:.0f} s.")
 
-    async def _budget_until(self) -> TimeMs | None:
-        """When the budget has room again; None while it has. The operator is told once each time it runs out."""
-        limits = self._agent.configuration().limits
-        if limits.budget_tokens is None and limits.budget_turns is None:
-            return None
-        window_ms = limits.budget_hours * 3_600_000
-        spent = self._agent.stats.spent(_now_ms() - window_ms)
-        over_turns = limits.budget_turns is not None and spent.turns >= limits.budget_turns
-        over_tokens = limits.budget_tokens is not None and spent.tokens >= limits.budget_tokens
-        if not (over_turns or over_tokens) or spent.first_started_at is None:
-            self._over_budget = False
-            return None
-        until = parse_rfc3339(spent.first_started_at) + window_ms
-        if not self._over_budget:
-            self._over_budget = True
-            text = (
-                f"My budget of {limits.budget_hours} h is used up: {spent.turns} turns, {spent.tokens} tokens."
-                f" I rest until there is room, from {rfc3339(until)} on; messages wait."
-            )
-            self._live.notice(text)
-            with contextlib.suppress(DaemonAway, DaemonRefused):
-                await self._or_stop(
-                    self._daemon.tool("send", waits_s=0, away_s=TELL_OPERATOR_S, to="operator", body=text)
-                )
-        return until
-
     async def _tell_login(self, logged_in: bool) -> None:
         if self._login_told != logged_in:
             self._login_told = logged_in
@@ -292,12 +309,6 @@ class Harness:
 
     def _idle_left_s(self) -> float:
         return self._surroundings.idle_minutes * 60 - (time.monotonic() - self._used_at)
-
-    async def _shrunk(self) -> bool:
-        """Give the CLI back; whether the process should start over to lose what the SDK takes."""
-        await self._give_cli_back()
-        self._used_at = time.monotonic()
-        return sdk_loaded() and not self._login_flow.active
 
     async def _give_cli_back(self) -> None:
         if self._agent.connected:

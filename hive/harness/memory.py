@@ -1,15 +1,47 @@
-"""What the harness remembers between starts: the CLI's session and the operator's model. One small JSON file."""
+"""What the harness remembers between starts: session, model, and why it rests. One small JSON file of the loop's."""
 
 from pathlib import Path
 
 import msgspec
 
+from hive.clock import TimeMs
 from hive.harness.surroundings import HARNESS_STATE_FILE
+
+Fingerprint = tuple[int, int, int]
+"""Of a file: inode, modification time in ns, size."""
+
+
+class Refused(msgspec.Struct, omit_defaults=True):
+    """Which login the API refused."""
+
+    file: Fingerprint | None = None
+    """The credentials file as it was then."""
+    key: bool = False
+    retry_ms: TimeMs | None = None
+    """When it is tried again all the same."""
+    doubtful: bool = False
+    """It is being tried again; only a turn can tell."""
+
+
+class Rest(msgspec.Struct, omit_defaults=True):
+    """What holds while the harness starts over in the same process to be small; a new incarnation begins without."""
+
+    incarnation: str = ""
+    until_ms: TimeMs = 0
+    limited: bool = False
+    failures: int = 0
+    too_long: int = 0
+    note: str = ""
+    """For the next turn's prompt."""
+    control: str = ""
+    """The operator's control that was acted on last."""
+    refused: Refused = msgspec.field(default_factory=Refused)
 
 
 class _Remembered(msgspec.Struct, omit_defaults=True):
     session_id: str | None = None
     model: str | None = None
+    rest: Rest = msgspec.field(default_factory=Rest)
 
 
 class Memory:
@@ -41,6 +73,15 @@ class Memory:
     @model.setter
     def model(self, value: str | None) -> None:
         self._now.model = value
+        self._write()
+
+    def rest_of(self, incarnation: str) -> Rest:
+        """What this incarnation was at when it started over; empty at its first start."""
+        return self._now.rest if self._now.rest.incarnation == incarnation else Rest(incarnation=incarnation)
+
+    def keep_rest(self, rest: Rest) -> None:
+        """Raises OSError: the agent's disk is full, or its folder spoilt."""
+        self._now.rest = rest
         self._write()
 
     def _write(self) -> None:

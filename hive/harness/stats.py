@@ -1,4 +1,4 @@
-"""One row per turn in the agent's own SQLite file, and what the budget counts. A failure here never stops a turn."""
+"""One row per turn in the agent's own SQLite file. A failure here never stops a turn."""
 
 import contextlib
 from collections.abc import Iterator
@@ -44,14 +44,6 @@ class TurnRow(msgspec.Struct, kw_only=True):
     note: str | None = None
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """What the turns since some time used."""
-
-    turns: int
-    tokens: int
-    first_started_at: str | None
-
-
 class TurnStats:
     """The file; opened for each use, because the agent may delete, lock or spoil it at any time."""
 
@@ -69,21 +61,6 @@ class TurnStats:
         except (apsw.Error, OSError) as error:
             return str(error)
         return None
-
-    def spent(self, since: TimeMs) -> Spent:
-        """Turns and tokens since then; nothing where the file cannot be read."""
-        count = (
-            "SELECT count(*), coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)"
-            " + coalesce(cache_read_tokens, 0) + coalesce(cache_creation_tokens, 0)), 0), min(started_at)"
-            " FROM turn_stats WHERE started_at >= ?"
-        )
-        try:
-            with self._open() as database:
-                rows = database.execute(count, (rfc3339(since),)).fetchall()
-            turns, tokens, first = msgspec.convert(rows[0], tuple[int, int, str | None])
-        except (apsw.Error, OSError, msgspec.ValidationError):
-            return Spent(turns=0, tokens=0, first_started_at=None)
-        return Spent(turns=turns, tokens=tokens, first_started_at=first)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[apsw.Connection]:

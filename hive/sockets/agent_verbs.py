@@ -108,6 +108,8 @@ class NextControl(Request, frozen=True, kw_only=True):
     wait_seconds: Seconds | None = None
     paused: bool | None = None
     """What the harness was told last; absent: whatever holds now."""
+    done: str | None = None
+    """The control it was told last and has acted on."""
 
 
 class Login(Request, frozen=True, kw_only=True):
@@ -250,16 +252,16 @@ async def live(session: AgentSession, request: Live) -> Reply:
 
 
 async def next_control(session: AgentSession, request: NextControl) -> Reply:
-    """The oldest control, or none when the time is over or pausing began or ended meanwhile."""
+    """The oldest control that is not done, or none when the time is over or pausing began or ended meanwhile."""
     hub, name = session.services.hub, session.name
     with hub.controlled.parked(name) as woken:
         paused = await _is_paused(session)
         was_paused = paused if request.paused is None else request.paused
-        control = hub.next_control(name)
+        control = hub.next_control(name, request.done)
         while control is None and paused is was_paused:
             if not await session.wait_for_wake(woken, request.wait_seconds or 0):
                 break
-            control, paused = hub.next_control(name), await _is_paused(session)
+            control, paused = hub.next_control(name, request.done), await _is_paused(session)
     return {"control": control, "paused": paused}
 
 

@@ -1,6 +1,7 @@
 """What lives only as long as the daemon: who is parked, who is connected, turn streams, controls. Event-loop only."""
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ import msgspec
 
 from hive.clock import Clock, TimeMs
 from hive.errors import LimitReached
-from hive.events.agents import Paused, Resumed
+from hive.events.agents import Paused, Resumed, Started
 from hive.events.messages import MessageRequeued, MessageSent
 from hive.names import EVERYONE, AgentName
 from hive.projections.table import Recorded
@@ -22,6 +23,8 @@ LIVE_BYTES_KEPT: Final = 4 * 1024 * 1024
 """The same in bytes."""
 CONTROLS_MAX: Final = 32
 """Controls waiting for one harness."""
+CONTROL_ID_BYTES: Final = 9
+"""Random, so that no daemon gives one out that a harness knows from the daemon before."""
 FOLLOWER_LAG_MAX: Final = 10_000
 """Batches a follower may fall behind before it is told to start over."""
 
@@ -154,6 +157,8 @@ class Hub:
                 case Paused() | Resumed():
                     self.receiving.wake_all(event.agent)
                     self.controlled.wake_all(event.agent)
+                case Started():
+                    self._drop_cancels(event.agent)
                 case _:
                     pass  # Nobody is parked for it.
         for follower in self._followers:
@@ -200,13 +205,28 @@ class Hub:
         waiting = self._controls.setdefault(agent, deque())
         if len(waiting) >= CONTROLS_MAX:
             raise LimitReached(f"{agent} has {CONTROLS_MAX} controls waiting and takes none; restart it.")
-        waiting.append(control)
+        waiting.append({"id": secrets.token_urlsafe(CONTROL_ID_BYTES), **control})
         self.controlled.wake_all(agent)
 
-    def next_control(self, agent: AgentName) -> dict[str, str] | None:
-        """Take the oldest control."""
+    def next_control(self, agent: AgentName, done: str | None) -> dict[str, str] | None:
+        """The oldest control; it stays until it is `done`, so that one whose reply was lost comes again.
+
+        A harness of an older version does not say what is done (None): it takes each one at once.
+        """
         waiting = self._controls.get(agent)
-        return waiting.popleft() if waiting else None
+        if not waiting:
+            return None
+        if done is None:
+            return waiting.popleft()
+        if waiting[0]["id"] == done:
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _drop_cancels(self, agent: AgentName) -> None:
+        """They were meant for a turn of the run before."""
+        waiting = self._controls.pop(agent, ())
+        if left := deque(control for control in waiting if control["action"] != "cancel"):
+            self._controls[agent] = left
 
     def forget(self, agent: AgentName) -> None:
         """A destroyed agent leaves nothing behind."""

@@ -66,6 +66,7 @@ def test_a_taken_name_is_not_spawned_and_it_is_said_what_to_do(agent: str, says:
 def test_the_roster_is_bounded() -> None:
     crowd: list[AnyEvent] = [AgentAdded(agent=f"x{number}", slot=number) for number in range(AGENTS_MAX)]
     check(given=crowd, when=Spawn(by=OPERATOR_BY, agent="coder"), then=LimitReached)
+    check(given=[*tombstone("gone", 9_999), *crowd], when=Revive(by=OPERATOR_BY, agent="gone"), then=LimitReached)
 
 
 def test_a_tombstone_is_revived_in_its_old_slot() -> None:

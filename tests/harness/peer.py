@@ -30,6 +30,8 @@ class Peer:
         self.requests: list[dict[str, Any]] = []
         self.lines: list[dict[str, Any]] = []
         self.controls: collections.deque[dict[str, Any]] = collections.deque()
+        self.lose_control_replies = 0
+        """So many replies that hold a control do not arrive."""
         self.paused = False
         self.parked = 0
         """How many wait in recv."""
@@ -72,7 +74,10 @@ class Peer:
 
     def control(self, action: str, value: str | None = None) -> None:
         with self.changed:
-            self.controls.append({"action": action} | ({} if value is None else {"value": value}))
+            self._next_id += 1
+            self.controls.append(
+                {"id": f"control-{self._next_id}", "action": action} | ({} if value is None else {"value": value})
+            )
             self.changed.notify_all()
 
     def pause(self, paused: bool) -> None:
@@ -125,12 +130,7 @@ class Peer:
             case "recv":
                 return self._recv(request, alive)
             case "next_control":
-                was = request["paused"]
-                self.changed.wait_for(
-                    lambda: self.controls or self.paused != was or not alive(), timeout=request["wait_seconds"]
-                )
-                found = {"control": self.controls.popleft()} if self.controls else {}
-                return {"ok": True, "paused": self.paused, **found}
+                return self._next_control(request, alive)
             case "ack":
                 for id in request["ids"]:
                     self.in_flight.pop(id, None)
@@ -155,9 +155,24 @@ class Peer:
                 self.lines.extend(request["lines"])
         return {"ok": True}
 
+    def loses(self, reply: dict[str, Any]) -> bool:
+        with self.changed:
+            lost = "control" in reply and self.lose_control_replies > 0
+            self.lose_control_replies -= lost
+            return lost
+
     def _give_back(self, ids: list[int]) -> None:
         rows = [self.in_flight.pop(id) for id in ids if id in self.in_flight]
         self.waiting.extendleft(reversed([row | {"redelivered": True} for row in rows]))
+
+    def _next_control(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
+        if self.controls and self.controls[0]["id"] == request["done"]:
+            self.controls.popleft()
+        self.changed.wait_for(
+            lambda: self.controls or self.paused != request["paused"] or not alive(), timeout=request["wait_seconds"]
+        )
+        found = {"control": self.controls[0]} if self.controls else {}
+        return {"ok": True, "paused": self.paused, **found}
 
     def _recv(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
         if "holding" in request:
@@ -207,6 +222,8 @@ class _Handler(socketserver.StreamRequestHandler):
         try:
             for line in self.rfile:
                 reply = self.server.peer.answer(json.loads(line), self._alive)
+                if self.server.peer.loses(reply):
+                    return
                 self.wfile.write(json.dumps(reply).encode() + b"\n")
         finally:
             self.server.open.discard(self.request)

@@ -5,11 +5,14 @@ import sys
 
 import pytest
 
-from hive.scripted_model import call, say
+from hive.scripted_model import Script, Step, call, rate_limited, say, unauthorized
 
 from .conftest import Run
+from .test_endings import CLI_TRIES, log_in
 
 pytestmark = pytest.mark.system
+
+SMALL_MB = 60
 
 
 def test_a_paused_agent_takes_nothing_until_it_is_resumed(run: Run) -> None:
@@ -107,7 +110,7 @@ def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
     run.peer.ended()
     pid = run.pid
     run.eventually(lambda: run.log.read_bytes().count(b"harness.started") == 2)
-    run.eventually(lambda: not run.cli_pids() and run.rss_mb() < 60)
+    run.eventually(lambda: not run.cli_pids() and run.rss_mb() < SMALL_MB)
     run.peer.put("what was it?")
     run.peer.ended(2)
     assert run.pid == pid
@@ -117,19 +120,76 @@ def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
     assert len({hello["incarnation"] for hello in run.peer.got("hello")}) == 1
 
 
-@pytest.mark.parametrize("why", ["paused", "budget"])
-def test_an_agent_that_rests_gives_its_cli_back(run: Run, why: str) -> None:
+def is_small(run: Run) -> bool:
+    """It has started over in the same process and the same incarnation."""
+    again = run.log.read_bytes().count(b"harness.started") > 1
+    return again and not run.cli_pids() and run.rss_mb() < SMALL_MB
+
+
+def test_a_paused_agent_gives_its_memory_back(run: Run) -> None:
     """It may be made to rest for days."""
-    if why == "budget":
-        (run.config / "agent.toml").write_text("limits.budget_turns = 1")
     run.start(idle_minutes=0.05)
     run.peer.put("one")
     run.peer.ended()
-    if why == "paused":
-        run.peer.pause(True)
-    run.eventually(lambda: not run.cli_pids())
-    assert run.process is not None
-    assert run.process.poll() is None
+    run.peer.pause(True)
+    run.eventually(lambda: is_small(run))
+    id = run.peer.put("two")
+    run.peer.pause(False)
+    run.peer.ended(2)
+    assert run.peer.acked[-1] == id
+    assert run.peer.requeued == []
+
+
+def test_an_agent_whose_login_is_refused_gives_its_memory_back_and_knows_what_was_refused(run: Run) -> None:
+    run.start(Script(steps=(Step(answer=unauthorized(), times=CLI_TRIES), Step(answer=say("well again")))))
+    id = run.peer.put("one")
+    run.peer.ended()
+    run.eventually(lambda: is_small(run))
+    run.peer.wait_for(lambda: [one for one in run.peer.got("login") if one["logged_in"] is False])
+    requests = len(run.model.requests)
+    run.peer.control("login_code", "nobody asked")
+    run.peer.wait_for(lambda: run.peer.seen("login_result"))
+    assert len(run.model.requests) == requests, "the refused key is not tried again"
+    assert run.peer.requeued == [([id], "needs_login")]
+    log_in(run)
+    run.peer.ended(2)
+    assert run.peer.acked == [id]
+    assert len({hello["incarnation"] for hello in run.peer.got("hello")}) == 1
+
+
+def test_an_agent_parked_on_a_long_limit_gives_its_memory_back_and_keeps_its_badge(run: Run) -> None:
+    run.start([rate_limited(for_s=86_400), say("well again")], idle_minutes=0.02)
+    id = run.peer.put("one")
+    run.peer.ended()
+    run.eventually(lambda: is_small(run))
+    run.peer.control("login_code", "nobody asked")
+    run.peer.wait_for(lambda: run.peer.seen("login_result"))
+    told = [one["until"] for one in run.peer.got("rate_limited")]
+    assert told[0] is None
+    assert len(told) == 2
+    assert told[1] is not None, "and nobody took it away when it started over"
+    assert run.peer.requeued == [([id], "rate_limited")]
+    run.peer.control("model", "claude-haiku-4-5")
+    run.peer.ended(2)
+    assert run.peer.acked == [id], "another model may have no limit"
+
+
+def test_a_control_whose_reply_is_lost_comes_again_and_is_done_once(run: Run) -> None:
+    run.start()
+    run.peer.wait_for(lambda: run.peer.got("next_control"))
+    run.peer.lose_control_replies = 1
+    run.peer.control("model", "claude-haiku-4-5")
+    run.peer.wait_for(lambda: run.peer.seen("notice"))
+    run.peer.lose_control_replies = 1
+    run.peer.control("model", "claude-sonnet-4-5")
+    run.peer.wait_for(lambda: not run.peer.controls)
+    run.peer.put("one")
+    run.peer.wait_for(lambda: run.peer.seen("turn_ended"))
+    assert [line["text"] for line in run.peer.seen("notice")] == [
+        "The model is now claude-haiku-4-5.",
+        "The model is now claude-sonnet-4-5.",
+    ]
+    assert run.peer.lose_control_replies == 0
 
 
 def test_the_login_flow_shows_its_url_and_takes_the_code(run: Run) -> None:
@@ -149,20 +209,6 @@ def test_a_code_without_a_flow_is_answered(run: Run) -> None:
     run.start(key=False)
     run.peer.control("login_code", "abc")
     run.peer.wait_for(lambda: run.peer.seen("login_result"))
-
-
-def test_a_used_up_budget_parks_and_tells_the_operator(run: Run) -> None:
-    (run.config / "agent.toml").write_text("limits.budget_turns = 1")
-    run.start()
-    run.peer.put("one")
-    run.peer.ended()
-    run.peer.put("two")
-    run.peer.wait_for(lambda: run.peer.got("send"))
-    [told] = run.peer.got("send")
-    assert told["to"] == "operator"
-    assert "1 turns" in told["body"]
-    assert len(run.peer.waiting) == 1
-    assert run.stop() == 0
 
 
 def test_the_agents_own_configuration_takes_effect(run: Run) -> None:

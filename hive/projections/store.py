@@ -68,15 +68,33 @@ class Store:
 
     def write(self, hive: Hive, head_hash: bytes) -> None:
         """Write every changed row and the position in one transaction; no fsync, the log is what must last."""
-        for _ in self.writing(hive, head_hash):
-            pass
+        try:
+            for _ in self.writing(hive, head_hash):
+                pass
+        except apsw.CorruptError:
+            for _ in self.writing(hive, head_hash):
+                pass
 
     def writing(self, hive: Hive, head_hash: bytes) -> Generator[None, None, None]:
         """The same in small steps: between two of them more may be folded, which this transaction does not see.
 
-        One that fails or is closed before its end leaves the file as it was and every row marked as changed.
+        One that fails or is closed before its end leaves the file as it was and every row marked as changed. A file
+        that turns out to be damaged, in a page that no start reads, is replaced by an empty one for the next writing.
         """
-        return writing(self._db, hive, head_hash)
+        try:
+            yield from writing(self._db, hive, head_hash)
+        except apsw.CorruptError:
+            self._start_over(hive)
+            raise
+
+    def _start_over(self, hive: Hive) -> None:
+        self._db.close()
+        discard(self.path)
+        self._db = self._prepared()
+        for projection in hive.projections():
+            for table in projection.tables():
+                self._db.execute(create_statement(table))
+                table.changed = set(table.rows)
 
     def close(self) -> None:
         """Leave one file behind, where the disk has room for it."""

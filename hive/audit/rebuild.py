@@ -58,7 +58,8 @@ def fold_beside(paths: Paths, tell: Tell, *, daemon_runs: bool) -> Seq:
     """
     hive, codec = Hive(), Codec()
     with refusing_damage(paths.events), contextlib.closing(LogReader(paths.state, daemon_runs=daemon_runs)) as reader:
-        with read_ahead(reader.pages(1)) as pages:
+        # Beside a daemon one thread is enough: a second would take the processor that its journal needs.
+        with contextlib.nullcontext(reader.pages(1)) if daemon_runs else read_ahead(reader.pages(1)) as pages:
             replay(hive, pages, codec, tell)
         with FreshFile(paths.state) as fresh:
             _give_to_owner(paths, fresh.path)

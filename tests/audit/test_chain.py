@@ -9,12 +9,10 @@ import pytest
 from hive.audit.chain import Verdict, verify_log
 from hive.errors import CorruptState, Unavailable
 from hive.events.daemon import Warned
-from hive.events.log import EventLog
+from hive.events.log import PAGE_BYTES, EventLog
 from hive.paths import Paths
 
 from . import story
-
-PAGE_BYTES = 4096
 
 
 @pytest.fixture

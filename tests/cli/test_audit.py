@@ -21,7 +21,7 @@ from hive.audit import anchors
 from hive.audit.system_journal import SystemJournal
 from hive.audit.transfer import BATCH_ROWS, UNDER_WAY_NAME
 from hive.events.daemon import Warned
-from hive.events.log import EventLog, Head
+from hive.events.log import PAGE_BYTES, EventLog, Head
 from hive.paths import Paths
 
 from .conftest import PATIENCE_S, Run
@@ -121,11 +121,11 @@ def _halve(raw: bytearray) -> None:
 
 
 def _spoil_root(raw: bytearray) -> None:
-    raw[4096:4104] = b"\xff" * 8
+    raw[PAGE_BYTES : PAGE_BYTES + 8] = b"\xff" * 8
 
 
 def _spoil_end(raw: bytearray) -> None:
-    raw[-4096:-4088] = b"\xff" * 8
+    raw[-PAGE_BYTES : 8 - PAGE_BYTES] = b"\xff" * 8
 
 
 @pytest.mark.parametrize("damage", [_zero, _halve, _spoil_root, _spoil_end, bytearray.clear])

@@ -24,7 +24,7 @@ from hive.events.agents import (
     Stopped,
 )
 from hive.events.base import ApprovalId
-from hive.names import MANAGER, OPERATOR, SYSTEM, AgentName
+from hive.names import MANAGER, OPERATOR, AgentName
 from hive.projections.agents import Agent, crashes_in_a_row
 from hive.projections.hive import Hive
 
@@ -137,7 +137,7 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
     if command.reason == "spawn":
         draft.add(Spawned(agent=row.name))
     elif command.reason != "deploy":
-        _kick(draft, row.name, command.reason)
+        draft.tell(row.name, notices.Kicked(reason=command.reason))
     if command.reason == "rebuild":  # In the same commit: a start that is not also a rebuild would be lost.
         _rebuilt(draft, row.name, ok=True, revision=command.revision)
     return draft.events
@@ -184,7 +184,7 @@ def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
     """What came of a deploy, or of a rebuild that started nothing; the start of a rebuild says so itself."""
     row, draft = living(hive, command.agent), Draft(hive, now)
     if command.ok and command.approval_id is not None and row.running:
-        _kick(draft, row.name, "deploy")
+        draft.tell(row.name, notices.Kicked(reason="deploy"))
     _rebuilt(
         draft,
         row.name,
@@ -222,13 +222,6 @@ def _why_rest(row: Agent, reason: str) -> str:
     if row.needs_login:
         return f"it ended ({reason}) and needs login"
     return f"it ended {row.crashes + 1} times in a row, the last time with {reason}; start it when the cause is gone"
-
-
-def _kick(draft: Draft, name: AgentName, reason: str) -> None:
-    """One that waits is enough: a crash loop would leave one for each start."""
-    waiting = draft.hive.messages.waiting(name)
-    if not any(letter.sender == SYSTEM and notices.is_kick(letter.body) for letter in waiting):
-        draft.tell(name, notices.Kicked(reason=reason))
 
 
 def _rebuilt(

@@ -138,14 +138,6 @@ class Kicked(Notice, frozen=True, kw_only=True):
     hint: str = KICK_HINT
 
 
-def is_kick(body: str) -> bool:
-    """Whether `system` said `Kicked` in this body."""
-    return body.startswith(_KICK_BEGINS)
-
-
 def body(notice: Notice) -> str:
     """The message body."""
     return msgspec.json.encode(notice).decode()
-
-
-_KICK_BEGINS = body(Kicked(reason=""))[: len('{"event":"kicked"')]

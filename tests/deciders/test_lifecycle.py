@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from hive.clock import rfc3339
@@ -393,14 +392,3 @@ def test_a_spawn_that_fails_fails_its_approval() -> None:
         told(2, "manager", notices.ActFailed(agent="writer", act="spawn", error="no disk")),
     ]
     check(given=given, when=RecordActFailed(by=DAEMON_BY, agent="writer", act="spawn", error="no disk"), then=then)
-
-
-def test_one_kick_that_waits_is_enough() -> None:
-    runs = Started(agent="coder", incarnation="new", reason="crash")
-    waits = told(1, "coder", kicked("start"))
-    check(given=[*MANAGED, STOPPED, waits], when=started("crash"), then=[runs])
-    taken = MessageDelivered(id=MessageId(1), to="coder", incarnation="old")
-    kick = told(2, "coder", kicked("crash"))
-    check(given=[*MANAGED, STOPPED, waits, taken], when=started("crash"), then=[runs, kick])
-    said = msgspec.structs.replace(waits, sender="manager")
-    check(given=[*MANAGED, STOPPED, said], when=started("crash"), then=[runs, kick])

@@ -75,6 +75,8 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     kind = choose(runtime or settings.now.runtime.kind)
     address = listen or settings.now.dashboard.listen
     host_settings.check_listen(address, "--listen")
+    if model_url is not None:
+        host_settings.check_url(model_url, "--model-url")
     _make_folders(paths.state, paths.run)
     with lock.held(paths.lock):
         if (damage := refuse_cut(paths)) is not None:
@@ -112,7 +114,7 @@ class _HostSettings:
             return
         self._written_ns = written
         try:
-            self.now = host_settings.load(self._path)
+            self.now = host_settings.taken_over(self.now, host_settings.load(self._path))
         except BadRequest as error:
             log.warning("settings.refused", error=str(error))
 

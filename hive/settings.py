@@ -7,6 +7,7 @@ import stat
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -83,6 +84,12 @@ def load(path: Path) -> Settings:
     return parse(raw, str(path))
 
 
+def taken_over(old: Settings, new: Settings) -> Settings:
+    """What a daemon that runs with `old` makes of `new`: where it listens and whom its agents run as stay."""
+    front = msgspec.structs.replace(old.dashboard, metrics_token_file=new.dashboard.metrics_token_file)
+    return msgspec.structs.replace(new, runtime=old.runtime, dashboard=front)
+
+
 def parse(raw: bytes, name: str = "hive.toml") -> Settings:
     """Decode and check; `name` is how errors call the file.
 
@@ -146,6 +153,24 @@ def _check(settings: Settings, name: str) -> None:
     check_listen(settings.dashboard.listen, f"{name}: dashboard.listen")
     if settings.claude.idle_minutes <= 0:
         raise BadRequest(f"{name}: claude.idle_minutes is over 0.")
+    for key, url in (
+        ("claude.base_url", settings.claude.base_url),
+        ("forge.url", settings.forge.url),
+        ("webhook.url", settings.webhook.url),
+    ):
+        if url is not None:
+            check_url(url, f"{name}: {key}")
+
+
+def check_url(url: str, what: str) -> None:
+    """Raises BadRequest, without the address, which may hold a secret: not http or https, or without a host."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # A port that is none, or a bracket that is not closed.
+        is_good = False
+    if not is_good or any(char.isspace() for char in url):
+        raise BadRequest(f"{what} is an address such as https://host/path or http://127.0.0.1:8080.")
 
 
 def check_listen(address: str, what: str) -> tuple[str, int]:

@@ -47,6 +47,10 @@ def test_every_key_of_the_interface_is_read() -> None:
         ("[dashboard]\nlisten = 'nowhere'", "is HOST:PORT"),
         ("[claude]\nidle_minutes = 'ten'", "$.claude.idle_minutes"),
         ("[claude]\nidle_minutes = 0", "is over 0"),
+        ("[webhook]\nurl = 'nope'", "webhook.url is an address"),
+        ("[forge]\nurl = 'ftp://host/x'", "forge.url is an address"),
+        ("[claude]\nbase_url = 'http://host:port'", "claude.base_url is an address"),
+        ("[claude]\nbase_url = 'https:///path'", "claude.base_url is an address"),
         ("runtime = 3", "as a table"),
         ("[runtime", "is not TOML"),
     ],
@@ -71,3 +75,11 @@ def test_a_secret_is_one_line_that_nobody_else_may_read(tmp_path: Path) -> None:
         settings.secret(tmp_path, key.name)
     with pytest.raises(BadRequest, match="cannot be read"):
         settings.secret(tmp_path, "missing.key")
+
+
+def test_where_a_daemon_listens_and_whom_agents_run_as_stay_until_it_starts_again() -> None:
+    old = settings.parse(b"[runtime]\nfirst_uid = 300000\n[dashboard]\ndomain = 'a.example'")
+    edit = b"[dashboard]\ndomain = 'b.example'\nmetrics_token_file = 'm'\n[claude]\nmodel = 'x'"
+    now = settings.taken_over(old, settings.parse(edit))
+    assert (now.runtime.first_uid, now.dashboard.domain) == (300_000, "a.example")
+    assert (now.dashboard.metrics_token_file, now.claude.model) == ("m", "x")

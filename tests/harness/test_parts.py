@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hive.clock import SystemClock, rfc3339
 from hive.errors import BadRequest
+from hive.events.turns import TurnEnded
 from hive.harness import framing, tools, verdict
 from hive.harness.connection import Connection, Daemon, DaemonAway, DaemonRefused
 from hive.harness.memory import Memory
@@ -86,6 +87,11 @@ def test_rows_older_than_ninety_days_go(tmp_path: Path) -> None:
 def test_a_spoilt_statistics_file_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "hive-turn-stats.sqlite").write_bytes(b"not a database" * 1000)
     assert TurnStats(tmp_path).record(TurnRow(), NOW)
+
+
+def test_a_row_has_the_columns_of_the_event() -> None:
+    """Written twice, because a resting harness must not load the whole vocabulary."""
+    assert TurnRow.__struct_fields__ == tuple(name for name in TurnEnded.__struct_fields__ if name != "agent")
 
 
 def test_unknown_figures_are_null_in_the_file(tmp_path: Path) -> None:

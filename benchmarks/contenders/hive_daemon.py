@@ -23,7 +23,6 @@ from hive.paths import Paths
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
 
-PAGE_BYTES = 4_096
 BESIDE_MAX = 400_000
 """Messages appended beside one rebuild, to 64 inboxes of 10,000: a slow rebuild would see them full."""
 NO_MODEL = "http://127.0.0.1:9"
@@ -141,8 +140,9 @@ class _Measured(daemon._Daemon):
         db = connect(self._paths.events, write=False)
         payload = db.execute("SELECT sum(octet_length(data)) FROM events").fetchone()
         pages = int(db.pragma("page_count")) - int(db.pragma("freelist_count"))
+        stored = pages * int(db.pragma("page_size"))
         db.close()
-        return {"payload": payload and payload[0], "stored": pages * PAGE_BYTES}
+        return {"payload": payload and payload[0], "stored": stored}
 
     async def _send(self, producer: int, nth: int, keyed: bool) -> object:
         agents = self._agents

@@ -19,12 +19,14 @@ STEP_S = 0.02
 @contextlib.contextmanager
 def namespace() -> Iterator[str]:
     """The name of a namespace whose journal takes entries. Skips where there can be none."""
-    if not (JOURNALD.exists() and shutil.which("journalctl") and Path("/etc/machine-id").exists()):
+    if not (JOURNALD.exists() and shutil.which("journalctl")):
         if os.environ.get("CI") == "true":
             pytest.fail("systemd is not installed")
         pytest.skip("systemd is not installed")
     if os.geteuid() != 0:
         pytest.skip("only root may start a systemd-journald")
+    if not Path("/etc/machine-id").exists():
+        pytest.skip("this host has no /etc/machine-id, without which there is no journal")
     name = f"hivetest{secrets.token_hex(4)}"
     run, machine = Path("/run/systemd", f"journal.{name}"), Path("/etc/machine-id").read_text().strip()
     settings = Path("/run/systemd", f"journald@{name}.conf.d")

@@ -33,7 +33,7 @@ def goal(result: Result) -> str:
     return "" if result.goal is None else f"{result.goal.sign} {result.goal.value:g}"
 
 
-def verdict(result: Result) -> str:
+def outcome(result: Result) -> str:
     if result.skipped is not None:
         return f"skipped: {result.skipped}"
     return {None: "", True: "reached", False: "missed"}[result.reached]
@@ -57,7 +57,7 @@ def table(results: list[Result]) -> str:
     rows = [("", "figure", "median", "spread", "goal", "")]
     for result in results:
         shown = ("–", "") if not result.ratios else (figure(result), spread(result))
-        rows.append((result.section, result.name, *shown, goal(result), verdict(result)))
+        rows.append((result.section, result.name, *shown, goal(result), outcome(result)))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     lines = []
     section = ""
@@ -84,7 +84,7 @@ def markdown(results: list[Result], measured: str) -> str:
             section = result.section
             lines += ["", f"## {section}", "", "| figure | median | spread | goal | |", "|---|---:|---:|---:|---|"]
         shown = ("–", "") if not result.ratios else (figure(result), spread(result))
-        lines.append(f"| {result.name} | {shown[0]} | {shown[1]} | {goal(result)} | {verdict(result)} |")
+        lines.append(f"| {result.name} | {shown[0]} | {shown[1]} | {goal(result)} | {outcome(result)} |")
     return "\n".join(lines) + "\n"
 
 

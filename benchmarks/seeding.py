@@ -7,7 +7,7 @@ from typing import Final
 from benchmarks.payload import bodies
 from hive.clock import TimeMs
 from hive.deciders import decide
-from hive.deciders.draft import Answered, Command
+from hive.deciders.base import Answered, Command
 from hive.deciders.messages import Ack, Recv, Send
 from hive.deciders.questions import Answer, Ask
 from hive.deciders.record import EndTurn, StartTurn
@@ -53,7 +53,7 @@ def roster(state: Path, agents: int) -> None:
     writer.close()
 
 
-def letters(state: Path, events: int, agents: int = AGENTS) -> None:
+def messages(state: Path, events: int, agents: int = AGENTS) -> None:
     """A log of messages alone, of the length that is appended elsewhere; those to agents are never taken."""
     roster(state, agents)
     writer = _Writer(state)
@@ -111,7 +111,7 @@ class _Writer:
     def take(self, name: str) -> tuple[MessageId, ...]:
         answer = self.decide(Recv(by=agent(name), agent=name, limit=1, incarnation="c1"))
         assert isinstance(answer, tuple)
-        return tuple(letter.id for letter in answer[0])
+        return tuple(message.id for message in answer[0])
 
     def work(self, name: str, ids: tuple[MessageId, ...], turn: int) -> None:
         """One turn, as the harness reports it."""

@@ -25,9 +25,9 @@ from hive.actors.budget_watch import BudgetWatch
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
-from hive.actors.dashboard import DashboardProcess, Front, front
-from hive.actors.doors import LoopDoor, ThreadDoor
+from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
 from hive.actors.journal import Journal
+from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
@@ -137,7 +137,7 @@ class _Daemon:
         self._settings = settings
         self._runtime = runtime
         self._listen = listen
-        self._front = self._bound_front() if dashboard else None
+        self._listener = self._bind_listener() if dashboard else None
         self._sessions = Sessions(paths.sessions, self._clock)
         configuration = self._configuration = Configuration(paths, self._now, self._runtime)
         self._provisioner = Provisioner(
@@ -164,7 +164,7 @@ class _Daemon:
         with refusing_damage(self._paths.events):
             journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
         try:
-            await self._serve(journal, ThreadDoor(journal), LoopDoor(journal, self._loop))
+            await self._serve(journal, BlockingJournalClient(journal), AsyncJournalClient(journal, self._loop))
         finally:
             journal.stop()
             self._anchors.note(last=True)
@@ -172,10 +172,12 @@ class _Daemon:
             print(f"hive: {self._failure} See its log; the state is safe.", file=sys.stderr)  # noqa: T201
         return 0 if self._failure is None else 1
 
-    async def _serve(self, journal: "pykka.ActorRef[Any]", threads: ThreadDoor, door: LoopDoor) -> None:
-        await door.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
-        if await door.read(lambda state: state.agents.living_one(MANAGER)) is None:
-            await door.ask(Spawn(by=BY, agent=MANAGER))
+    async def _serve(
+        self, journal: "pykka.ActorRef[Any]", threads: BlockingJournalClient, client: AsyncJournalClient
+    ) -> None:
+        await client.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
+        if await client.read(lambda state: state.agents.living_one(MANAGER)) is None:
+            await client.ask(Spawn(by=BY, agent=MANAGER))
         self._supervisor = Supervisor.start(
             journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )
@@ -183,8 +185,8 @@ class _Daemon:
         services = Services(
             paths=self._paths,
             clock=self._clock,
-            door=door,
-            rebuilding=Rebuilding(door, self._paths.state),
+            journal=client,
+            rebuilding=Rebuilding(client, self._paths.state),
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
@@ -195,7 +197,7 @@ class _Daemon:
             sessions=self._sessions,
             dashboard_group=self._settings.now.dashboard.uid if os.geteuid() == 0 else None,
             dashboard_url=self._dashboard_url,
-            shut_down=lambda keep: self._shut_down(door, keep),
+            shut_down=lambda keep: self._shut_down(client, keep),
         )
         self._sockets = Sockets(services)
         self._committed.connect(self._on_committed)
@@ -203,18 +205,18 @@ class _Daemon:
             await self._sockets.open()
             gc.freeze()  # All that was loaded stays: walking it anew, the collector held everybody up for 40 ms.
             self._say_ready()
-            await self._offer_link(door)
+            await self._offer_link(client)
             await self._ends.wait()
         finally:
             self._sockets.close()
             await asyncio.to_thread(self._supervisor.stop)
 
-    def _children(self, door: ThreadDoor) -> list[Child]:
+    def _children(self, client: BlockingJournalClient) -> list[Child]:
         clock = self._clock
 
         def crash_watch() -> "pykka.ActorRef[Any]":
             return CrashWatch.start(
-                door,
+                client,
                 self._provisioner,
                 clock,
                 self._hub.presence.last_seen,
@@ -226,25 +228,25 @@ class _Daemon:
             self._checkpointer = Checkpointer.start(self._paths.state)
             return self._checkpointer
 
-        front = self._front
-        dashboard = [] if front is None else [Child("dashboard", lambda: DashboardProcess.start(front, clock))]
+        listener = self._listener
+        dashboard = [] if listener is None else [Child("dashboard", lambda: DashboardProcess.start(listener, clock))]
         return [
             Child("checkpointer", checkpointer),
             Child("anchoring", lambda: Anchoring.start(self._anchors, clock)),
             Child(
                 "question watchdog",
-                lambda: QuestionWatchdog.start(door, clock),
+                lambda: QuestionWatchdog.start(client, clock),
                 listens=(QuestionAdded, QuestionResolved),
             ),
-            Child("budget watch", lambda: BudgetWatch.start(door, clock), listens=(BudgetReached,)),
-            Child("reminders", lambda: Reminders.start(door, clock), listens=(ReminderSet, ReminderDropped)),
+            Child("budget watch", lambda: BudgetWatch.start(client, clock), listens=(BudgetReached,)),
+            Child("reminders", lambda: Reminders.start(client, clock), listens=(ReminderSet, ReminderDropped)),
             *self._configuration.children(
-                door, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
+                client, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)
             ),
             Child("crash watch", crash_watch, listens=(Started,)),
             Child(
                 "webhook",
-                lambda: webhook.Webhook.start(door, clock, self._now, self._dashboard_url),
+                lambda: webhook.Webhook.start(client, clock, self._now, self._dashboard_url),
                 listens=webhook.LISTENS,
             ),
             *dashboard,
@@ -263,32 +265,32 @@ class _Daemon:
         if self._checkpointer is not None:
             mail.tell(self._checkpointer, "wal_is_long")
 
-    async def _shut_down(self, door: LoopDoor, keep_agents: bool) -> None:
+    async def _shut_down(self, client: AsyncJournalClient, keep_agents: bool) -> None:
         if not keep_agents:
             tickets = await asyncio.to_thread(self._supervisor.ask, GoDownAll())
             for ended in await asyncio.gather(*map(asyncio.wrap_future, tickets), return_exceptions=True):
                 if isinstance(ended, HiveError):
                     log.warning("daemon.agent_not_stopped", error=str(ended))
-        await door.ask(Shut(by=BY, keep_agents=keep_agents))
+        await client.ask(Shut(by=BY, keep_agents=keep_agents))
         self._loop.call_later(LAST_REPLY_S, self._ends.set)
 
     def _dashboard_url(self) -> str | None:
-        return None if self._front is None else self._front.url
+        return None if self._listener is None else self._listener.url
 
-    def _bound_front(self) -> Front | None:
+    def _bind_listener(self) -> Listener | None:
         try:
-            return front(self._settings.now, self._listen, self._paths.dashboard_run)
+            return bind_listener(self._settings.now, self._listen, self._paths.dashboard_run)
         except Unavailable as error:
             print(f"hive: {error} The daemon runs without it.", file=sys.stderr)  # noqa: T201
             return None
 
-    async def _offer_link(self, door: LoopDoor) -> None:
+    async def _offer_link(self, client: AsyncJournalClient) -> None:
         """On the first start, to a terminal alone: what is printed elsewhere is kept, and a link is a way in."""
-        if self._front is None or not sys.stdout.isatty():
+        if self._listener is None or not sys.stdout.isatty():
             return
-        if not await door.read(lambda state: any(row.revoked_ms is None for row in state.operators.all)):
+        if not await client.read(lambda state: any(row.revoked_ms is None for row in state.operators.all)):
             secret = self._sessions.new_link(user_name(os.geteuid()))
-            print(f"Sign in once, within ten minutes: {self._front.url}/login#{secret}", flush=True)  # noqa: T201
+            print(f"Sign in once, within ten minutes: {self._listener.url}/login#{secret}", flush=True)  # noqa: T201
 
     def _give_up(self, why: str) -> None:
         log.error("daemon.gives_up", why=why)
@@ -296,7 +298,7 @@ class _Daemon:
         self._loop.call_soon_threadsafe(self._ends.set)
 
     def _say_ready(self) -> None:
-        where = "" if self._front is None else f" dashboard={self._front.url}"
+        where = "" if self._listener is None else f" dashboard={self._listener.url}"
         folders = f"state={self._paths.state} run={self._paths.run}"
         print(f"hive ready {folders} runtime={self._runtime.kind}{where}", flush=True)  # noqa: T201
         if (address := os.environ.get("NOTIFY_SOCKET")) is not None:

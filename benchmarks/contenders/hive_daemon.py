@@ -12,10 +12,10 @@ from benchmarks.contenders.serving import Reply, Verb, produce, serve, timed
 from benchmarks.payload import bodies
 from benchmarks.seeding import names
 from hive import daemon, lock
-from hive.actors.doors import LoopDoor, ThreadDoor
 from hive.actors.journal import Decided
+from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.rebuilding import Rebuilding
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.messages import RECV_MAX, Ack, Recv, Send
 from hive.events.base import agent
 from hive.events.sqlite import connect
@@ -30,7 +30,7 @@ NO_MODEL = "http://127.0.0.1:9"
 
 
 class _Measured(daemon._Daemon):
-    """The daemon, with its door handed to who measures once it serves."""
+    """The daemon, with its client handed to who measures once it serves."""
 
     def __init__(self, paths: Paths, agents: int):
         settings = daemon._HostSettings(paths.settings)
@@ -39,9 +39,11 @@ class _Measured(daemon._Daemon):
         self._bodies = bodies()
         self._keys = 0
 
-    async def _serve(self, journal: "pykka.ActorRef[Any]", threads: ThreadDoor, door: LoopDoor) -> None:
-        self._measured_door = door
-        await super()._serve(journal, threads, door)
+    async def _serve(
+        self, journal: "pykka.ActorRef[Any]", threads: BlockingJournalClient, client: AsyncJournalClient
+    ) -> None:
+        self._measured_client = client
+        await super()._serve(journal, threads, client)
 
     def _say_ready(self) -> None:
         self._measuring = asyncio.create_task(self._measure())
@@ -80,7 +82,7 @@ class _Measured(daemon._Daemon):
 
     async def beside_rebuild(self, producers: int, events: int) -> Reply:
         """Appends while a rebuild of every projection runs beside them."""
-        rebuild = asyncio.create_task(Rebuilding(self._measured_door, self._paths.state).run())
+        rebuild = asyncio.create_task(Rebuilding(self._measured_client, self._paths.state).run())
         appended, began = 0, time.perf_counter()
         while not rebuild.done() and appended < BESIDE_MAX:
             await produce(lambda producer, nth: self._send(producer, nth, False), producers, events)
@@ -100,7 +102,7 @@ class _Measured(daemon._Daemon):
 
     async def _watched(self, parked: int) -> float:
         began, served, all_served = 0.0, 0, asyncio.Event()
-        on_committed, ask = self._hub.on_committed, self._measured_door.ask
+        on_committed, ask = self._hub.on_committed, self._measured_client.ask
 
         def commits(batch: list[Recorded]) -> None:
             nonlocal began
@@ -115,24 +117,24 @@ class _Measured(daemon._Daemon):
                 all_served.set()
             return decided
 
-        self._hub.on_committed, self._measured_door.ask = commits, asks  # type: ignore[method-assign]
+        self._hub.on_committed, self._measured_client.ask = commits, asks  # type: ignore[method-assign]
         try:
             await all_served.wait()
             return 1_000 * (time.perf_counter() - began)
         finally:
-            self._hub.on_committed, self._measured_door.ask = on_committed, ask  # type: ignore[method-assign]
+            self._hub.on_committed, self._measured_client.ask = on_committed, ask  # type: ignore[method-assign]
 
     async def drain(self) -> Reply:
         """Take and acknowledge everything, so that each round begins with empty inboxes."""
         for name in self._agents:
             while True:
                 by = agent(name)
-                taken = await self._measured_door.ask(Recv(by=by, agent=name, limit=RECV_MAX, incarnation="c1"))
-                letters = taken.answer[0]
-                if not letters:
+                taken = await self._measured_client.ask(Recv(by=by, agent=name, limit=RECV_MAX, incarnation="c1"))
+                messages = taken.answer[0]
+                if not messages:
                     break
-                ids = tuple(letter.id for letter in letters)
-                await self._measured_door.ask(Ack(by=by, agent=name, ids=ids))
+                ids = tuple(message.id for message in messages)
+                await self._measured_client.ask(Ack(by=by, agent=name, ids=ids))
         return {}
 
     async def stored(self) -> Reply:
@@ -151,7 +153,7 @@ class _Measured(daemon._Daemon):
         self._keys += 1
         key = f"k{self._keys}" if keyed else None
         send = Send(by=agent(sender), sender=sender, to=to, body=self._bodies[nth % len(self._bodies)])
-        return await self._measured_door.ask(send, key)
+        return await self._measured_client.ask(send, key)
 
 
 def main() -> None:

@@ -35,9 +35,9 @@ async def rebuild_all(state: str) -> Reply:
 async def verify(state: str) -> Reply:
     """Every hash of the chain computed anew, the file checked, its end compared with what was seen of it."""
     began = time.perf_counter()
-    verdict = verify_log(_paths(state), _quiet)
-    assert verdict.ok
-    return {"rate": verdict.events / (time.perf_counter() - began)}
+    outcome = verify_log(_paths(state), _quiet)
+    assert outcome.ok
+    return {"rate": outcome.events / (time.perf_counter() - began)}
 
 
 def _paths(state: str) -> Paths:

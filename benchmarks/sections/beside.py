@@ -20,7 +20,7 @@ FIGURES = [Figure("64 producers beside a rebuild against the same alone", "besid
 @contextlib.contextmanager
 def measuring(setting: Setting) -> Iterator[Callable[[], Round]]:
     state = setting.folder / "beside" / "state"
-    seeding.letters(state, setting.scale.of(EVENTS), AGENTS)
+    seeding.messages(state, setting.scale.of(EVENTS), AGENTS)
     with own("hive_daemon", state.parent, str(state), str(AGENTS)) as hive:
         hive.ask("append", producers=PRODUCERS, events=12_800)
         hive.ask("drain")

@@ -13,10 +13,14 @@ EVENTS = 100_000
 """Of each log that is read."""
 
 FIGURES = [
-    Figure("replay into all projections against bare scan and decode", "letters replay", "letters scan", at_least(0.6)),
-    Figure("replay into all projections against eventsourcing", "letters replay", "eventsourcing", at_least(8)),
-    Figure("full rebuild into SQLite against bare scan and decode", "letters rebuild", "letters scan", at_least(0.45)),
-    Figure("chain verification against bare scan and decode", "letters verify", "letters scan", at_least(0.8)),
+    Figure(
+        "replay into all projections against bare scan and decode", "messages replay", "messages scan", at_least(0.6)
+    ),
+    Figure("replay into all projections against eventsourcing", "messages replay", "eventsourcing", at_least(8)),
+    Figure(
+        "full rebuild into SQLite against bare scan and decode", "messages rebuild", "messages scan", at_least(0.45)
+    ),
+    Figure("chain verification against bare scan and decode", "messages verify", "messages scan", at_least(0.8)),
     Figure("whole turns: replay against bare scan and decode", "turns replay", "turns scan"),
     Figure("whole turns: replay against eventsourcing", "turns replay", "eventsourcing"),
     Figure("whole turns: rebuild against bare scan and decode", "turns rebuild", "turns scan"),
@@ -27,8 +31,8 @@ FIGURES = [
 @contextlib.contextmanager
 def measuring(setting: Setting) -> Iterator[Callable[[], Round]]:
     folder = setting.folder / "reading"
-    states = {"letters": folder / "letters" / "state", "turns": folder / "turns" / "state"}
-    seeding.letters(states["letters"], setting.scale.of(EVENTS))
+    states = {"messages": folder / "messages" / "state", "turns": folder / "turns" / "state"}
+    seeding.messages(states["messages"], setting.scale.of(EVENTS))
     seeding.turns(states["turns"], setting.scale.of(EVENTS))
     with contextlib.ExitStack() as stack:
         hive = stack.enter_context(own("hive_files", folder))

@@ -10,13 +10,13 @@ import structlog
 
 import hive
 from hive.actors import mail
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
 from hive.clock import Clock, TimeMs
 from hive.config.agent_file import AgentLimits
+from hive.deciders.base import Command
 from hive.deciders.destroy import RecordDestroyed
-from hive.deciders.draft import Command
 from hive.deciders.lifecycle import (
     BeginAct,
     RecordActFailed,
@@ -105,10 +105,10 @@ class Agent(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, name: AgentName, door: ThreadDoor, provisioner: Provisioner, clock: Clock):
+    def __init__(self, name: AgentName, journal: BlockingJournalClient, provisioner: Provisioner, clock: Clock):
         super().__init__()
         self._name = name
-        self._door = door
+        self._journal = journal
         self._provisioner = provisioner
         self._runtime = provisioner.runtime
         self._record = provisioner.paths.record(name)
@@ -160,7 +160,7 @@ class Agent(pykka.ThreadingActor):
 
     def _do(self, message: Do) -> None:
         begin = BeginAct(by=message.by, agent=self._name, act=message.act, purge=message.purge)
-        act = self._door.ask(begin).answer
+        act = self._journal.ask(begin).answer
         if act is not None:
             self._carry_out(act, message.by, message.approval_id, purge=message.purge, graceful=message.graceful)
 
@@ -178,7 +178,7 @@ class Agent(pykka.ThreadingActor):
                         self._stop_container(by, STOP_GRACE_S if graceful else 0)
                     case "kill":
                         self._runtime.kill(self._record)
-                        self._door.ask(RecordKilled(by=by, agent=self._name))
+                        self._journal.ask(RecordKilled(by=by, agent=self._name))
                     case "restart":
                         self._stop_if_running(by)
                         self._start_container("restart", by)
@@ -187,7 +187,7 @@ class Agent(pykka.ThreadingActor):
                     case "destroy":
                         self._destroy(by, purge)
             except (HiveError, OSError) as error:
-                self._door.ask(RecordActFailed(by=by, agent=self._name, act=act, error=str(error)))
+                self._journal.ask(RecordActFailed(by=by, agent=self._name, act=act, error=str(error)))
                 raise error if isinstance(error, HiveError) else Unavailable(f"{act} failed: {error}") from error
 
     # The acts
@@ -208,7 +208,7 @@ class Agent(pykka.ThreadingActor):
             recipients=file.allowed_recipients,
             budget=_budget(file.limits),
         )
-        self._door.ask(started)
+        self._journal.ask(started)
 
     def _binds(self) -> tuple[Bind, ...]:
         """Folders of the hive that this agent sees beside its own."""
@@ -217,7 +217,7 @@ class Agent(pykka.ThreadingActor):
     def _stop_container(self, by: By, grace_s: float) -> None:
         ended = self._runtime.stop(self._record, grace_s=grace_s)
         how = "was not running" if ended is None else ended.reason()
-        self._door.ask(RecordStopped(by=by, agent=self._name, exit=how))
+        self._journal.ask(RecordStopped(by=by, agent=self._name, exit=how))
 
     def _stop_if_running(self, by: By) -> None:
         if self._row()[0].running:
@@ -228,7 +228,7 @@ class Agent(pykka.ThreadingActor):
         try:
             self._provisioner.build(self._name, revision)
         except HiveError as error:
-            self._door.ask(RecordRebuilt(by=by, agent=self._name, ok=False, revision=revision, error=str(error)))
+            self._journal.ask(RecordRebuilt(by=by, agent=self._name, ok=False, revision=revision, error=str(error)))
             raise
         row, _ = self._row()
         if row.running or row.wanted_running:
@@ -236,13 +236,13 @@ class Agent(pykka.ThreadingActor):
             self._start_container("rebuild" if approval_id is None else "deploy", by)
         else:
             rebuilt = RecordRebuilt(by=by, agent=self._name, ok=True, revision=revision, approval_id=approval_id)
-            self._door.ask(rebuilt)
+            self._journal.ask(rebuilt)
 
     def _destroy(self, by: By, purge: bool) -> None:
         self._runtime.stop(self._record, grace_s=STOP_GRACE_S)
         if purge:
             self._provisioner.wipe(self._name)
-        self._door.ask(RecordDestroyed(by=by, agent=self._name, purge=purge))
+        self._journal.ask(RecordDestroyed(by=by, agent=self._name, purge=purge))
 
     def _refuse_failed(self) -> None:
         failure = self._row()[0].failure
@@ -274,7 +274,7 @@ class Agent(pykka.ThreadingActor):
             case Ended(incarnation=incarnation) as ended if incarnation == row.incarnation:
                 self._crashed(ended)
             case NeverRan():
-                self._door.ask(RecordStopped(by=self._by, agent=self._name, exit="the host was restarted"))
+                self._journal.ask(RecordStopped(by=self._by, agent=self._name, exit="the host was restarted"))
                 self._start_guarded("boot")
             case _:
                 self._runtime.kill(self._record)
@@ -292,7 +292,7 @@ class Agent(pykka.ThreadingActor):
             out_of_memory=how.out_of_memory,
             ended_ms=how.at_ms,
         )
-        if self._door.ask(crash).events:
+        if self._journal.ask(crash).events:
             row, _ = self._row()
             if row.restart_ms is not None:
                 self._await_restart(row.restart_ms)
@@ -312,13 +312,13 @@ class Agent(pykka.ThreadingActor):
                 self._start_container(reason, self._by)
             except (HiveError, OSError) as error:
                 failed: Command = RecordActFailed(by=self._by, agent=self._name, act="start", error=str(error))
-                self._door.ask(failed)
+                self._journal.ask(failed)
 
     def _guard(self, kind: TransientKind, by: By) -> Any:
-        return TransientGuard.hold(self._door, self._clock, self._name, kind, self.actor_ref, by)
+        return TransientGuard.hold(self._journal, self._clock, self._name, kind, self.actor_ref, by)
 
     def _row(self) -> tuple[roster.Agent, list[roster.Mount]]:
-        row, mounts = self._door.read(
+        row, mounts = self._journal.read(
             lambda state: (state.agents.all.get(self._name), state.agents.mounts_of(self._name))
         )
         if row is None:

@@ -6,7 +6,7 @@ import pykka
 
 from hive.actors import mail
 from hive.actors.deadlines import Deadlines
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock
 from hive.deciders.budgets import LookAtBudget
 from hive.events.agents import BudgetReached
@@ -21,14 +21,14 @@ class BudgetWatch(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, door: ThreadDoor, clock: Clock):
+    def __init__(self, journal: BlockingJournalClient, clock: Clock):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._numbers: dict[AgentName, int] = {}
         self._deadlines = Deadlines(clock, lambda: mail.tell(self.actor_ref, "due"))
 
     def on_start(self) -> None:
-        for row in self._door.read(lambda hive: hive.agents.living()):
+        for row in self._journal.read(lambda hive: hive.agents.living()):
             if row.budget_until_ms is not None:
                 self._deadlines.set(self._number(row.name), row.budget_until_ms)
 
@@ -40,7 +40,7 @@ class BudgetWatch(pykka.ThreadingActor):
                 names = {number: name for name, number in self._numbers.items()}
                 for passed in self._deadlines.passed():
                     # Resumed meanwhile, or destroyed? The rule makes it a no-op.
-                    self._door.tell(LookAtBudget(by=BY, agent=names[passed]))
+                    self._journal.tell(LookAtBudget(by=BY, agent=names[passed]))
 
     def on_stop(self) -> None:
         self._deadlines.close()

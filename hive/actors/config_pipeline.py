@@ -11,7 +11,7 @@ import pykka
 import structlog
 
 from hive.actors.agent import Do, Ticket
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
 from hive.clock import Clock
@@ -73,7 +73,7 @@ class ConfigPipeline(pykka.ThreadingActor):
 
     def __init__(
         self,
-        door: ThreadDoor,
+        journal: BlockingJournalClient,
         clock: Clock,
         provisioner: Provisioner,
         proposals: Proposals,
@@ -81,7 +81,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         applied_changed: Callable[[AgentName], None],
     ):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._clock = clock
         self._provisioner = provisioner
         self._repositories = provisioner.repositories
@@ -93,7 +93,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._tickets: dict[ApprovalId, list[Ticket]] = {}
 
     def on_start(self) -> None:
-        agents, under_way, unpinned, over = self._door.read(
+        agents, under_way, unpinned, over = self._journal.read(
             lambda hive: (
                 [row.name for row in hive.agents.living() if row.spawned],
                 [row for row in hive.approvals.under_way() if row.kind == "apply_commit"],
@@ -102,7 +102,7 @@ class ConfigPipeline(pykka.ThreadingActor):
             )
         )
         for row in unpinned:
-            self._door.ask(FailRequest(by=BY, id=row.id, error=LOST))
+            self._journal.ask(FailRequest(by=BY, id=row.id, error=LOST))
         for name in agents:
             self._sweep(name)
             self._mark_all_over(name, [row for row in over if row.agent == name])
@@ -202,7 +202,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._pin(name)
 
     def _guard(self, name: AgentName) -> AbstractContextManager[None]:
-        return TransientGuard.hold(self._door, self._clock, name, "rebuilding", self.actor_ref, BY)
+        return TransientGuard.hold(self._journal, self._clock, name, "rebuilding", self.actor_ref, BY)
 
     def _await_turn_boundary(self, name: AgentName) -> None:
         """The turn under way is over. One that followed at once has only begun, and its messages are put back."""
@@ -212,7 +212,7 @@ class ConfigPipeline(pykka.ThreadingActor):
             self._sleep()
 
     def _current_turn(self, name: AgentName) -> Current | None:
-        return self._door.read(lambda hive: hive.turns.current.get(name))
+        return self._journal.read(lambda hive: hive.turns.current.get(name))
 
     def _sleep(self) -> None:
         if not self.actor_ref.is_alive():
@@ -224,7 +224,7 @@ class ConfigPipeline(pykka.ThreadingActor):
 
         An agent that runs on it already is not restarted. Raises HiveError: it does not start, or not any more.
         """
-        row, over = self._door.read(lambda hive: (hive.agents.living_one(name), id in _over(hive.approvals.over())))
+        row, over = self._journal.read(lambda hive: (hive.agents.living_one(name), id in _over(hive.approvals.over())))
         if row is None:
             raise NotFound(f"{name} was destroyed.")
         if row.revision != sha or not row.running or row.act is not None:
@@ -235,17 +235,17 @@ class ConfigPipeline(pykka.ThreadingActor):
                 ticket.result(RESTART_TIMEOUT_S)
             except TimeoutError as error:
                 raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
-            over = self._door.read(lambda hive: id in _over(hive.approvals.over()))
+            over = self._journal.read(lambda hive: id in _over(hive.approvals.over()))
         if not over:
             with self._guard(name):  # The one around it all is gone with the restart's own.
                 self._await_hello(name)
-                self._door.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
+                self._journal.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
 
     def _await_hello(self, name: AgentName) -> None:
         """The harness is there, or somebody stopped the agent. Raises Unavailable: it ended by itself before that."""
         deadline = time.monotonic() + HELLO_WAIT_S
         while time.monotonic() < deadline:
-            row = self._door.read(lambda hive: hive.agents.living_one(name))
+            row = self._journal.read(lambda hive: hive.agents.living_one(name))
             if row is None:
                 raise NotFound(f"{name} was destroyed.")
             if row.crashes:  # None since the start of this deploy, which counts from nought.
@@ -260,7 +260,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         name = row.agent
         assert row.fetched_sha is not None, "the rule approves only what is pinned"
         try:
-            if self._door.read(lambda hive: hive.agents.living_one(name)) is None:
+            if self._journal.read(lambda hive: hive.agents.living_one(name)) is None:
                 return
             if not self._proposals.take_back(name, row.id, row.fetched_sha):
                 return
@@ -275,7 +275,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         if row.fetched_sha is not None:
             self._mark(row, "failed", str(error))
         try:
-            self._door.ask(FailRequest(by=BY, id=row.id, error=str(error)))
+            self._journal.ask(FailRequest(by=BY, id=row.id, error=str(error)))
         except HiveError as refusal:
             log.warning("config.failure_not_recorded", approval=row.id, error=str(refusal))
 
@@ -322,7 +322,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         except (HiveError, OSError) as error:
             text = f"The meta flake does not pin {name}'s configuration: {error}"
             log.warning("config.not_pinned", agent=name, error=str(error))
-            self._door.tell(Warn(by=BY, source="config_pipeline", text=text))
+            self._journal.tell(Warn(by=BY, source="config_pipeline", text=text))
 
     def _pin_all(self, names: list[AgentName]) -> None:
         for name in names:
@@ -330,7 +330,7 @@ class ConfigPipeline(pykka.ThreadingActor):
 
     def _unpin(self, name: AgentName) -> None:
         try:
-            if self._door.read(lambda hive: hive.agents.living_one(name)) is None:
+            if self._journal.read(lambda hive: hive.agents.living_one(name)) is None:
                 self._provisioner.builder.dropped(name)
         except (HiveError, OSError) as error:
             log.warning("config.not_unpinned", agent=name, error=str(error))
@@ -339,7 +339,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         try:
             if not needs_migration(self._repositories, name):
                 return
-            with TransientGuard.hold(self._door, self._clock, name, "migrating", self.actor_ref, BY):
+            with TransientGuard.hold(self._journal, self._clock, name, "migrating", self.actor_ref, BY):
                 sha = migrate(self._repositories, name)
         except (HiveError, OSError) as error:
             log.warning("config.not_migrated", agent=name, error=str(error))
@@ -348,7 +348,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._applied_changed(name)
 
     def _watch(self, id: ApprovalId, ticket: Ticket) -> None:
-        row = self._door.read(lambda hive: hive.approvals.all.get(id))
+        row = self._journal.read(lambda hive: hive.approvals.all.get(id))
         self._tickets.setdefault(id, []).append(ticket)
         if row is not None and row.carried_out:
             self._settle(id, Refused(row.note or "It failed.") if row.status == "failed" else None)
@@ -362,7 +362,7 @@ class ConfigPipeline(pykka.ThreadingActor):
 
     def _with_row(self, id: ApprovalId, work: Callable[[Approval], None]) -> None:
         """The row is gone when the approval is over and hundreds have been since."""
-        row = self._door.read(lambda hive: hive.approvals.all.get(id))
+        row = self._journal.read(lambda hive: hive.approvals.all.get(id))
         if row is not None:
             work(row)
 

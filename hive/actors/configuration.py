@@ -8,8 +8,8 @@ import pykka
 from hive.actors import config_pipeline, forge_mirror, mail
 from hive.actors.agent import Do
 from hive.actors.config_pipeline import ConfigPipeline, Watch
-from hive.actors.doors import ThreadDoor
 from hive.actors.forge_mirror import Changed, ForgeMirror, MirrorStatus
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.supervisor import Child
 from hive.clock import Clock
@@ -41,18 +41,22 @@ class Configuration:
         self._mirror: pykka.ActorRef[Any] | None = None
 
     def children(
-        self, door: ThreadDoor, clock: Clock, provisioner: Provisioner, to_supervisor: Callable[[Do], bool]
+        self,
+        journal: BlockingJournalClient,
+        clock: Clock,
+        provisioner: Provisioner,
+        to_supervisor: Callable[[Do], bool],
     ) -> list[Child]:
         """The mirror first: the pipeline tells it what changed."""
 
         def mirror() -> "pykka.ActorRef[Any]":
             forge = lambda: self._settings().forge  # noqa: E731
-            self._mirror = ForgeMirror.start(door, clock, self.repositories, self._paths.state, forge, self.mirror)
+            self._mirror = ForgeMirror.start(journal, clock, self.repositories, self._paths.state, forge, self.mirror)
             return self._mirror
 
         def pipeline() -> "pykka.ActorRef[Any]":
             self._pipeline = ConfigPipeline.start(
-                door, clock, provisioner, self.proposals, to_supervisor, self._applied_changed
+                journal, clock, provisioner, self.proposals, to_supervisor, self._applied_changed
             )
             return self._pipeline
 

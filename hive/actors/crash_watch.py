@@ -13,7 +13,7 @@ import watchfiles
 import hive
 from hive.actors import mail
 from hive.actors.agent import ContainerEnded, Do, Ticket
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders.axes import Look
@@ -52,7 +52,7 @@ class CrashWatch(pykka.ThreadingActor):
 
     def __init__(
         self,
-        door: ThreadDoor,
+        journal: BlockingJournalClient,
         provisioner: Provisioner,
         clock: Clock,
         last_seen: Callable[[AgentName], TimeMs | None],
@@ -60,7 +60,7 @@ class CrashWatch(pykka.ThreadingActor):
         settings_changed: Callable[[], None],
     ):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._provisioner = provisioner
         self._paths = provisioner.paths
         self._clock = clock
@@ -110,7 +110,7 @@ class CrashWatch(pykka.ThreadingActor):
             self._cancel_look = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "look"))
 
     def _look_at_all(self) -> None:
-        rows = self._door.read(lambda state: state.agents.living())
+        rows = self._journal.read(lambda state: state.agents.living())
         for row in rows:
             try:
                 self._look_at(row)
@@ -139,7 +139,7 @@ class CrashWatch(pykka.ThreadingActor):
             connected=self._is_connected(row),
             seeds=self._is_first,
         )
-        changes = self._door.ask(look).events
+        changes = self._journal.ask(look).events
         if (
             row.running
             and key_ms is not None

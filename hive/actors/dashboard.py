@@ -30,7 +30,7 @@ PASSED_ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_EN
 """All of the daemon's environment that the dashboard sees; a key in it is none of its business."""
 
 
-class Front(msgspec.Struct, frozen=True):
+class Listener(msgspec.Struct, frozen=True):
     """Where the dashboard is reached, bound by the daemon: a restart of the dashboard loses no connection."""
 
     listener: socket.socket
@@ -51,7 +51,7 @@ class Front(msgspec.Struct, frozen=True):
         return [sys.executable, "-P", "-m", "hive.dashboard", f"--fd={self.listener.fileno()}", *options]
 
 
-def front(settings: Settings, listen: str, folder: Path) -> Front:
+def bind_listener(settings: Settings, listen: str, folder: Path) -> Listener:
     """Bind.
 
     Raises:
@@ -71,7 +71,7 @@ def front(settings: Settings, listen: str, folder: Path) -> Front:
     port = listener.getsockname()[1]
     domain, is_root = settings.dashboard.domain, os.geteuid() == 0
     shown = f"[{host}]" if ":" in host else host
-    return Front(
+    return Listener(
         listener=listener,
         folder=folder,
         url=f"http://{shown}:{port}" if domain is None else f"https://{domain}",
@@ -86,9 +86,9 @@ class DashboardProcess(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, front: Front, clock: Clock):
+    def __init__(self, listener: Listener, clock: Clock):
         super().__init__()
-        self._front = front
+        self._listener = listener
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._started_ms = 0
@@ -120,11 +120,11 @@ class DashboardProcess(pykka.ThreadingActor):
         environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
         try:
             self._process = subprocess.Popen(
-                self._front.command(),
+                self._listener.command(),
                 stdin=subprocess.PIPE,  # It ends when this does: a daemon that was killed leaves no dashboard behind.
                 stdout=subprocess.DEVNULL,
                 env=environment,
-                pass_fds=(self._front.listener.fileno(),),
+                pass_fds=(self._listener.listener.fileno(),),
             )
         except OSError as error:
             log.error("dashboard.cannot_start", error=str(error))  # noqa: TRY400

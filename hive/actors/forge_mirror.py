@@ -10,7 +10,7 @@ import pykka
 import structlog
 
 from hive.actors import mail
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock, DurationMs, TimeMs, rfc3339
 from hive.config.forge import Forge, ForgeUnreachable
 from hive.config.repositories import Repositories
@@ -75,7 +75,7 @@ class ForgeMirror(pykka.ThreadingActor):
 
     def __init__(
         self,
-        door: ThreadDoor,
+        journal: BlockingJournalClient,
         clock: Clock,
         repositories: Repositories,
         state: Path,
@@ -83,7 +83,7 @@ class ForgeMirror(pykka.ThreadingActor):
         status: MirrorStatus,
     ):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._clock = clock
         self._repositories = repositories
         self._state = state
@@ -98,7 +98,7 @@ class ForgeMirror(pykka.ThreadingActor):
         self._cancel: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
-        self._behind = set(self._door.read(lambda hive: {row.name for row in hive.agents.living() if row.spawned}))
+        self._behind = set(self._journal.read(lambda hive: {row.name for row in hive.agents.living() if row.spawned}))
         self._push_at(self._clock.now_ms())
 
     def on_receive(self, message: Message) -> None:
@@ -191,7 +191,7 @@ class ForgeMirror(pykka.ThreadingActor):
         """One event for each outage, not for each attempt."""
         log.warning("forge.not_mirrored", error=why, attempts=self._failures + 1)
         if self._failures == 0:
-            self._door.tell(Warn(by=BY, source="forge_mirror", text=why))
+            self._journal.tell(Warn(by=BY, source="forge_mirror", text=why))
 
     def _show(self) -> None:
         settings = self._settings()

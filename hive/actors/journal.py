@@ -15,7 +15,7 @@ import structlog
 from hive.actors import mail
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders import decide
-from hive.deciders.draft import Answered, Command
+from hive.deciders.base import Answered, Command
 from hive.errors import HiveError, Unavailable
 from hive.events import AnyEvent
 from hive.events.base import Seq
@@ -65,7 +65,7 @@ Outcome = Decided | HiveError | Exception
 """What a caller gets: an exception is raised where it waits."""
 
 
-class Door(Protocol):
+class JournalClient(Protocol):
     """Through which a caller's answers go back, on whatever thread it lives."""
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
@@ -85,14 +85,14 @@ class Submission(msgspec.Struct, frozen=True, gc=False):
 class Submit(msgspec.Struct, frozen=True, gc=False):
     """Message: decide these, in order."""
 
-    door: Door
+    client: JournalClient
     submissions: list[Submission]
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
     """Message: call this with the committed state; it returns frozen rows or copies."""
 
-    door: Door
+    client: JournalClient
     query: Callable[[Hive], Any]
     ticket: Any
 
@@ -100,7 +100,7 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 class Adopt(msgspec.Struct, frozen=True, gc=False):
     """Message: a rebuild has folded the log into a fresh file; go on from that. The answer is the position."""
 
-    door: Door
+    client: JournalClient
     ticket: Any
 
 
@@ -162,7 +162,7 @@ class Journal(pykka.ThreadingActor):
         self._last_ms: TimeMs = 0
         self._pending: list[tuple[str, str, str, str]] = []
         self._batch: list[Recorded] = []
-        self._answers: dict[Door, list[tuple[Any, Any]]] = {}
+        self._answers: dict[JournalClient, list[tuple[Any, Any]]] = {}
         self._reads: list[Read] = []
         self._flush_is_due = False
 
@@ -172,9 +172,9 @@ class Journal(pykka.ThreadingActor):
 
     def on_receive(self, message: Submit | Read | Adopt | _AdoptOn | _Flush | _WriteBehind) -> None:
         match message:
-            case Submit(door, submissions):
+            case Submit(client, submissions):
                 for submission in submissions:
-                    self._take(door, submission)
+                    self._take(client, submission)
                 self._flush_soon()
             case Read():
                 self._reads.append(message)
@@ -204,7 +204,7 @@ class Journal(pykka.ThreadingActor):
             self._flush_is_due = True
             self.actor_ref.tell(_Flush())
 
-    def _take(self, door: Door, submission: Submission) -> None:
+    def _take(self, client: JournalClient, submission: Submission) -> None:
         try:
             outcome = self._decided(submission)
         except HiveError as refusal:
@@ -212,9 +212,9 @@ class Journal(pykka.ThreadingActor):
         except Exception as bug:  # One caller's broken command must not end everybody's writer.
             log.exception("journal.rule_failed", command=type(submission.command).__name__)
             outcome = bug
-        answers = self._answers.get(door)
+        answers = self._answers.get(client)
         if answers is None:
-            answers = self._answers[door] = []
+            answers = self._answers[client] = []
         answers.append((submission.ticket, outcome))
 
     def _decided(self, submission: Submission) -> Any:
@@ -262,18 +262,18 @@ class Journal(pykka.ThreadingActor):
     def _flush(self) -> None:
         self._settle()
         reads, self._reads = self._reads, []
-        answers: dict[Door, list[tuple[Any, Any]]] = {}
+        answers: dict[JournalClient, list[tuple[Any, Any]]] = {}
         for read in reads:
-            answers.setdefault(read.door, []).append((read.ticket, self._read(read.query)))
-        for door, tickets in answers.items():
-            door.deliver(tickets)
+            answers.setdefault(read.client, []).append((read.ticket, self._read(read.query)))
+        for client, tickets in answers.items():
+            client.deliver(tickets)
 
     def _settle(self) -> None:
         """Commit what was decided and answer it."""
         self._commit()
         answers, self._answers = self._answers, {}
-        for door, tickets in answers.items():
-            door.deliver(tickets)
+        for client, tickets in answers.items():
+            client.deliver(tickets)
 
     def _commit(self) -> None:
         if not self._pending:
@@ -302,9 +302,9 @@ class Journal(pykka.ThreadingActor):
             try:
                 hive = next(steps)
             except (HiveError, *_STORE_ERRORS) as error:
-                adopt.door.deliver([(adopt.ticket, _unusable(error))])
+                adopt.client.deliver([(adopt.ticket, _unusable(error))])
                 return
-        adopt.door.deliver([(adopt.ticket, self._go_on_from(hive))])
+        adopt.client.deliver([(adopt.ticket, self._go_on_from(hive))])
 
     def _adopting(self) -> Iterator[Hive | None]:
         """Read the fresh file into a second state and fold what was committed since; that state, after many steps."""

@@ -6,7 +6,7 @@ import pykka
 
 from hive.actors import mail
 from hive.actors.deadlines import Deadlines
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock
 from hive.deciders.questions import Expire
 from hive.events.base import QuestionId, actor
@@ -20,13 +20,13 @@ class QuestionWatchdog(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, door: ThreadDoor, clock: Clock):
+    def __init__(self, journal: BlockingJournalClient, clock: Clock):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._deadlines = Deadlines(clock, lambda: mail.tell(self.actor_ref, "deadline"))
 
     def on_start(self) -> None:
-        for question in self._door.read(lambda hive: hive.questions.pending()):
+        for question in self._journal.read(lambda hive: hive.questions.pending()):
             if question.deadline_ms is not None:
                 self._deadlines.set(question.id, question.deadline_ms)
 
@@ -40,7 +40,9 @@ class QuestionWatchdog(pykka.ThreadingActor):
                 self._deadlines.discard(id)
             case "deadline":
                 for due in self._deadlines.passed():
-                    self._door.tell(Expire(by=BY, id=QuestionId(due)))  # Answered meanwhile? The rule makes it a no-op.
+                    self._journal.tell(
+                        Expire(by=BY, id=QuestionId(due))
+                    )  # Answered meanwhile? The rule makes it a no-op.
 
     def on_stop(self) -> None:
         self._deadlines.close()

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from hive.actors.doors import LoopDoor
+from hive.actors.journal_clients import AsyncJournalClient
 from hive.audit import rebuild
 from hive.errors import Unavailable
 from hive.events.base import Seq
@@ -26,8 +26,8 @@ Tell = Callable[[Seq], None]
 class Rebuilding:
     """Event-loop only. Two who ask at once share one rebuild, and it goes on when they hang up."""
 
-    def __init__(self, door: LoopDoor, state: Path):
-        self._door = door
+    def __init__(self, journal: AsyncJournalClient, state: Path):
+        self._journal = journal
         self._state = state
         self._task: asyncio.Task[Seq] | None = None
         self._watching: list[Tell] = []
@@ -61,7 +61,7 @@ class Rebuilding:
         if refusal is not None:
             log.warning("rebuilding.failed", error=refusal)
             raise Unavailable(refusal)
-        return await self._door.adopt()
+        return await self._journal.adopt()
 
     def _start(self) -> "subprocess.Popen[bytes]":
         # Not asyncio's: cancelled in the instant of its start, as when the daemon ends, that waits for ever.

@@ -6,7 +6,7 @@ import pykka
 
 from hive.actors import mail
 from hive.actors.deadlines import Deadlines
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock
 from hive.deciders.reminders import Fire
 from hive.events.base import ReminderId, actor
@@ -20,13 +20,13 @@ class Reminders(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, door: ThreadDoor, clock: Clock):
+    def __init__(self, journal: BlockingJournalClient, clock: Clock):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._deadlines = Deadlines(clock, lambda: mail.tell(self.actor_ref, "due"))
 
     def on_start(self) -> None:
-        for row in self._door.read(lambda hive: list(hive.reminders.pending)):
+        for row in self._journal.read(lambda hive: list(hive.reminders.pending)):
             self._deadlines.set(row.id, row.due_ms)
 
     def on_receive(self, message: ReminderSet | ReminderDropped | Literal["due"]) -> None:
@@ -37,7 +37,7 @@ class Reminders(pykka.ThreadingActor):
                 self._deadlines.discard(id)
             case "due":
                 for passed in self._deadlines.passed():
-                    self._door.tell(Fire(by=BY, id=ReminderId(passed)))
+                    self._journal.tell(Fire(by=BY, id=ReminderId(passed)))
 
     def on_stop(self) -> None:
         self._deadlines.close()

@@ -12,7 +12,7 @@ import structlog
 
 from hive.actors import mail
 from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Settle, Ticket
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.manager import Manager
 from hive.actors.provision import Provisioner
 from hive.clock import Clock, DurationMs
@@ -65,7 +65,7 @@ class Supervisor(pykka.ThreadingActor):
         self,
         journal: "pykka.ActorRef[Any]",
         children: Sequence[Child],
-        door: ThreadDoor,
+        client: BlockingJournalClient,
         provisioner: Provisioner,
         clock: Clock,
         give_up: Callable[[str], None],
@@ -78,7 +78,7 @@ class Supervisor(pykka.ThreadingActor):
         for child in children:
             for event_type in child.listens:
                 self._listeners.setdefault(event_type, []).append(child)
-        self._door = door
+        self._client = client
         self._provisioner = provisioner
         self._clock = clock
         self._give_up = give_up
@@ -101,7 +101,7 @@ class Supervisor(pykka.ThreadingActor):
         self._committed.connect(self.on_committed)
         for child in self._children.values():
             self._start_child(child)
-        for row in self._door.read(lambda hive: hive.agents.living()):
+        for row in self._client.read(lambda hive: hive.agents.living()):
             self._start_agent(row.name)
         self._look_later()
 
@@ -157,7 +157,7 @@ class Supervisor(pykka.ThreadingActor):
     def _start_agent(self, name: AgentName) -> None:
         if name not in self._agents:
             kind = Manager if name == MANAGER else Agent
-            self._agents[name] = kind.start(name, self._door, self._provisioner, self._clock)
+            self._agents[name] = kind.start(name, self._client, self._provisioner, self._clock)
 
     def _go_down(self, name: AgentName) -> Ticket:
         ticket, ref = Ticket(), self._agents[name]

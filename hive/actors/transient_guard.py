@@ -8,7 +8,7 @@ import pykka
 import structlog
 
 from hive.actors import mail
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import ClearTransient, SetTransient
 from hive.errors import HiveError
@@ -36,7 +36,7 @@ class TransientGuard(pykka.ThreadingActor):
 
     def __init__(
         self,
-        door: ThreadDoor,
+        journal: BlockingJournalClient,
         clock: Clock,
         agent: AgentName,
         kind: TransientKind,
@@ -44,7 +44,7 @@ class TransientGuard(pykka.ThreadingActor):
         by: By,
     ):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._clock = clock
         self._agent = agent
         self._kind = kind
@@ -56,7 +56,7 @@ class TransientGuard(pykka.ThreadingActor):
     @contextmanager
     def hold(
         cls,
-        door: ThreadDoor,
+        journal: BlockingJournalClient,
         clock: Clock,
         agent: AgentName,
         kind: TransientKind,
@@ -68,7 +68,7 @@ class TransientGuard(pykka.ThreadingActor):
         Raises:
             Unavailable: the journal does not take it.
         """
-        guard = cls.start(door, clock, agent, kind, holder, by)
+        guard = cls.start(journal, clock, agent, kind, holder, by)
         try:
             guard.ask("set")
             yield
@@ -77,7 +77,7 @@ class TransientGuard(pykka.ThreadingActor):
 
     def on_receive(self, message: _Message) -> None:
         if message == "set":
-            self._door.ask(SetTransient(by=self._by, agent=self._agent, kind=self._kind))
+            self._journal.ask(SetTransient(by=self._by, agent=self._agent, kind=self._kind))
         if self._holder.is_alive():
             at = self._clock.now_ms() + HOLDER_LOOK_MS
             self._cancel_look = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, _LOOK))
@@ -88,6 +88,6 @@ class TransientGuard(pykka.ThreadingActor):
     def on_stop(self) -> None:
         self._cancel_look()
         try:
-            self._door.ask(ClearTransient(by=self._by, agent=self._agent, kind=self._kind))
+            self._journal.ask(ClearTransient(by=self._by, agent=self._agent, kind=self._kind))
         except HiveError as error:
             log.warning("transient.not_cleared", agent=self._agent, kind=self._kind, error=str(error))

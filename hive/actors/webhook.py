@@ -11,7 +11,7 @@ import pykka
 import structlog
 
 from hive.actors import mail
-from hive.actors.doors import ThreadDoor
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import RecordNotification
 from hive.errors import HiveError, Unavailable
@@ -83,10 +83,14 @@ class Webhook(pykka.ThreadingActor):
     use_daemon_thread = True
 
     def __init__(
-        self, door: ThreadDoor, clock: Clock, settings: Callable[[], Settings], dashboard: Callable[[], str | None]
+        self,
+        journal: BlockingJournalClient,
+        clock: Clock,
+        settings: Callable[[], Settings],
+        dashboard: Callable[[], str | None],
     ):
         super().__init__()
-        self._door = door
+        self._journal = journal
         self._clock = clock
         self._settings = settings
         self._dashboard = dashboard
@@ -120,7 +124,7 @@ class Webhook(pykka.ThreadingActor):
         if url is None:
             return
         now = self._clock.now_ms()
-        waiting = self._door.read(lambda hive: hive.notifications.waiting(now))
+        waiting = self._journal.read(lambda hive: hive.notifications.waiting(now))
         for one in waiting[WAITING_MAX:]:
             self._record(one, f"{WAITING_MAX} others wait already.", 0)
         if not waiting:
@@ -146,7 +150,7 @@ class Webhook(pykka.ThreadingActor):
     def _record(self, one: Pending, error: str | None, attempts: int) -> None:
         """Committed when this returns: the next look must not find it again."""
         told = one.told
-        self._door.ask(
+        self._journal.ask(
             RecordNotification(
                 by=BY, topic=told.topic, subject=told.subject, error=error, attempts=attempts, of=one.seq
             )

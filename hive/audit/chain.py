@@ -15,7 +15,7 @@ from hive.events.log import GENESIS, Broken, LogReader, Row, chained, holds, ver
 from hive.paths import Paths
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Verification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a walk over the chain found."""
 
     ok: bool
@@ -29,7 +29,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What else has seen the log, and whether it agrees."""
 
 
-def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -> Verdict:
+def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -> Verification:
     """Walk the whole chain, and compare it with the anchors: those beside the log, and of the system journal if given.
 
     Raises:
@@ -42,12 +42,12 @@ def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -
         anchors, contradicted = compared(reader, count, seen, is_whole=broken is None)
         broken = broken or contradicted
         if broken is not None:
-            return Verdict(ok=False, events=count, bad_seq=broken.seq, why=broken.why, anchors=anchors)
+            return Verification(ok=False, events=count, bad_seq=broken.seq, why=broken.why, anchors=anchors)
         damage = _damage(reader)
         if damage is not None:
             why = f"every event holds, but the file is damaged: {damage}"
-            return Verdict(ok=False, events=count, why=why, anchors=anchors)
-        return Verdict(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors)
+            return Verification(ok=False, events=count, why=why, anchors=anchors)
+        return Verification(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors)
 
 
 def _testimonies(paths: Paths, reader: LogReader, journal: SystemJournal | None) -> list[Testimony]:

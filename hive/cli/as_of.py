@@ -6,7 +6,7 @@ from hive.cli.screen import Cell, Column
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
-LETTERS_SHOWN = 50
+MESSAGES_SHOWN = 50
 
 
 def show(state: Hive, agent: str | None = None) -> None:
@@ -30,10 +30,10 @@ def show(state: Hive, agent: str | None = None) -> None:
 
 
 def _show_own(state: Hive, agent: str) -> None:
-    """What only the agent itself has: letters, reminders, folders."""
-    for letter in (*state.messages.in_flight(agent), *state.messages.waiting(agent, LETTERS_SHOWN)):
-        where = "in its turn" if letter.state == "in_flight" else "waiting"
-        screen.line(f"message {letter.id} {where}: {letter.sender} says: ", letter.body)
+    """What only the agent itself has: messages, reminders, folders."""
+    for message in (*state.messages.in_flight(agent), *state.messages.waiting(agent, MESSAGES_SHOWN)):
+        where = "in its turn" if message.state == "in_flight" else "waiting"
+        screen.line(f"message {message.id} {where}: {message.sender} says: ", message.body)
     for reminder in state.reminders.pending:
         if reminder.agent == agent:
             screen.line(f"reminder {reminder.id} due {screen.when(reminder.due_ms)}: ", reminder.message)

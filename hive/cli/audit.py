@@ -36,22 +36,20 @@ def verify(
 
     stand_back(hive.paths)
     with screen.progress("Verifying", _events(hive)) as tell:
-        verdict = verify_log(hive.paths, tell, _journal(journal, namespace))
+        result = verify_log(hive.paths, tell, _journal(journal, namespace))
     if hive.as_json:
-        screen.print_json(verdict)
+        screen.print_json(result)
     else:
-        if verdict.ok:
-            screen.say(f"{verdict.events} events hold. The chain ends with {verdict.head}")
-        for witness in verdict.anchors:
+        if result.ok:
+            screen.say(f"{result.events} events hold. The chain ends with {result.head}")
+        for witness in result.anchors:
             screen.line(*_witness(witness))
-    if not verdict.ok:
-        where = f"Event {verdict.bad_seq} {verdict.why}" if verdict.bad_seq is not None else f"The log: {verdict.why}"
+    if not result.ok:
+        where = f"Event {result.bad_seq} {result.why}" if result.bad_seq is not None else f"The log: {result.why}"
         raise CorruptState(
-            f"{where}. {verdict.events} events before it hold. Compare with a backup; hive does not repair it."
+            f"{where}. {result.events} events before it hold. Compare with a backup; hive does not repair it."
         )
-    refused = [
-        one for one in verdict.anchors if journal and one.state == "unreadable" and one.where == "system journal"
-    ]
+    refused = [one for one in result.anchors if journal and one.state == "unreadable" and one.where == "system journal"]
     if refused:
         raise Unavailable(f"The log holds, but the system journal cannot be read: {refused[0].note}.")
 

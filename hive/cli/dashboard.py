@@ -20,11 +20,11 @@ def dashboard(
     import subprocess
 
     from hive import settings as host_settings
-    from hive.actors.dashboard import PASSED_ENVIRONMENT, front
+    from hive.actors.dashboard import PASSED_ENVIRONMENT, bind_listener
 
     hive.ask("list")  # Without a daemon there is nothing to show.
     settings = host_settings.load(hive.paths.settings)
-    bound = front(settings, listen or settings.dashboard.listen, hive.paths.dashboard_run)
+    bound = bind_listener(settings, listen or settings.dashboard.listen, hive.paths.dashboard_run)
     screen.say(f"dashboard {bound.url}")
     environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     number = bound.listener.fileno()

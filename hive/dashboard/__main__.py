@@ -15,7 +15,7 @@ import uvicorn
 
 from hive.dashboard.app import built
 from hive.dashboard.daemon import Daemon
-from hive.dashboard.guard import App, Door, Guard
+from hive.dashboard.guard import App, Guard, ListenAddress
 
 CONCURRENT_MAX: Final = 512
 KEEP_ALIVE_S: Final = 60
@@ -36,15 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     listener = socket.socket(fileno=given.fd)
     os.chdir(given.folder)  # From here the socket has a short name, and no right to the folders above is needed.
-    door = Door(listener.getsockname()[1], given.domain, given.agents_from_uid)
-    asyncio.run(_serve(door, listener, given.uid))
+    listen = ListenAddress(listener.getsockname()[1], given.domain, given.agents_from_uid)
+    asyncio.run(_serve(listen, listener, given.uid))
     return 0
 
 
-async def _serve(door: Door, listener: socket.socket, uid: int | None) -> None:
+async def _serve(listen: ListenAddress, listener: socket.socket, uid: int | None) -> None:
     daemon = Daemon(SOCKET_NAME)
-    inner = cast(App, built(door, daemon))
-    app = Guard(inner, daemon, door)
+    inner = cast(App, built(listen, daemon))
+    app = Guard(inner, daemon, listen)
     config = uvicorn.Config(
         app,
         log_level="warning",

@@ -22,7 +22,7 @@ LOG_LINES: Final = 200
 LOG_LINES_MAX: Final = 5_000
 CONFIG_EVENTS: Final = ("Rebuilt", "ApprovalResolved", "ProposalPinned", "ApprovalFailed")
 CONFIG_HISTORY: Final = 20
-RECENT_LETTERS: Final = 30
+RECENT_MESSAGES: Final = 30
 LOGIN_HOSTS: Final = ("claude.ai", "claude.com", "anthropic.com")
 """Where a login's address may lead as a link; any other is shown as text."""
 MODELS: Final = ("opus", "sonnet", "haiku")
@@ -47,7 +47,7 @@ async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
     """The page; what it shows comes from the daemon, never from the agent's own server."""
     snapshot = await operator.ask("state")
     row = _row(snapshot, name)
-    inbox, recent = await _letters(operator, name)
+    inbox, recent = await _messages(operator, name)
     config = await _config(operator, name)
     changes = await operator.ask("audit_events", types=list(CONFIG_EVENTS), agent=name, limit=CONFIG_HISTORY)
     log = await operator.ask("logs", name=name, lines=LOG_LINES)
@@ -68,12 +68,12 @@ async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
     )
 
 
-async def _letters(operator: Operator, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+async def _messages(operator: Operator, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """What waits or is being worked on, oldest first, and what was read before it, newest first."""
     inbox = (await operator.ask("agent_inbox", name=name))["inbox"]
-    newest = (await operator.ask("messages", agent=name, limit=RECENT_LETTERS))["messages"]
-    unread = {letter["id"] for letter in inbox}
-    return inbox, [letter for letter in reversed(newest) if letter["id"] not in unread]
+    newest = (await operator.ask("messages", agent=name, limit=RECENT_MESSAGES))["messages"]
+    unread = {message["id"] for message in inbox}
+    return inbox, [message for message in reversed(newest) if message["id"] not in unread]
 
 
 def _row(snapshot: dict[str, Any], name: str) -> dict[str, Any]:
@@ -95,7 +95,7 @@ async def agent_state(operator: Operator, name: str) -> dict[str, Any]:
     """The state row, what is in the inbox, and what was read lately."""
     snapshot = await operator.ask("state")
     row = _row(snapshot, name)
-    inbox, recent = await _letters(operator, name)
+    inbox, recent = await _messages(operator, name)
     return {"reachable": True, "seq": snapshot["seq"], "agent": row, "inbox": inbox, "recent": recent}
 
 

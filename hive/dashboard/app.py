@@ -12,7 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 import hive
 from hive.dashboard import agent_page, audit_page, decisions, live, pages, replies, sign_in
 from hive.dashboard.daemon import Daemon, DaemonAway, Declined, Operator
-from hive.dashboard.guard import BODY_MAX_BYTES, Door
+from hive.dashboard.guard import BODY_MAX_BYTES, ListenAddress
 from hive.dashboard.view import Assets, Pages
 
 
@@ -22,7 +22,7 @@ def operator_of(request: Request[Any, Any, Any]) -> Operator:
     return operator
 
 
-def built(door: Door, daemon: Daemon) -> Litestar:
+def built(listen: ListenAddress, daemon: Daemon) -> Litestar:
     """The application, without its guard."""
     assets = Assets()
     drawing = Pages(assets)
@@ -45,7 +45,7 @@ def built(door: Door, daemon: Daemon) -> Litestar:
             "pages": Provide(lambda: drawing, sync_to_thread=False),
             "assets": Provide(lambda: assets, sync_to_thread=False),
             "daemon": Provide(lambda: daemon, sync_to_thread=False),
-            "door": Provide(lambda: door, sync_to_thread=False),
+            "listen": Provide(lambda: listen, sync_to_thread=False),
         },
         exception_handlers={
             Declined: replies.on_declined,

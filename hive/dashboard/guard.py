@@ -44,7 +44,7 @@ _HEADERS: Final = {
 }
 
 
-class Door(msgspec.Struct, frozen=True):
+class ListenAddress(msgspec.Struct, frozen=True):
     """Who may come in."""
 
     port: int
@@ -63,11 +63,11 @@ class Door(msgspec.Struct, frozen=True):
 class Guard:
     """ASGI, outermost. Leaves an `Operator` in the scope for whoever is signed in."""
 
-    def __init__(self, app: App, daemon: Daemon, door: Door):
+    def __init__(self, app: App, daemon: Daemon, listen: ListenAddress):
         self._app = app
         self._daemon = daemon
-        self._door = door
-        self._hosts = door.hosts()
+        self._listen = listen
+        self._hosts = listen.hosts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -97,7 +97,7 @@ class Guard:
         """Why this request is not for us, before anybody looks who sent it."""
         if request.host not in self._hosts:
             return "This dashboard is not called that. Use the address that `hive up` printed."
-        if self._door.agents_from_uid is not None and self._is_agent(request, self._door.agents_from_uid):
+        if self._listen.agents_from_uid is not None and self._is_agent(request, self._listen.agents_from_uid):
             return "Agents have no business here."
         if request.method not in SAFE_METHODS and not self._is_own_origin(request):
             return "That form was not sent from one of these pages."
@@ -113,7 +113,7 @@ class Guard:
         site = request.header(b"sec-fetch-site")
         if site not in ("", "same-origin"):
             return False
-        secure = self._door.domain is not None and request.host == self._door.domain.lower()
+        secure = self._listen.domain is not None and request.host == self._listen.domain.lower()
         return origin.netloc == request.host and origin.scheme == ("https" if secure else "http")
 
     async def _signed_in(self, request: "_Request", scope: Scope, body: bytes, send: Send) -> bool:
@@ -157,7 +157,7 @@ class Guard:
                 return None
         except ValueError:
             return None
-        return uid_of_connection(address, port, self._door.port)
+        return uid_of_connection(address, port, self._listen.port)
 
 
 def uid_of_connection(address: str, port: int, to_port: int) -> int | None:

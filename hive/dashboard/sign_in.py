@@ -11,7 +11,7 @@ from litestar.response import Redirect
 from msgspec import Struct
 
 from hive.dashboard.daemon import Daemon, DaemonAway, Operator
-from hive.dashboard.guard import COOKIE, COOKIE_MAX_AGE_S, Door
+from hive.dashboard.guard import COOKIE, COOKIE_MAX_AGE_S, ListenAddress
 from hive.dashboard.metrics import exposition
 from hive.dashboard.replies import local_path, wants_json
 from hive.dashboard.view import MEDIA_TYPES, Assets, Pages
@@ -38,13 +38,13 @@ async def sign_in(
     request: Request[Any, Any, Any],
     pages: Pages,
     daemon: Daemon,
-    door: Door,
+    listen: ListenAddress,
     data: Annotated[SignInForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
 ) -> Response[Any]:
     """Exchange a token for a session."""
     reply = await daemon.ask("sign_in", token=data.token.strip(), source=request.scope["state"]["source"])
     onward = local_path(data.next)
-    secure = door.domain is not None and request.headers.get("host", "").lower() == door.domain.lower()
+    secure = listen.domain is not None and request.headers.get("host", "").lower() == listen.domain.lower()
     cookie = Cookie(
         key=COOKIE,
         value=reply["session"],

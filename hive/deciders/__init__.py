@@ -17,7 +17,7 @@ from hive.deciders import (
     reminders,
     roster,
 )
-from hive.deciders.draft import Command, Decision
+from hive.deciders.base import Command, Decision
 from hive.projections.hive import Hive
 
 Rule = Callable[[Any, Hive, TimeMs], Decision]

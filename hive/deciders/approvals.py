@@ -1,7 +1,7 @@
 """The rules of approvals: request, pin, decide once. Only the operator decides; a spawn follows in the same commit."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, Draft, checked_label, checked_name, checked_text, living
+from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, checked_name, checked_text, living
 from hive.deciders.roster import add_agent, refuse_taken
 from hive.errors import AlreadyDone, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
@@ -103,14 +103,14 @@ def pin(command: Pin, hive: Hive, _: TimeMs) -> Decision:
 def fail_request(command: FailRequest, hive: Hive, now: TimeMs) -> Decision:
     """Mark the row failed and say so to the manager; a row that is over stays as it is."""
     row = hive.approvals.all.get(command.id)
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     if row is None or row.status in ("denied", "failed", "cancelled") or row.carried_out:
         return []
     if row.status == "pending":
-        _resolve(draft, row, "failed", command.error)
+        _resolve(decision, row, "failed", command.error)
     else:
-        fail_approved(draft, row, command.error)
-    return draft.events
+        fail_approved(decision, row, command.error)
+    return decision.events
 
 
 def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
@@ -127,13 +127,13 @@ def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
             raise Refused(f"Approval {row.id} is for {row.fetched_sha}, not {command.sha}; look at its diff again.")
     elif command.sha is not None:
         raise Refused(f"Approval {row.id} is a {row.kind} and has no commit; leave the sha out.")
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     if row.kind == "spawn":
         refuse_taken(hive, row.agent)
-    _resolve(draft, row, "approved", None)
+    _resolve(decision, row, "approved", None)
     if row.kind == "spawn":
-        add_agent(draft, row.agent, approval_id=row.id)
-    return draft.events
+        add_agent(decision, row.agent, approval_id=row.id)
+    return decision.events
 
 
 def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
@@ -145,9 +145,9 @@ def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
     row = pending_one(hive, command.id)
     if command.note is not None:
         checked_label(command.note, "note")
-    draft = Draft(hive, now)
-    _resolve(draft, row, "denied", command.note)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    _resolve(decision, row, "denied", command.note)
+    return decision.events
 
 
 def withdraw(command: Withdraw, hive: Hive, now: TimeMs) -> Decision:
@@ -159,9 +159,9 @@ def withdraw(command: Withdraw, hive: Hive, now: TimeMs) -> Decision:
     row = pending_one(hive, command.id)
     if row.requester != command.requester:
         raise NotYours(f"Approval {row.id} was requested by {row.requester}.")
-    draft = Draft(hive, now)
-    _resolve(draft, row, "cancelled", f"withdrawn by {command.requester}")
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    _resolve(decision, row, "cancelled", f"withdrawn by {command.requester}")
+    return decision.events
 
 
 def pending_one(hive: Hive, id: ApprovalId) -> Approval:
@@ -174,20 +174,20 @@ def pending_one(hive: Hive, id: ApprovalId) -> Approval:
     raise AlreadyDone(f"Approval {id} is already {row.status if row else 'decided'}.")
 
 
-def cancel_all(draft: Draft, agent: AgentName) -> None:
+def cancel_all(decision: DecisionBuilder, agent: AgentName) -> None:
     """The agent is destroyed: what was asked for it is cancelled."""
-    for row in draft.hive.approvals.pending():
+    for row in decision.hive.approvals.pending():
         if row.agent == agent:
-            _resolve(draft, row, "cancelled", f"{agent} was destroyed")
-    for row in draft.hive.approvals.under_way():
+            _resolve(decision, row, "cancelled", f"{agent} was destroyed")
+    for row in decision.hive.approvals.under_way():
         if row.agent == agent:
-            fail_approved(draft, row, f"{agent} was destroyed")
+            fail_approved(decision, row, f"{agent} was destroyed")
 
 
-def fail_approved(draft: Draft, row: Approval, error: str) -> None:
+def fail_approved(decision: DecisionBuilder, row: Approval, error: str) -> None:
     """What was approved could not be done."""
-    draft.add(ApprovalFailed(id=row.id, agent=row.agent, error=error))
-    draft.tell(
+    decision.add(ApprovalFailed(id=row.id, agent=row.agent, error=error))
+    decision.tell(
         MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status="failed", note=error)
     )
 
@@ -207,7 +207,9 @@ def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, com
     )
 
 
-def _resolve(draft: Draft, row: Approval, status: str, note: str | None) -> None:
+def _resolve(decision: DecisionBuilder, row: Approval, status: str, note: str | None) -> None:
     resolved = ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)  # type: ignore[arg-type]
-    draft.add(resolved)
-    draft.tell(MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note))
+    decision.add(resolved)
+    decision.tell(
+        MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)
+    )

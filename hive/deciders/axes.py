@@ -1,7 +1,7 @@
 """The rules of what the crash watch and the harness observe: logged in, up to date, responsive, rate limited."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, Draft, checked_label, living
+from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, living
 from hive.events import notices
 from hive.events.agents import (
     AxesSeeded,
@@ -63,15 +63,15 @@ def look(command: Look, hive: Hive, now: TimeMs) -> Decision:
         if (needs_login, stale) == (row.needs_login, row.needs_update):
             return []
         return [AxesSeeded(agent=row.name, needs_login=needs_login, needs_update=stale)]
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     if needs_login != row.needs_login:
-        _login_changed(draft, row, logged_in=not needs_login, refused=False)
+        _login_changed(decision, row, logged_in=not needs_login, refused=False)
     if stale and not row.needs_update:
-        draft.add(NeedsUpdate(agent=row.name))
-        draft.tell(MANAGER, notices.NeedsUpdate(agent=row.name))
+        decision.add(NeedsUpdate(agent=row.name))
+        decision.tell(MANAGER, notices.NeedsUpdate(agent=row.name))
     if command.connected is row.unresponsive and row.running:
-        draft.add(Responsive(agent=row.name) if command.connected else Unresponsive(agent=row.name))
-    return draft.events
+        decision.add(Responsive(agent=row.name) if command.connected else Unresponsive(agent=row.name))
+    return decision.events
 
 
 def _is_stale(row: Agent, command: Look, hive: Hive) -> bool:
@@ -84,9 +84,9 @@ def report_login(command: ReportLogin, hive: Hive, now: TimeMs) -> Decision:
     row = living(hive, command.agent)
     if row.needs_login is not command.logged_in:
         return []
-    draft = Draft(hive, now)
-    _login_changed(draft, row, logged_in=command.logged_in, refused=True)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    _login_changed(decision, row, logged_in=command.logged_in, refused=True)
+    return decision.events
 
 
 def report_rate_limit(command: ReportRateLimit, hive: Hive, _: TimeMs) -> Decision:
@@ -108,11 +108,11 @@ def _needs_login(row: Agent, seen: Look) -> bool:
     return newest is None or (row.login_refused_ms is not None and newest <= row.login_refused_ms)
 
 
-def _login_changed(draft: Draft, row: Agent, *, logged_in: bool, refused: bool) -> None:
+def _login_changed(decision: DecisionBuilder, row: Agent, *, logged_in: bool, refused: bool) -> None:
     to = OPERATOR if row.name == MANAGER else MANAGER
     if logged_in:
-        draft.add(LoggedIn(agent=row.name))
-        draft.tell(to, notices.LoggedIn(agent=row.name))
+        decision.add(LoggedIn(agent=row.name))
+        decision.tell(to, notices.LoggedIn(agent=row.name))
     else:
-        draft.add(NeedsLogin(agent=row.name, refused=refused))
-        draft.tell(to, notices.NeedsLogin(agent=row.name))
+        decision.add(NeedsLogin(agent=row.name, refused=refused))
+        decision.tell(to, notices.NeedsLogin(agent=row.name))

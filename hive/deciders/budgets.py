@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from hive.clock import TimeMs, rfc3339
-from hive.deciders.draft import Command, Decision, Draft
+from hive.deciders.base import Command, Decision, DecisionBuilder
 from hive.events import notices
 from hive.events.agents import Budget, BudgetFreed, BudgetReached
 from hive.events.turns import TurnEnded
@@ -22,33 +22,33 @@ class LookAtBudget(Command, frozen=True, kw_only=True):
 def look_at_budget(command: LookAtBudget, hive: Hive, now: TimeMs) -> Decision:
     """A no-op unless the agent is paused by its budget."""
     row = hive.agents.living_one(command.agent)
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     if row is not None and row.budget_until_ms is not None:
-        keep_budget(draft, row, row.budget)
-    return draft.events
+        keep_budget(decision, row, row.budget)
+    return decision.events
 
 
-def keep_budget(draft: Draft, row: Agent, budget: Budget | None, ended: TurnEnded | None = None) -> None:
+def keep_budget(decision: DecisionBuilder, row: Agent, budget: Budget | None, ended: TurnEnded | None = None) -> None:
     """Pause an agent whose budget is used up, or end that pause. `ended`: a turn that is not in the sums yet.
 
     A pause of the operator's stays as it is, and so does what the operator has waived.
     """
-    hours = [] if budget is None else list(_window(draft.hive, row.name, budget, draft.now, ended))
+    hours = [] if budget is None else list(_window(decision.hive, row.name, budget, decision.now, ended))
     until = None if budget is None else _until(hours, budget)
     if budget is None or until is None:
         if row.budget_until_ms is not None:
-            draft.add(BudgetFreed(agent=row.name))
+            decision.add(BudgetFreed(agent=row.name))
         return
     was = row.budget_until_ms
-    if (row.paused and was is None) or until == was or draft.now < (row.budget_waived_ms or 0):
+    if (row.paused and was is None) or until == was or decision.now < (row.budget_waived_ms or 0):
         return
     turns, tokens = sum(hour.turns for hour in hours), sum(map(_tokens, hours))
-    draft.add(BudgetReached(agent=row.name, budget=budget, turns=turns, tokens=tokens, until_ms=until))
+    decision.add(BudgetReached(agent=row.name, budget=budget, turns=turns, tokens=tokens, until_ms=until))
     if was is None:
         notice = notices.BudgetReached(
             agent=row.name, turns=turns, tokens=tokens, hours=budget.hours, until=rfc3339(until)
         )
-        draft.tell(OPERATOR, notice)
+        decision.tell(OPERATOR, notice)
 
 
 def _window(hive: Hive, name: AgentName, budget: Budget, now: TimeMs, ended: TurnEnded | None) -> Iterator[Hour]:

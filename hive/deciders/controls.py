@@ -1,7 +1,7 @@
 """The rules of what the operator sets for an agent: pause, model, project folders; and who the operators are."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, checked_label, living
+from hive.deciders.base import Command, Decision, checked_label, living
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound
 from hive.events.agents import ModelSet, Mounted, Paused, Resumed, Unmounted
 from hive.events.operators import OperatorAdded, OperatorRevoked

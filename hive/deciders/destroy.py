@@ -2,7 +2,7 @@
 
 from hive.clock import TimeMs
 from hive.deciders import approvals
-from hive.deciders.draft import Command, Decision, Draft, living
+from hive.deciders.base import Command, Decision, DecisionBuilder, living
 from hive.deciders.questions import CANCELLED
 from hive.deciders.roster import refuse_manager
 from hive.events import notices
@@ -25,40 +25,42 @@ def record_destroyed(command: RecordDestroyed, hive: Hive, now: TimeMs) -> Decis
     """Settle everything that is open with the agent, in the commit that ends it."""
     name = living(hive, command.agent).name
     refuse_manager(name, "destroyed")
-    draft = Draft(hive, now)
-    draft.add(Destroyed(agent=name, purge=command.purge))
-    _cancel_questions(draft, name)
-    approvals.cancel_all(draft, name)
+    decision = DecisionBuilder(hive, now)
+    decision.add(Destroyed(agent=name, purge=command.purge))
+    _cancel_questions(decision, name)
+    approvals.cancel_all(decision, name)
     for reminder in hive.reminders.of(name):
-        draft.add(ReminderDropped(id=reminder.id, agent=name))
-    _bury_messages(draft, name)
-    return draft.events
+        decision.add(ReminderDropped(id=reminder.id, agent=name))
+    _bury_messages(decision, name)
+    return decision.events
 
 
-def _cancel_questions(draft: Draft, name: AgentName) -> None:
-    for question in draft.hive.questions.threads_of(name):
+def _cancel_questions(decision: DecisionBuilder, name: AgentName) -> None:
+    for question in decision.hive.questions.threads_of(name):
         resolved = QuestionResolved(
             id=question.id, asker=question.asker, target=question.target, answer=CANCELLED, answerer=SYSTEM
         )
-        draft.add(resolved)
+        decision.add(resolved)
         if question.asker != name:
             text = question.question
-            draft.tell(
+            decision.tell(
                 question.asker,
                 notices.OperatorAnswered(id=question.id, question=text, answer=resolved.answer, answerer=SYSTEM),
             )
         elif question.target is not None:
-            draft.tell(question.target, notices.QuestionClosed(id=question.id, answer=resolved.answer, answerer=SYSTEM))
+            decision.tell(
+                question.target, notices.QuestionClosed(id=question.id, answer=resolved.answer, answerer=SYSTEM)
+            )
 
 
-def _bury_messages(draft: Draft, name: AgentName) -> None:
-    messages = draft.hive.messages
+def _bury_messages(decision: DecisionBuilder, name: AgentName) -> None:
+    messages = decision.hive.messages
     unread: dict[str, int] = {OPERATOR: 0}
-    for letter in [*messages.in_flight(name), *messages.waiting(name)]:
-        draft.add(MessageDead(id=letter.id, to=name, reason=f"{name} was destroyed"))
-        unread[letter.sender] = unread.get(letter.sender, 0) + 1
+    for message in [*messages.in_flight(name), *messages.waiting(name)]:
+        decision.add(MessageDead(id=message.id, to=name, reason=f"{name} was destroyed"))
+        unread[message.sender] = unread.get(message.sender, 0) + 1
     for sender, count in unread.items():
-        if sender == OPERATOR or (sender != name and draft.hive.agents.living_one(sender) is not None):
-            draft.tell(sender, notices.Destroyed(agent=name, unread=count))
+        if sender == OPERATOR or (sender != name and decision.hive.agents.living_one(sender) is not None):
+            decision.tell(sender, notices.Destroyed(agent=name, unread=count))
     if MANAGER not in unread:
-        draft.tell(MANAGER, notices.Destroyed(agent=name, unread=0))
+        decision.tell(MANAGER, notices.Destroyed(agent=name, unread=0))

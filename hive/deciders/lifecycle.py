@@ -2,8 +2,8 @@
 
 from hive.clock import MS_PER_S, DurationMs, TimeMs, rfc3339
 from hive.deciders.approvals import fail_approved
+from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, living
 from hive.deciders.budgets import keep_budget
-from hive.deciders.draft import Answered, Command, Decision, Draft, living
 from hive.deciders.messages import requeue_all
 from hive.deciders.roster import refuse_manager
 from hive.errors import AlreadyDone, NotYours
@@ -119,8 +119,8 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
     Of a deploy nothing more is said yet: it has succeeded when the harness is there, and `record_rebuilt` says so.
     """
     row = living(hive, command.agent)
-    draft = Draft(hive, now)
-    draft.add(
+    decision = DecisionBuilder(hive, now)
+    decision.add(
         Started(
             agent=row.name,
             incarnation=command.incarnation,
@@ -130,17 +130,17 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
         )
     )
     if command.recipients != row.recipients:
-        draft.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
+        decision.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
     if command.budget != row.budget:
-        draft.add(BudgetSet(agent=row.name, budget=command.budget))
-        keep_budget(draft, row, command.budget)
+        decision.add(BudgetSet(agent=row.name, budget=command.budget))
+        keep_budget(decision, row, command.budget)
     if command.reason == "spawn":
-        draft.add(Spawned(agent=row.name))
+        decision.add(Spawned(agent=row.name))
     elif command.reason != "deploy":
-        draft.tell(row.name, notices.Kicked(reason=command.reason))
+        decision.tell(row.name, notices.Kicked(reason=command.reason))
     if command.reason == "rebuild":  # In the same commit: a start that is not also a rebuild would be lost.
-        _rebuilt(draft, row.name, ok=True, revision=command.revision)
-    return draft.events
+        _rebuilt(decision, row.name, ok=True, revision=command.revision)
+    return decision.events
 
 
 def record_stopped(command: RecordStopped, hive: Hive, now: TimeMs) -> Decision:
@@ -158,7 +158,7 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
     row = hive.agents.living_one(command.agent)
     if row is None or not row.running or row.incarnation != command.incarnation:
         return []
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     restart_ms = restart_after_crash(row, now)
     crashed = Crashed(
         agent=row.name,
@@ -170,44 +170,44 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
         ended_ms=command.ended_ms,
         restart_ms=restart_ms,
     )
-    draft.add(crashed)
-    requeue_all(draft, row.name, "crashed")
+    decision.add(crashed)
+    requeue_all(decision, row.name, "crashed")
     if row.name != MANAGER:
         restart_at = None if restart_ms is None else rfc3339(restart_ms)
-        draft.tell(MANAGER, notices.Crashed(agent=row.name, reason=command.reason, restart_at=restart_at))
+        decision.tell(MANAGER, notices.Crashed(agent=row.name, reason=command.reason, restart_at=restart_at))
     if restart_ms is None:
-        draft.tell(OPERATOR, notices.Rested(agent=row.name, reason=_why_rest(row, command.reason)))
-    return draft.events
+        decision.tell(OPERATOR, notices.Rested(agent=row.name, reason=_why_rest(row, command.reason)))
+    return decision.events
 
 
 def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
     """What came of a deploy, or of a rebuild that started nothing; the start of a rebuild says so itself."""
-    row, draft = living(hive, command.agent), Draft(hive, now)
+    row, decision = living(hive, command.agent), DecisionBuilder(hive, now)
     if command.ok and command.approval_id is not None and row.running:
-        draft.tell(row.name, notices.Kicked(reason="deploy"))
+        decision.tell(row.name, notices.Kicked(reason="deploy"))
     _rebuilt(
-        draft,
+        decision,
         row.name,
         ok=command.ok,
         revision=command.revision,
         error=command.error,
         approval_id=command.approval_id,
     )
-    return draft.events
+    return decision.events
 
 
 def record_act_failed(command: RecordActFailed, hive: Hive, now: TimeMs) -> Decision:
     """An act did not work; an approval it was for fails with it."""
     row = living(hive, command.agent)
-    draft = Draft(hive, now)
-    draft.add(ActFailed(agent=row.name, act=command.act, error=command.error))
+    decision = DecisionBuilder(hive, now)
+    decision.add(ActFailed(agent=row.name, act=command.act, error=command.error))
     if command.act == "spawn":
         for approval in hive.approvals.under_way():
             if approval.agent == row.name and approval.kind == "spawn":
-                fail_approved(draft, approval, command.error)
+                fail_approved(decision, approval, command.error)
     notice = notices.ActFailed(agent=row.name, act=command.act, error=command.error)
-    draft.tell(OPERATOR if row.name == MANAGER else MANAGER, notice)
-    return draft.events
+    decision.tell(OPERATOR if row.name == MANAGER else MANAGER, notice)
+    return decision.events
 
 
 def restart_after_crash(row: Agent, now: TimeMs) -> TimeMs | None:
@@ -225,7 +225,7 @@ def _why_rest(row: Agent, reason: str) -> str:
 
 
 def _rebuilt(
-    draft: Draft,
+    decision: DecisionBuilder,
     name: AgentName,
     *,
     ok: bool,
@@ -233,19 +233,19 @@ def _rebuilt(
     error: str | None = None,
     approval_id: ApprovalId | None = None,
 ) -> None:
-    draft.add(Rebuilt(agent=name, ok=ok, revision=revision, error=error, approval_id=approval_id))
+    decision.add(Rebuilt(agent=name, ok=ok, revision=revision, error=error, approval_id=approval_id))
     if name != MANAGER or not ok:
-        draft.tell(MANAGER, notices.Rebuilt(agent=name, ok=ok, error=error))
+        decision.tell(MANAGER, notices.Rebuilt(agent=name, ok=ok, error=error))
 
 
 def _down(name: AgentName, event: Stopped | Killed, reason: str, hive: Hive, now: TimeMs) -> Decision:
     row = living(hive, name)
-    draft = Draft(hive, now)
-    draft.add(event)
-    requeue_all(draft, row.name, reason)
+    decision = DecisionBuilder(hive, now)
+    decision.add(event)
+    requeue_all(decision, row.name, reason)
     if isinstance(event, Killed) and row.name != MANAGER:
-        draft.tell(MANAGER, notices.Killed(agent=row.name))
-    return draft.events
+        decision.tell(MANAGER, notices.Killed(agent=row.name))
+    return decision.events
 
 
 assert RESTART_FIRST_MS >= MS_PER_S, "a first restart without a pause would be a loop"

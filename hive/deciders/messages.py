@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from hive.clock import TimeMs
-from hive.deciders.draft import TEXT_MAX_BYTES, Answered, Command, Decision, Draft, checked_text, living
+from hive.deciders.base import TEXT_MAX_BYTES, Answered, Command, Decision, DecisionBuilder, checked_text, living
 from hive.errors import LimitReached, NotFound, Refused
 from hive.events import notices
 from hive.events.agents import IncarnationSeen
@@ -20,7 +20,7 @@ from hive.events.messages import (
 )
 from hive.names import EVERYONE, MANAGER, OPERATOR, AgentName
 from hive.projections.hive import Hive
-from hive.projections.messages import Letter
+from hive.projections.messages import InboxMessage
 
 WAITING_MAX = 10_000
 """Messages waiting for one agent; beyond it a sender is refused, the daemon itself never is."""
@@ -111,20 +111,20 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
 def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
     """Deliver the oldest waiting messages; those that were requeued come first, in their old order.
 
-    The answer is the letters taken, how many more wait, and whether the agent is paused. What this incarnation was
+    The answer is the messages taken, how many more wait, and whether the agent is paused. What this incarnation was
     given before and does not hold, as a recv whose reply was lost would leave it, is put back first.
     """
     agent, incarnation, limit = command.agent, command.incarnation, max(1, min(command.limit, RECV_MAX))
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     lost = _lost(command, hive)
-    for letter in lost:
-        put_back(draft, letter, "lost")
+    for message in lost:
+        put_back(decision, message, "lost")
     waiting = hive.messages.waiting(agent, limit)
-    again = (msgspec.structs.replace(letter, redelivered=True) for letter in lost)
-    letters = sorted([*again, *waiting], key=lambda letter: letter.id)[:limit]
-    draft.add(*(MessageDelivered(id=letter.id, to=agent, incarnation=incarnation) for letter in letters))
-    remaining = hive.messages.waiting_count(agent) + len(lost) - len(letters)
-    return Answered(draft.events, (letters, remaining, living(hive, agent).paused))
+    again = (msgspec.structs.replace(message, redelivered=True) for message in lost)
+    messages = sorted([*again, *waiting], key=lambda message: message.id)[:limit]
+    decision.add(*(MessageDelivered(id=message.id, to=agent, incarnation=incarnation) for message in messages))
+    remaining = hive.messages.waiting_count(agent) + len(lost) - len(messages)
+    return Answered(decision.events, (messages, remaining, living(hive, agent).paused))
 
 
 def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
@@ -133,7 +133,7 @@ def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
     Raises:
         NotFound: never sent to this agent.
     """
-    return [MessageAcked(id=letter.id, to=command.agent) for letter in _in_flight(hive, command.agent, command.ids)]
+    return [MessageAcked(id=message.id, to=command.agent) for message in _in_flight(hive, command.agent, command.ids)]
 
 
 def requeue(command: Requeue, hive: Hive, now: TimeMs) -> Decision:
@@ -145,59 +145,59 @@ def requeue(command: Requeue, hive: Hive, now: TimeMs) -> Decision:
     if command.reason not in COUNTED_REASONS | UNCOUNTED_REASONS:
         known = ", ".join(sorted(COUNTED_REASONS | UNCOUNTED_REASONS))
         raise Refused(f"{command.reason!r} is no reason to requeue; use one of {known}.")
-    draft = Draft(hive, now)
-    for letter in _in_flight(hive, command.agent, command.ids):
-        put_back(draft, letter, command.reason)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    for message in _in_flight(hive, command.agent, command.ids):
+        put_back(decision, message, command.reason)
+    return decision.events
 
 
 def hello(command: Hello, hive: Hive, now: TimeMs) -> Decision:
     """Note a new run of the harness; what a run that is gone still held is requeued."""
     row = living(hive, command.agent)
     alive = command.alive | {command.incarnation}
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     if row.hello != command.incarnation and command.incarnation not in command.alive:
-        draft.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
-    for letter in hive.messages.in_flight(command.agent):
-        if letter.incarnation is not None and letter.incarnation not in alive:
-            put_back(draft, letter, "incarnation_died")
-    return draft.events
+        decision.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
+    for message in hive.messages.in_flight(command.agent):
+        if message.incarnation is not None and message.incarnation not in alive:
+            put_back(decision, message, "incarnation_died")
+    return decision.events
 
 
-def put_back(draft: Draft, letter: Letter, reason: str) -> None:
+def put_back(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
     """Requeue one message, or declare it dead when it failed too often."""
     counts = reason in COUNTED_REASONS
-    draft.add(MessageRequeued(id=letter.id, to=letter.to, reason=reason, counts=counts))
-    failures = letter.failures + counts
+    decision.add(MessageRequeued(id=message.id, to=message.to, reason=reason, counts=counts))
+    failures = message.failures + counts
     if failures >= FAILED_DELIVERIES_MAX:
-        bury(draft, letter, f"{failures} deliveries ended in a failed turn or a dead harness")
+        bury(decision, message, f"{failures} deliveries ended in a failed turn or a dead harness")
 
 
-def bury(draft: Draft, letter: Letter, reason: str) -> None:
+def bury(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
     """Declare a message dead and tell the operator, and the sender if it is an agent."""
-    draft.add(MessageDead(id=letter.id, to=letter.to, reason=reason))
-    notice = notices.MessageDead(id=letter.id, to=letter.to, sender=letter.sender, reason=reason)
-    draft.tell(OPERATOR, notice)
-    if letter.sender != letter.to and draft.hive.agents.living_one(letter.sender) is not None:
-        draft.tell(letter.sender, notice)
+    decision.add(MessageDead(id=message.id, to=message.to, reason=reason))
+    notice = notices.MessageDead(id=message.id, to=message.to, sender=message.sender, reason=reason)
+    decision.tell(OPERATOR, notice)
+    if message.sender != message.to and decision.hive.agents.living_one(message.sender) is not None:
+        decision.tell(message.sender, notice)
 
 
-def requeue_all(draft: Draft, agent: AgentName, reason: str) -> None:
+def requeue_all(decision: DecisionBuilder, agent: AgentName, reason: str) -> None:
     """The container is gone, and with it every run that held a message."""
-    for letter in draft.hive.messages.in_flight(agent):
-        put_back(draft, letter, reason)
+    for message in decision.hive.messages.in_flight(agent):
+        put_back(decision, message, reason)
 
 
 def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     for row in hive.agents.living():
         if row.name == command.sender or not_allowed(hive, command.sender, row.name) is not None:
             continue
         _refuse_full(hive, row.name)
-        draft.send(command.sender, row.name, command.body, command.in_reply_to)
-    if not draft.events:
+        decision.send(command.sender, row.name, command.body, command.in_reply_to)
+    if not decision.events:
         raise NotFound("There is no other agent to send to.")
-    return draft.events
+    return decision.events
 
 
 def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
@@ -216,20 +216,20 @@ def _refuse_full(hive: Hive, to: str) -> None:
         raise LimitReached(f"{to} has {WAITING_MAX_BYTES} bytes waiting; send again when it has worked on some.")
 
 
-def _lost(command: Recv, hive: Hive) -> list[Letter]:
+def _lost(command: Recv, hive: Hive) -> list[InboxMessage]:
     if command.holding is None or command.incarnation is None:
         return []
     held = set(command.holding)
     given = hive.messages.in_flight(command.agent)
-    return [letter for letter in given if letter.incarnation == command.incarnation and letter.id not in held]
+    return [message for message in given if message.incarnation == command.incarnation and message.id not in held]
 
 
-def _in_flight(hive: Hive, agent: AgentName, ids: tuple[MessageId, ...]) -> list[Letter]:
+def _in_flight(hive: Hive, agent: AgentName, ids: tuple[MessageId, ...]) -> list[InboxMessage]:
     found = []
     for id in dict.fromkeys(ids):
-        letter = hive.messages.open.get(id)
-        if (letter is not None and letter.to != agent) or not hive.messages.given(id):
+        message = hive.messages.open.get(id)
+        if (message is not None and message.to != agent) or not hive.messages.given(id):
             raise NotFound(f"Message {id} was never delivered to {agent}.")
-        if letter is not None and letter.state == "in_flight":
-            found.append(letter)
+        if message is not None and message.state == "in_flight":
+            found.append(message)
     return found

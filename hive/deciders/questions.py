@@ -1,7 +1,7 @@
 """The rules of questions: ask, answer, cancel, expire. One resolution each, told to the asker in the same commit."""
 
 from hive.clock import MS_PER_S, TimeMs, rfc3339
-from hive.deciders.draft import Answered, Command, Decision, Draft, checked_label, checked_text, living
+from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, checked_label, checked_text, living
 from hive.deciders.messages import not_allowed
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
@@ -73,7 +73,7 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
     if hive.questions.pending_of(command.asker) >= OPEN_MAX:
         raise LimitReached(f"{command.asker} has {OPEN_MAX} open questions; cancel some or wait for answers.")
     deadline = None if command.ttl_seconds is None else now + round(command.ttl_seconds * MS_PER_S)
-    draft = Draft(hive, now)
+    decision = DecisionBuilder(hive, now)
     added = QuestionAdded(
         id=hive.ids.next_question(),
         asker=command.asker,
@@ -83,9 +83,9 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
         multi=command.multi,
         deadline_ms=deadline,
     )
-    draft.add(added)
+    decision.add(added)
     if command.target is not None:
-        draft.tell(
+        decision.tell(
             command.target,
             notices.QuestionAsked(
                 id=added.id,
@@ -96,7 +96,7 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
                 deadline_at=None if deadline is None else rfc3339(deadline),
             ),
         )
-    return draft.events
+    return decision.events
 
 
 def answer(command: Answer, hive: Hive, now: TimeMs) -> Decision:
@@ -109,9 +109,9 @@ def answer(command: Answer, hive: Hive, now: TimeMs) -> Decision:
     question = _pending(hive, command.id)
     if command.answerer not in (OPERATOR, question.target):
         raise NotYours(f"Question {command.id} is for {question.target or 'the operator'}.")
-    draft = Draft(hive, now)
-    resolve(draft, question, command.answer, command.answerer)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    resolve(decision, question, command.answer, command.answerer)
+    return decision.events
 
 
 def cancel(command: Cancel, hive: Hive, now: TimeMs) -> Decision:
@@ -123,9 +123,9 @@ def cancel(command: Cancel, hive: Hive, now: TimeMs) -> Decision:
     question = _pending(hive, command.id)
     if command.canceller not in (OPERATOR, question.asker):
         raise NotYours(f"Question {command.id} was asked by {question.asker}; only it or the operator may cancel it.")
-    draft = Draft(hive, now)
-    resolve(draft, question, CANCELLED, command.canceller)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    resolve(decision, question, CANCELLED, command.canceller)
+    return decision.events
 
 
 def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
@@ -134,22 +134,22 @@ def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
     due = question is not None and question.answer is None and question.deadline_ms is not None
     if question is None or not due or (question.deadline_ms or 0) > now:
         return []
-    draft = Draft(hive, now)
-    resolve(draft, question, EXPIRED, WATCHDOG)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    resolve(decision, question, EXPIRED, WATCHDOG)
+    return decision.events
 
 
-def resolve(draft: Draft, question: Question, answer: str, answerer: str) -> None:
+def resolve(decision: DecisionBuilder, question: Question, answer: str, answerer: str) -> None:
     """The one resolution; tells the asker, and a target that is left with nothing to answer."""
-    draft.add(
+    decision.add(
         QuestionResolved(id=question.id, asker=question.asker, target=question.target, answer=answer, answerer=answerer)
     )
-    draft.tell(
+    decision.tell(
         question.asker,
         notices.OperatorAnswered(id=question.id, question=question.question, answer=answer, answerer=answerer),
     )
     if question.target not in (None, answerer):
-        draft.tell(question.target, notices.QuestionClosed(id=question.id, answer=answer, answerer=answerer))
+        decision.tell(question.target, notices.QuestionClosed(id=question.id, answer=answer, answerer=answerer))
 
 
 def _pending(hive: Hive, id: QuestionId) -> Question:

@@ -1,8 +1,8 @@
 """Commands that only record: turns as the harness reports them, transients, and what the daemon says of itself."""
 
 from hive.clock import TimeMs
+from hive.deciders.base import Command, Decision, DecisionBuilder, living
 from hive.deciders.budgets import keep_budget
-from hive.deciders.draft import Command, Decision, Draft, living
 from hive.events.base import MessageId, Seq
 from hive.events.daemon import Booted, ShutDown, Warned
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
@@ -66,10 +66,10 @@ def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
 def end_turn(command: EndTurn, hive: Hive, now: TimeMs) -> Decision:
     """The turn that uses the budget up pauses the agent in the same commit."""
     row = living(hive, command.report.agent)
-    draft = Draft(hive, now)
-    draft.add(command.report)
-    keep_budget(draft, row, row.budget, command.report)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    decision.add(command.report)
+    keep_budget(decision, row, row.budget, command.report)
+    return decision.events
 
 
 def set_transient(command: SetTransient, hive: Hive, _: TimeMs) -> Decision:

@@ -1,7 +1,7 @@
 """The rules of reminders: set, fire when due."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, Draft, checked_text, living
+from hive.deciders.base import Command, Decision, DecisionBuilder, checked_text, living
 from hive.errors import BadRequest, LimitReached
 from hive.events import notices
 from hive.events.base import ReminderId
@@ -52,7 +52,7 @@ def fire(command: Fire, hive: Hive, now: TimeMs) -> Decision:
     row = hive.reminders.pending.get(command.id)
     if row is None or row.due_ms > now:
         return []
-    draft = Draft(hive, now)
-    draft.add(ReminderFired(id=row.id, agent=row.agent))
-    draft.tell(row.agent, notices.Reminder(id=row.id, message=row.message))
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    decision.add(ReminderFired(id=row.id, agent=row.agent))
+    decision.tell(row.agent, notices.Reminder(id=row.id, message=row.message))
+    return decision.events

@@ -1,7 +1,7 @@
 """The rules of who is on the roster: spawn, revive, purge."""
 
 from hive.clock import TimeMs
-from hive.deciders.draft import Command, Decision, Draft, checked_name
+from hive.deciders.base import Command, Decision, DecisionBuilder, checked_name
 from hive.errors import AlreadyDone, LimitReached, NotFound, Refused
 from hive.events.agents import AgentAdded, Purged, Revived
 from hive.events.base import ApprovalId
@@ -35,9 +35,9 @@ def spawn(command: Spawn, hive: Hive, now: TimeMs) -> Decision:
         BadRequest: a bad name. AlreadyDone: the name is taken. LimitReached.
     """
     refuse_taken(hive, checked_name(command.agent))
-    draft = Draft(hive, now)
-    add_agent(draft, command.agent, approval_id=None)
-    return draft.events
+    decision = DecisionBuilder(hive, now)
+    add_agent(decision, command.agent, approval_id=None)
+    return decision.events
 
 
 def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
@@ -63,10 +63,10 @@ def record_purged(command: RecordPurged, hive: Hive, _: TimeMs) -> Decision:
     return [Purged(agent=command.agent)]
 
 
-def add_agent(draft: Draft, name: AgentName, approval_id: ApprovalId | None) -> None:
+def add_agent(decision: DecisionBuilder, name: AgentName, approval_id: ApprovalId | None) -> None:
     """Raises LimitReached."""
-    _refuse_more(draft.hive)
-    draft.add(AgentAdded(agent=name, slot=draft.hive.ids.next_slot(), approval_id=approval_id))
+    _refuse_more(decision.hive)
+    decision.add(AgentAdded(agent=name, slot=decision.hive.ids.next_slot(), approval_id=approval_id))
 
 
 def _refuse_more(hive: Hive) -> None:

@@ -7,15 +7,15 @@ import sys
 import structlog
 
 from hive.errors import BadRequest
+from hive.harness.environment import Environment, from_environment
 from hive.harness.loop import Ending, Harness
-from hive.harness.surroundings import Surroundings, from_environment
 
 STATE_UMASK = 0o077
 
 
-async def serve(surroundings: Surroundings) -> Ending:
+async def serve(env: Environment) -> Ending:
     """One harness, from here to its end."""
-    return await Harness(surroundings).run()
+    return await Harness(env).run()
 
 
 def main() -> int:
@@ -26,11 +26,11 @@ def main() -> int:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     try:
-        surroundings = from_environment()
+        env = from_environment()
     except BadRequest as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    if asyncio.run(serve(surroundings)) == "shrink":
+    if asyncio.run(serve(env)) == "shrink":
         # Nothing else gives back the memory of modules once imported. Same process, same incarnation.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0

@@ -14,13 +14,13 @@ from hive.config import agent_file
 from hive.errors import BadRequest
 from hive.harness import framing
 from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
+from hive.harness.environment import Environment
 from hive.harness.live import Live
 from hive.harness.login import Login
 from hive.harness.memory import Memory
+from hive.harness.outcome import TurnOutcome, failed
 from hive.harness.stats import TurnRow, TurnStats
-from hive.harness.surroundings import Surroundings
 from hive.harness.tools import Toolbox
-from hive.harness.verdict import Verdict, failed
 
 if TYPE_CHECKING:
     # The SDK takes 70 MB; a resting harness does without it.
@@ -40,13 +40,13 @@ log = structlog.get_logger()
 class Agent:
     """Owns the CLI. `busy` is held by whoever uses it: a turn, a compaction, a change of session."""
 
-    def __init__(self, surroundings: Surroundings, daemon: Daemon, live: Live, login: Login, memory: Memory) -> None:
-        self._surroundings = surroundings
+    def __init__(self, env: Environment, daemon: Daemon, live: Live, login: Login, memory: Memory) -> None:
+        self._env = env
         self._daemon = daemon
         self._live = live
         self._login = login
         self._memory = memory
-        self._stats = TurnStats(surroundings.state)
+        self._stats = TurnStats(env.state)
         self._toolbox = Toolbox(daemon)
         self._claude: Claude | None = None
         self._turn: Turn | None = None
@@ -75,7 +75,7 @@ class Agent:
     def configuration(self) -> agent_file.AgentFile:
         """The agent file of the running generation; a bad one counts as empty, and is said."""
         try:
-            return agent_file.load(self._surroundings.config)
+            return agent_file.load(self._env.config)
         except BadRequest as error:
             if str(error) != self._complaint:
                 self._complaint = str(error)
@@ -84,9 +84,11 @@ class Agent:
 
     def model(self) -> str | None:
         """The operator's choice, else the agent's, else the host's; None leaves it to the CLI."""
-        return self._memory.model or self.configuration().model or self._surroundings.default_model
+        return self._memory.model or self.configuration().model or self._env.default_model
 
-    async def turn(self, messages: list[dict[str, Any]], remaining: int, *, note: str = "") -> tuple[Verdict, TurnRow]:
+    async def turn(
+        self, messages: list[dict[str, Any]], remaining: int, *, note: str = ""
+    ) -> tuple[TurnOutcome, TurnRow]:
         """Run one turn with these messages and describe it."""
         # An interrupt counts from here on, also while a compaction keeps this turn waiting.
         self._interrupt_as = None
@@ -101,17 +103,17 @@ class Agent:
             )
             self._live.line("turn_started", wake_from=row.wake_from, messages=len(messages))
             try:
-                verdict = await self._run(framing.wake_prompt(messages, remaining, note=note), row)
+                outcome = await self._run(framing.wake_prompt(messages, remaining, note=note), row)
             finally:
                 self._in_turn = False
                 self._turn = None
             row.ended_at = rfc3339(time.time_ns() // 1_000_000)
             row.duration_ms = round((time.monotonic() - started) * 1000)
-            row.result_kind = verdict.result_kind
-            row.note = verdict.note[:NOTE_LIMIT_CHARACTERS] if verdict.note else None
+            row.result_kind = outcome.result_kind
+            row.note = outcome.note[:NOTE_LIMIT_CHARACTERS] if outcome.note else None
             await self._count_open(row)
             self._record(row)
-            return verdict, row
+            return outcome, row
 
     def interrupt(self, why: str) -> None:
         """End the running turn, if there is one; `why` as `Turn.interrupt` takes it."""
@@ -165,7 +167,7 @@ class Agent:
         if claude is not None:
             await claude.put_down(at_once=at_once)
 
-    async def _run(self, prompt: str, row: TurnRow) -> Verdict:
+    async def _run(self, prompt: str, row: TurnRow) -> TurnOutcome:
         # Here for the first time the SDK is needed.
         from hive.harness.claude import CliEnded
         from hive.harness.turn import Interrupted
@@ -176,17 +178,17 @@ class Agent:
             self._turn, tally = self._new_turn(claude)
             if self._interrupt_as is not None:
                 self._turn.interrupt(self._interrupt_as)
-            verdict = await self._turn.run(prompt)
+            outcome = await self._turn.run(prompt)
         except CliEnded as ended:
             await self._discard(ended)
-            verdict = ended.verdict if isinstance(ended, Interrupted) else failed(str(ended))
+            outcome = ended.outcome if isinstance(ended, Interrupted) else failed(str(ended))
         if tally is not None:
             tally.fill(row)
             self._memory.session_id = tally.session_id or self._memory.session_id
-        if verdict.requeue == "needs_login":
+        if outcome.requeue == "needs_login":
             # The CLI read its credentials when it started.
             await self.put_down_locked()
-        return verdict
+        return outcome
 
     async def _connected(self) -> "Claude":
         """The live CLI, started if there is none.
@@ -213,9 +215,9 @@ class Agent:
     def _options(self, on_stderr: Any) -> Any:
         from hive.harness import options
 
-        self._surroundings.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._env.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
         return options.build(
-            self._surroundings,
+            self._env,
             self.configuration(),
             self._toolbox,
             model=self.model(),

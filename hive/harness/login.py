@@ -11,9 +11,9 @@ import ptyprocess  # type: ignore[import-untyped]
 import watchfiles
 
 from hive.clock import SystemClock
+from hive.harness.environment import Environment
 from hive.harness.live import Live
 from hive.harness.memory import Fingerprint, Refused
-from hive.harness.surroundings import Surroundings
 
 TERMINAL_COLUMNS = 4_000
 """Wide, so that the URL stands in one line."""
@@ -35,8 +35,8 @@ _now_ms = SystemClock().now_ms
 class Login:
     """Knows which credentials there are and which of them the API refused."""
 
-    def __init__(self, surroundings: Surroundings, was: Refused) -> None:
-        self._surroundings = surroundings
+    def __init__(self, env: Environment, was: Refused) -> None:
+        self._env = env
         self.state = was
 
     def usable(self) -> bool:
@@ -46,7 +46,7 @@ class Login:
     @property
     def use_key(self) -> bool:
         """The key of the environment counts; a login made after it was refused takes its place."""
-        return self._surroundings.has_key and not self.state.key
+        return self._env.has_key and not self.state.key
 
     @property
     def doubtful(self) -> bool:
@@ -59,9 +59,7 @@ class Login:
 
     def refused(self) -> None:
         """The API said 401 to what is there now."""
-        self.state = Refused(
-            file=self._fingerprint(), key=self._surroundings.has_key, retry_ms=_now_ms() + REFUSED_RETRY_MS
-        )
+        self.state = Refused(file=self._fingerprint(), key=self._env.has_key, retry_ms=_now_ms() + REFUSED_RETRY_MS)
 
     def forgive(self) -> None:
         """Let what was refused be tried again."""
@@ -77,7 +75,7 @@ class Login:
 
     def _fingerprint(self) -> Fingerprint | None:
         try:
-            found = self._surroundings.credentials.stat()
+            found = self._env.credentials.stat()
         except OSError:
             return None
         return (found.st_ino, found.st_mtime_ns, found.st_size) if found.st_size else None
@@ -95,8 +93,8 @@ async def watch(credentials: Path, changed: Callable[[], None]) -> None:
 class LoginFlow:
     """`claude auth login` in a pseudo-terminal: its URL and its result go to the live stream, the code comes back."""
 
-    def __init__(self, surroundings: Surroundings, live: Live, cli: Callable[[], Path]) -> None:
-        self._surroundings = surroundings
+    def __init__(self, env: Environment, live: Live, cli: Callable[[], Path]) -> None:
+        self._env = env
         self._live = live
         self._cli = cli
         self._terminal: ptyprocess.PtyProcess | None = None
@@ -133,7 +131,7 @@ class LoginFlow:
     async def _run(self) -> None:
         environment = {
             **os.environ,
-            "CLAUDE_CONFIG_DIR": str(self._surroundings.cli_settings),
+            "CLAUDE_CONFIG_DIR": str(self._env.cli_settings),
             "DISABLE_AUTOUPDATER": "1",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "BROWSER": "true",
@@ -144,7 +142,7 @@ class LoginFlow:
             terminal = await asyncio.to_thread(
                 ptyprocess.PtyProcess.spawn,
                 [str(self._cli()), "auth", "login"],
-                cwd=str(self._surroundings.state),
+                cwd=str(self._env.state),
                 env=environment,
                 dimensions=(TERMINAL_ROWS, TERMINAL_COLUMNS),
             )

@@ -13,12 +13,12 @@ from hive.clock import SystemClock, TimeMs, rfc3339
 from hive.harness.agent import Agent, cli_path, sdk_loaded
 from hive.harness.connection import Daemon, DaemonRefused
 from hive.harness.controls import Controls
+from hive.harness.environment import Environment
 from hive.harness.live import Live
 from hive.harness.login import Login, LoginFlow, watch
 from hive.harness.memory import Memory, Rest
+from hive.harness.outcome import TurnOutcome
 from hive.harness.reports import Reports
-from hive.harness.surroundings import Surroundings
-from hive.harness.verdict import Verdict
 
 RECV_WAIT_S = 180
 BATCH = 8
@@ -62,16 +62,16 @@ _Result = TypeVar("_Result")
 class Harness:
     """One agent's loop. Everything that happens beside it only stirs it."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
-        self._daemon = Daemon(surroundings.socket, surroundings.incarnation)
+    def __init__(self, env: Environment) -> None:
+        self._env = env
+        self._daemon = Daemon(env.socket, env.incarnation)
         self._live = Live(self._daemon.live)
         self._reports = Reports(self._daemon.reports)
-        self._memory = Memory(surroundings.state)
-        was = self._memory.rest_of(surroundings.incarnation)
-        self._login = Login(surroundings, was.refused)
-        self._login_flow = LoginFlow(surroundings, self._live, cli_path)
-        self._agent = Agent(surroundings, self._daemon, self._live, self._login, self._memory)
+        self._memory = Memory(env.state)
+        was = self._memory.rest_of(env.incarnation)
+        self._login = Login(env, was.refused)
+        self._login_flow = LoginFlow(env, self._live, cli_path)
+        self._agent = Agent(env, self._daemon, self._live, self._login, self._memory)
         self._controls = Controls(
             self._daemon.controls,
             self._agent,
@@ -106,7 +106,7 @@ class Harness:
         ]
         for task in beside:
             task.add_done_callback(self._beside_ended)
-        log.info("harness.started", agent=self._surroundings.name, incarnation=self._surroundings.incarnation)
+        log.info("harness.started", agent=self._env.name, incarnation=self._env.incarnation)
         try:
             ending = await self._serve()
             if self._broken is not None:
@@ -122,7 +122,7 @@ class Harness:
             await self._give_cli_back()
             self._daemon.close()
             await asyncio.gather(*beside, return_exceptions=True)
-            log.info("harness.ended", agent=self._surroundings.name)
+            log.info("harness.ended", agent=self._env.name)
 
     async def _serve(self) -> Ending:
         if not self._limited:
@@ -181,7 +181,7 @@ class Harness:
         if self._idle_left_s() > 0 and self._login.usable():
             return False
         rest = Rest(
-            incarnation=self._surroundings.incarnation,
+            incarnation=self._env.incarnation,
             until_ms=self._rest_until_ms,
             limited=self._limited,
             failures=self._failures,
@@ -215,8 +215,8 @@ class Harness:
     async def _rest_without_login(self) -> None:
         await self._tell_login(False)
         await self._give_cli_back()
-        self._surroundings.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
-        watching = asyncio.create_task(watch(self._surroundings.credentials, self._stirred.set))
+        self._env.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
+        watching = asyncio.create_task(watch(self._env.credentials, self._stirred.set))
         try:
             # The watch stands after its first step; what appeared before is seen by looking once more.
             await asyncio.sleep(0)
@@ -254,37 +254,37 @@ class Harness:
             await self._or_stop(self._reports.requeue(ids, "stopping"), grace_s=STOP_REPORT_S)
             return
         note, self._note = self._note, ""
-        verdict, row = await self._agent.turn(messages, remaining, note=note)
+        outcome, row = await self._agent.turn(messages, remaining, note=note)
         ids += [id for id in self._agent.taken if id not in ids]
         self._used_at = time.monotonic()
-        log.info("harness.turn_ended", result=verdict.result_kind, requeue=verdict.requeue, took_ms=row.duration_ms)
+        log.info("harness.turn_ended", result=outcome.result_kind, requeue=outcome.requeue, took_ms=row.duration_ms)
 
         async def settle() -> None:
-            if verdict.requeue is None:
+            if outcome.requeue is None:
                 await self._reports.ack(ids)
             else:
-                await self._reports.requeue(ids, verdict.requeue)
+                await self._reports.requeue(ids, outcome.requeue)
             await self._reports.turn_ended(row)
 
         await self._or_stop(settle(), grace_s=STOP_REPORT_S)
-        await self._draw_conclusions(verdict)
+        await self._draw_conclusions(outcome)
 
-    async def _draw_conclusions(self, verdict: Verdict) -> None:
+    async def _draw_conclusions(self, outcome: TurnOutcome) -> None:
         """Decide how long to rest before the next turn."""
-        self._failures = 0 if verdict.requeue in (None, "cancelled") else self._failures + 1
-        if verdict.requeue is None:
+        self._failures = 0 if outcome.requeue in (None, "cancelled") else self._failures + 1
+        if outcome.requeue is None:
             self._login.accepted()
-        self._too_long = self._too_long + 1 if verdict.result_kind == "prompt_too_long" else 0
+        self._too_long = self._too_long + 1 if outcome.result_kind == "prompt_too_long" else 0
         if self._too_long >= TOO_LONG_TURNS:
             self._too_long = 0
             await self._agent.new_session()
             self._note = TOO_LONG_NOTE
-        match verdict.requeue:
+        match outcome.requeue:
             case "needs_login":
                 self._login.refused()
-                self._live.notice(f"The API refused the login: {verdict.note}")
+                self._live.notice(f"The API refused the login: {outcome.note}")
             case "rate_limited":
-                self._rest_until_ms = verdict.limited_until_ms or _now_ms()
+                self._rest_until_ms = outcome.limited_until_ms or _now_ms()
                 self._limited = True
                 self._live.notice(f"Rate limited until {rfc3339(self._rest_until_ms)}.")
                 await self._or_stop(self._reports.rate_limited(self._rest_until_ms))
@@ -308,7 +308,7 @@ class Harness:
             await self._or_stop(self._reports.login(logged_in))
 
     def _idle_left_s(self) -> float:
-        return self._surroundings.idle_minutes * 60 - (time.monotonic() - self._used_at)
+        return self._env.idle_minutes * 60 - (time.monotonic() - self._used_at)
 
     async def _give_cli_back(self) -> None:
         if self._agent.connected:

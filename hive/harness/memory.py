@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from hive.clock import TimeMs
-from hive.harness.surroundings import HARNESS_STATE_FILE
+from hive.harness.environment import HARNESS_STATE_FILE
 
 Fingerprint = tuple[int, int, int]
 """Of a file: inode, modification time in ns, size."""

@@ -10,7 +10,7 @@ from claude_agent_sdk.types import McpServerConfig
 
 from hive.config.agent_file import OWN_MCP_SERVER, AgentFile, McpServer
 from hive.harness import mcp_server
-from hive.harness.surroundings import KEY_NAMES, Surroundings
+from hive.harness.environment import KEY_NAMES, Environment
 from hive.harness.tools import LIFECYCLE_WAIT_S, Toolbox, offered
 
 CLI_TOOLS = (
@@ -57,7 +57,7 @@ _CLI_ENVIRONMENT = {
 
 
 def build(
-    surroundings: Surroundings,
+    env: Environment,
     agent: AgentFile,
     toolbox: Toolbox,
     *,
@@ -67,13 +67,13 @@ def build(
     on_stderr: Callable[[str], None],
 ) -> ClaudeAgentOptions:
     """Everything the CLI may know. Nothing that the agent writes into its own home counts."""
-    hive_tools = [f"mcp__{OWN_MCP_SERVER}__{tool.name}" for tool in offered(surroundings.manager)]
+    hive_tools = [f"mcp__{OWN_MCP_SERVER}__{tool.name}" for tool in offered(env.manager)]
     servers: dict[str, McpServerConfig] = {name: _server(server) for name, server in agent.mcp_servers.items()}
-    servers[OWN_MCP_SERVER] = mcp_server.serve(toolbox, manager=surroundings.manager)
+    servers[OWN_MCP_SERVER] = mcp_server.serve(toolbox, manager=env.manager)
     rules = agent.allowed_tools
     names = CLI_TOOLS if rules is None else tuple(dict.fromkeys(rule.partition("(")[0] for rule in rules))
     return ClaudeAgentOptions(
-        system_prompt={"type": "preset", "preset": "claude_code", "append": prompt(surroundings, agent)},
+        system_prompt={"type": "preset", "preset": "claude_code", "append": prompt(env, agent)},
         tools=[name for name in names if not name.startswith("mcp__")],
         allowed_tools=[*(rules or CLI_TOOLS), *hive_tools, *(f"mcp__{name}" for name in agent.mcp_servers)],
         disallowed_tools=list(NEVER_TOOLS),
@@ -84,16 +84,16 @@ def build(
         setting_sources=[],
         model=model,
         resume=resume,
-        cwd=surroundings.state,
-        env=environment(surroundings, agent, use_key=use_key),
+        cwd=env.state,
+        env=environment(env, agent, use_key=use_key),
         max_buffer_size=MAX_LINE_BYTES,
         stderr=on_stderr,
     )
 
 
-def environment(surroundings: Surroundings, agent: AgentFile, *, use_key: bool) -> dict[str, str]:
+def environment(env: Environment, agent: AgentFile, *, use_key: bool) -> dict[str, str]:
     """What is added to the harness's own environment, which the CLI inherits."""
-    added = {**agent.environment, **_CLI_ENVIRONMENT, "CLAUDE_CONFIG_DIR": str(surroundings.cli_settings)}
+    added = {**agent.environment, **_CLI_ENVIRONMENT, "CLAUDE_CONFIG_DIR": str(env.cli_settings)}
     if os.geteuid() == 0:
         # As root the CLI skips permissions only where it is told that there are walls.
         added["IS_SANDBOX"] = "1"
@@ -102,12 +102,12 @@ def environment(surroundings: Surroundings, agent: AgentFile, *, use_key: bool) 
     return added
 
 
-def prompt(surroundings: Surroundings, agent: AgentFile) -> str:
+def prompt(env: Environment, agent: AgentFile) -> str:
     """Hive's prompt, then the agent's own from its configuration."""
-    name = "manager.md" if surroundings.manager else "agent.md"
+    name = "manager.md" if env.manager else "agent.md"
     text = resources.files("hive.harness").joinpath("prompts", name).read_text(encoding="utf-8")
-    text += f"\nYour name is `{surroundings.name}`.\n"
-    own = _own_prompt(surroundings.config / agent.prompt)
+    text += f"\nYour name is `{env.name}`.\n"
+    own = _own_prompt(env.config / agent.prompt)
     if own:
         text += f"\n# Your own instructions\n\n{own}\n"
     raw = text.encode()

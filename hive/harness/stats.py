@@ -8,7 +8,7 @@ import apsw
 import msgspec
 
 from hive.clock import TimeMs, rfc3339
-from hive.harness.surroundings import TURN_STATS_FILE
+from hive.harness.environment import TURN_STATS_FILE
 
 KEEP_DAYS = 90
 DAY_MS = 24 * 3600 * 1000

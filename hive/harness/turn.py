@@ -5,10 +5,10 @@ import asyncio
 from claude_agent_sdk import ResultMessage
 
 from hive.clock import SystemClock
-from hive.harness import verdict
+from hive.harness import outcome
 from hive.harness.claude import Claude, CliEnded, Interjection
+from hive.harness.outcome import TurnOutcome
 from hive.harness.tally import Tally
-from hive.harness.verdict import Verdict
 
 INTERRUPT_LIMIT_S = 15.0
 """From an interrupt to the CLI's result; then the CLI is killed."""
@@ -40,7 +40,7 @@ class Turn:
         self._timers: list[asyncio.TimerHandle] = []
         self._interrupting: asyncio.Task[None] | None = None
 
-    async def run(self, prompt: str) -> Verdict:
+    async def run(self, prompt: str) -> TurnOutcome:
         """Ask and listen until the turn has ended, one way or another.
 
         Raises:
@@ -79,7 +79,7 @@ class Turn:
         if self._interrupting is not None:
             self._interrupting.cancel()
 
-    async def _ask(self, prompt: str) -> Verdict:
+    async def _ask(self, prompt: str) -> TurnOutcome:
         await self._claude.ask(prompt)
         self._asked = True
         if self._early is not None:
@@ -111,7 +111,7 @@ class Turn:
     async def _heed(self, why: str) -> None:
         if why == GIVE_UP:
             await self._claude.put_down(at_once=True)
-            raise Interrupted(self._why_verdict())
+            raise Interrupted(self._why_outcome())
         if self._why is None:
             self._why = why
             # The control request waits for the CLI, and the CLI for nobody else meanwhile: listen on.
@@ -121,12 +121,12 @@ class Turn:
     def _after(self, delay_s: float, why: str) -> None:
         self._timers.append(asyncio.get_running_loop().call_later(delay_s, self._claude.interject, why))
 
-    def _judge(self, result: ResultMessage) -> Verdict:
+    def _judge(self, result: ResultMessage) -> TurnOutcome:
         if not result.is_error:
-            return verdict.OK
+            return outcome.OK
         if self._why is not None:
-            return self._why_verdict()
-        return verdict.of_error(
+            return self._why_outcome()
+        return outcome.of_error(
             result.result or "; ".join(result.errors or []) or result.subtype,
             status=result.api_error_status,
             reason=result.terminal_reason,
@@ -134,26 +134,26 @@ class Turn:
             now_ms=_now_ms(),
         )
 
-    def _why_verdict(self) -> Verdict:
+    def _why_outcome(self) -> TurnOutcome:
         match self._why:
             case "time_limit":
-                return verdict.failed(f"The turn was cancelled: it took longer than {self._limit_s / 60:g} minutes.")
+                return outcome.failed(f"The turn was cancelled: it took longer than {self._limit_s / 60:g} minutes.")
             case "rate_limited":
-                return Verdict(
+                return TurnOutcome(
                     result_kind="failed",
                     requeue="rate_limited",
                     note="The API refused the request: rate limit.",
                     limited_until_ms=self._tally.limited_until_ms,
                 )
             case "stopping":
-                return verdict.failed("The turn was interrupted: the agent is being stopped.", requeue="stopping")
+                return outcome.failed("The turn was interrupted: the agent is being stopped.", requeue="stopping")
             case _:
-                return verdict.failed("The operator cancelled the turn.", requeue="cancelled")
+                return outcome.failed("The operator cancelled the turn.", requeue="cancelled")
 
 
 class Interrupted(CliEnded):
     """The turn was interrupted and the CLI had to be killed for it."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.note or "interrupted")
-        self.verdict = verdict
+    def __init__(self, outcome: TurnOutcome) -> None:
+        super().__init__(outcome.note or "interrupted")
+        self.outcome = outcome

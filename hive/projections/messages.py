@@ -23,7 +23,7 @@ LONG_BODY = RECENT_KEPT_BYTES // OPERATOR_RECENT_KEPT
 """So many shorter ones as are kept cannot reach that bound: they are not counted while they are fresh."""
 
 
-class Letter(msgspec.Struct, frozen=True, gc=False):
+class InboxMessage(msgspec.Struct, frozen=True, gc=False):
     """A message in an inbox or in flight."""
 
     id: MessageId
@@ -86,7 +86,7 @@ class Messages(Projection):
     VERSION = 3
 
     def __init__(self) -> None:
-        self.open: Table[MessageId, Letter] = Table("messages", Letter)
+        self.open: Table[MessageId, InboxMessage] = Table("messages", InboxMessage)
         self.recent: Table[tuple[str, MessageId], Recent] = Table("recent_messages", Recent, key_parts=2)
         """Complete after `tables()`."""
         self.last: Table[str, LastId] = Table("last_message_id", LastId)
@@ -116,10 +116,10 @@ class Messages(Projection):
         self._newest_id = self._last_id()
         self._inboxes = _Inboxes()
         for id in sorted(self.open.rows):
-            letter = self.open[id]
-            inbox = self._inboxes[letter.to]
-            inbox.open_bytes += len(letter.body)
-            if letter.state == "waiting":
+            message = self.open[id]
+            inbox = self._inboxes[message.to]
+            inbox.open_bytes += len(message.body)
+            if message.state == "waiting":
                 inbox.waiting.append(id)
             else:
                 inbox.in_flight[id] = None
@@ -144,11 +144,11 @@ class Messages(Projection):
         """How many messages the next recvs would return."""
         return len(self._inboxes.get(to, _NOBODY).waiting)
 
-    def waiting(self, to: str, limit: int | None = None) -> list[Letter]:
+    def waiting(self, to: str, limit: int | None = None) -> list[InboxMessage]:
         """What waits for an agent, in the order it will be delivered."""
         return [self.open[id] for id in islice(self._inboxes.get(to, _NOBODY).waiting, limit)]
 
-    def in_flight(self, to: str) -> list[Letter]:
+    def in_flight(self, to: str) -> list[InboxMessage]:
         """Delivered and neither acked nor requeued, oldest first."""
         return [self.open[id] for id in sorted(self._inboxes.get(to, _NOBODY).in_flight)]
 
@@ -170,7 +170,7 @@ class Messages(Projection):
             if inbox.fresh_bulk > RECENT_KEPT_BYTES:
                 self._make_rows(to)
         if to != OPERATOR:
-            self.open.rows[id] = Letter(id, recorded.at, event.sender, to, body, event.in_reply_to)
+            self.open.rows[id] = InboxMessage(id, recorded.at, event.sender, to, body, event.in_reply_to)
             self.open.changed.add(id)
             inbox.waiting.append(id)
             inbox.open_bytes += len(body)
@@ -196,33 +196,33 @@ class Messages(Projection):
         return MessageId(0 if row is None else row.last)
 
     def _on_delivered(self, event: MessageDelivered, _: Recorded) -> None:
-        letter, inbox = self.open.rows[event.id], self._inboxes[event.to]
+        message, inbox = self.open.rows[event.id], self._inboxes[event.to]
         if inbox.waiting[0] == event.id:
             inbox.waiting.popleft()
         else:
             inbox.waiting.remove(event.id)
         inbox.in_flight[event.id] = None
-        self.open.put(event.id, _moved(letter, "in_flight", event.incarnation, letter.failures, letter.redelivered))
+        self.open.put(event.id, _moved(message, "in_flight", event.incarnation, message.failures, message.redelivered))
 
     def _on_requeued(self, event: MessageRequeued, _: Recorded) -> None:
-        letter, inbox = self.open.rows[event.id], self._inboxes[event.to]
+        message, inbox = self.open.rows[event.id], self._inboxes[event.to]
         inbox.in_flight.pop(event.id)
         if inbox.waiting and inbox.waiting[0] < event.id:
             inbox.waiting = deque(sorted([event.id, *inbox.waiting]))
         else:
             inbox.waiting.appendleft(event.id)
-        self.open.put(event.id, _moved(letter, "waiting", None, letter.failures + event.counts, redelivered=True))
+        self.open.put(event.id, _moved(message, "waiting", None, message.failures + event.counts, redelivered=True))
 
     def _on_done(self, event: MessageAcked | MessageDead, _: Recorded) -> None:
-        letter = self.open.get(event.id)
-        if letter is None:
+        message = self.open.get(event.id)
+        if message is None:
             return
         inbox = self._inboxes[event.to]
-        if letter.state == "waiting":
+        if message.state == "waiting":
             inbox.waiting.remove(event.id)
         else:
             inbox.in_flight.pop(event.id)
-        inbox.open_bytes -= len(letter.body)
+        inbox.open_bytes -= len(message.body)
         self.open.drop(event.id)
 
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
@@ -242,16 +242,20 @@ class Messages(Projection):
 
 
 def _moved(
-    letter: Letter, state: Literal["waiting", "in_flight"], incarnation: str | None, failures: int, redelivered: bool
-) -> Letter:
+    message: InboxMessage,
+    state: Literal["waiting", "in_flight"],
+    incarnation: str | None,
+    failures: int,
+    redelivered: bool,
+) -> InboxMessage:
     """The same message in another state. Spelled out: `replace` looks every name up."""
-    return Letter(
-        letter.id,
-        letter.at,
-        letter.sender,
-        letter.to,
-        letter.body,
-        letter.in_reply_to,
+    return InboxMessage(
+        message.id,
+        message.at,
+        message.sender,
+        message.to,
+        message.body,
+        message.in_reply_to,
         state,
         incarnation,
         failures,

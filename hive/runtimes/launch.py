@@ -76,14 +76,14 @@ def start(container: Container, *, environment: dict[str, str], folder: str, wal
         "walls": walls,
     }
     # marshal, because the shim is the same interpreter and json would cost each shim a megabyte.
-    verdict = _run_shim(container.name, marshal.dumps(dict(spec)))
-    match verdict.split(" ", 2):
+    outcome = _run_shim(container.name, marshal.dumps(dict(spec)))
+    match outcome.split(" ", 2):
         case ["running", pid, since_ms]:
             return Running(incarnation=container.incarnation, pid=int(pid), since_ms=int(since_ms))
         case ["busy", *_]:
             raise AlreadyDone(f"Agent {container.name} is being started already.")
         case _:
-            reason = verdict.removeprefix("failed ") or "its shim ended without a word"
+            reason = outcome.removeprefix("failed ") or "its shim ended without a word"
             cgroup.remove([directory for _, directory, _ in plans])  # In case the shim was killed before it could.
             raise Unavailable(f"Agent {container.name} could not be started: {reason}")
 
@@ -125,12 +125,12 @@ def _run_shim(name: str, spec: bytes) -> str:
         pass  # It has ended; what it said, or its silence, is read below.
     shim.wait()  # It forks at once: the one that stays is not our child.
     try:
-        return _verdict(ready_read)
+        return _outcome(ready_read)
     finally:
         os.close(ready_read)
 
 
-def _verdict(ready: int) -> str:
+def _outcome(ready: int) -> str:
     """The line after the shim's pid; a shim that says nothing in time is killed, and bubblewrap with it."""
     deadline = time.monotonic() + START_S
     said = b""

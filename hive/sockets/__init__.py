@@ -1,1 +1,1 @@
-"""The daemon's doors to the world: the host socket and one socket for each agent."""
+"""The daemon's journal clients to the world: the host socket and one socket for each agent."""

@@ -88,14 +88,14 @@ class AgentSession:
         )
         with self.services.hub.receiving.parked(self.name) as woken:
             self.connection.on_gone = woken.set
-            letters, remaining, paused = (await self.services.door.ask(take)).answer
+            taken, remaining, paused = (await self.services.journal.ask(take)).answer
             was_paused = paused
             wait_s = min(request.wait_seconds or 0, RECV_WAIT_MAX_S)
             deadline = asyncio.get_running_loop().time() + wait_s
-            while not letters and (was_paused or not paused) and await self._wait(woken, deadline):
-                letters, remaining, paused = (await self.services.door.ask(take)).answer
-        reply = {"messages": [views.letter(letter) for letter in letters], "remaining": remaining, "paused": paused}
-        return granted(reply), tuple(letter.id for letter in letters)
+            while not taken and (was_paused or not paused) and await self._wait(woken, deadline):
+                taken, remaining, paused = (await self.services.journal.ask(take)).answer
+        reply = {"messages": [views.message(message) for message in taken], "remaining": remaining, "paused": paused}
+        return granted(reply), tuple(message.id for message in taken)
 
     async def wait_for_wake(self, woken: asyncio.Event, wait_s: float) -> bool:
         """Park until something may have come. False when the time is over or the peer is gone."""
@@ -116,4 +116,4 @@ class AgentSession:
     async def _give_back(self, given: tuple[MessageId, ...]) -> None:
         """The reply that held these was not read: as if they had never been taken."""
         if given:
-            await self.services.door.ask(messages.Requeue(by=self.by, agent=self.name, ids=given, reason="lost"))
+            await self.services.journal.ask(messages.Requeue(by=self.by, agent=self.name, ids=given, reason="lost"))

@@ -127,7 +127,7 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
     presence = session.services.hub.presence
     alive = presence.incarnations(session.name)
     command = messages.Hello(by=session.by, agent=session.name, incarnation=incarnation, alive=alive)
-    await session.services.door.ask(command)
+    await session.services.journal.ask(command)
     presence.speaks_for(session.name, session.connection, incarnation)
     session.incarnation = incarnation
     return {}
@@ -137,7 +137,7 @@ async def send(session: AgentSession, request: Send) -> Reply:
     reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
     command = messages.Send(by=session.by, sender=session.name, to=request.to, body=request.body, in_reply_to=reply_to)
     session.services.hub.will_send(request.to)
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     ids = [event.id for event in decided.events if isinstance(event, MessageSent)]
     return {"ids": ids} if request.to == EVERYONE else {"id": ids[0], "ids": ids}
 
@@ -145,20 +145,20 @@ async def send(session: AgentSession, request: Send) -> Reply:
 async def ack(session: AgentSession, request: Ids) -> Reply:
     ids = tuple(map(MessageId, request.ids))
     # No key: acking again is a no-op anyway, and a second event for every message would double the log.
-    await session.services.door.ask(messages.Ack(by=session.by, agent=session.name, ids=ids))
+    await session.services.journal.ask(messages.Ack(by=session.by, agent=session.name, ids=ids))
     return {}
 
 
 async def requeue(session: AgentSession, request: Requeue) -> Reply:
     ids = tuple(map(MessageId, request.ids))
     command = messages.Requeue(by=session.by, agent=session.name, ids=ids, reason=request.reason)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def recent(session: AgentSession, request: Recent) -> Reply:
     name, limit = session.name, min(request.limit, RECENT_MAX)
-    rows = await session.services.door.read(lambda hive: hive.messages.newest(name, limit))
+    rows = await session.services.journal.read(lambda hive: hive.messages.newest(name, limit))
     return {"messages": [views.recent(row) for row in rows]}
 
 
@@ -180,26 +180,26 @@ async def _ask(session: AgentSession, request: AskOperator, target: str | None) 
         multi=bool(request.multi),
         ttl_seconds=request.ttl_seconds,
     )
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     return {"id": decided.first().id}
 
 
 async def answer(session: AgentSession, request: Answer) -> Reply:
     id = QuestionId(request.id)
     command = questions.Answer(by=session.by, id=id, answer=request.answer, answerer=session.name)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def cancel_question(session: AgentSession, request: ById) -> Reply:
     command = questions.Cancel(by=session.by, id=QuestionId(request.id), canceller=session.name)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def open_threads(session: AgentSession, _: Request) -> Reply:
     name = session.name
-    rows = await session.services.door.read(lambda hive: hive.questions.threads_of(name))
+    rows = await session.services.journal.read(lambda hive: hive.questions.threads_of(name))
     return {"threads": [views.question(row) for row in rows]}
 
 
@@ -212,18 +212,18 @@ async def remind(session: AgentSession, request: Remind) -> Reply:
         delay_ms=None if delay is None else round(delay * MS_PER_S),
         due_ms=None if request.at is None else parse_rfc3339(request.at),
     )
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     return {"id": decided.first().id}
 
 
 async def count_pending_reminders(session: AgentSession, _: Request) -> Reply:
     name = session.name
-    return {"count": await session.services.door.read(lambda hive: len(hive.reminders.of(name)))}
+    return {"count": await session.services.journal.read(lambda hive: len(hive.reminders.of(name)))}
 
 
 async def set_status(session: AgentSession, request: SetStatus) -> Reply:
     command = axes.SetStatus(by=session.by, agent=session.name, text=request.text)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
@@ -235,14 +235,14 @@ async def turn_started(session: AgentSession, request: TurnStarted) -> Reply:
         wake_from=request.wake_from,
         message_ids=tuple(map(MessageId, request.message_ids or ())),
     )
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def turn_ended(session: AgentSession, request: Request) -> Reply:
     columns = {name: value for name, value in msgspec.structs.asdict(request).items() if name != "key"}
     report = TurnEnded(agent=session.name, **columns)
-    await session.services.door.ask(record.EndTurn(by=session.by, report=report), request.key)
+    await session.services.journal.ask(record.EndTurn(by=session.by, report=report), request.key)
     return {}
 
 
@@ -267,27 +267,29 @@ async def next_control(session: AgentSession, request: NextControl) -> Reply:
 
 async def login(session: AgentSession, request: Login) -> Reply:
     command = axes.ReportLogin(by=session.by, agent=session.name, logged_in=request.logged_in)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def rate_limited(session: AgentSession, request: RateLimited) -> Reply:
     until = None if request.until is None else parse_rfc3339(request.until)
     command = axes.ReportRateLimit(by=session.by, agent=session.name, until_ms=until)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def whoami(session: AgentSession, _: Request) -> Reply:
     name = session.name
-    row = await session.services.door.read(lambda hive: hive.agents.all.get(name))
+    row = await session.services.journal.read(lambda hive: hive.agents.all.get(name))
     wanted = "running" if row is not None and row.wanted_running else "stopped"
     return {"name": name, "manager": name == MANAGER, "paused": row is not None and row.paused, "wanted": wanted}
 
 
 async def _is_paused(session: AgentSession) -> bool:
     name = session.name
-    return await session.services.door.read(lambda hive: (row := hive.agents.all.get(name)) is not None and row.paused)
+    return await session.services.journal.read(
+        lambda hive: (row := hive.agents.all.get(name)) is not None and row.paused
+    )
 
 
 async def _recv_is_the_sessions_own(session: AgentSession, _: Recv) -> Reply:

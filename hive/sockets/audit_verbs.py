@@ -190,7 +190,7 @@ async def turn_buckets(session: HostSession, request: Buckets) -> Reply:
     if step < HOUR_MS:
         rows = await asyncio.to_thread(_turns_since, session.services.paths, first)
     else:
-        rows = await session.services.door.read(lambda hive: [(row.hour * HOUR_MS, row) for row in hive.turns.hours])
+        rows = await session.services.journal.read(lambda hive: [(row.hour * HOUR_MS, row) for row in hive.turns.hours])
     buckets = [
         {**msgspec.to_builtins(row), "index": (at - first) // step}
         for at, row in rows
@@ -214,10 +214,10 @@ async def agent_inbox(session: HostSession, request: Inbox) -> Reply:
     name = request.name
 
     def rows(hive: Hive) -> list[dict[str, Any]]:
-        letters = [*hive.messages.in_flight(name), *hive.messages.waiting(name, INBOX_MAX)]
-        return [{**views.letter(row), "state": row.state} for row in letters]
+        messages = [*hive.messages.in_flight(name), *hive.messages.waiting(name, INBOX_MAX)]
+        return [{**views.message(row), "state": row.state} for row in messages]
 
-    return {"inbox": await session.services.door.read(rows)}
+    return {"inbox": await session.services.journal.read(rows)}
 
 
 async def webhook_status(session: HostSession, _: Request) -> Reply:
@@ -247,7 +247,9 @@ async def webhook_test(session: HostSession, _: Request) -> Reply:
         await asyncio.to_thread(deliver, url, told, session.services.dashboard_url())
     except NotTaken as refusal:
         error = str(refusal)
-    await session.services.door.ask(RecordNotification(by=session.by, topic="test", subject=told.subject, error=error))
+    await session.services.journal.ask(
+        RecordNotification(by=session.by, topic="test", subject=told.subject, error=error)
+    )
     if error is not None:
         raise Refused(f"The webhook did not take it. {error}")
     return {}
@@ -272,9 +274,9 @@ async def metrics(session: HostSession, request: Metrics) -> Reply:
 async def figures(session: HostSession, _: Request) -> Reply:
     """The same with a session."""
     now, paths = session.services.clock.now_ms(), session.services.paths
-    found = await session.services.door.read(lambda hive: _figures(hive, now))
+    found = await session.services.journal.read(lambda hive: _figures(hive, now))
     found["log_bytes"] = await asyncio.to_thread(_log_bytes, paths)
-    found["commit_seconds"] = session.services.door.latencies()
+    found["commit_seconds"] = session.services.journal.latencies()
     return {"metrics": found}
 
 

@@ -9,7 +9,7 @@ from hive.actors.agent import Ticket
 from hive.actors.config_pipeline import Watch
 from hive.config.proposals import Diff
 from hive.deciders.approvals import Approve, FailRequest, Pin, RequestCommit
-from hive.deciders.draft import living
+from hive.deciders.base import living
 from hive.errors import HiveError, NotFound, Refused, Unavailable
 from hive.events.base import ApprovalId, By, actor
 from hive.names import OPERATOR, AgentName
@@ -64,7 +64,7 @@ async def request_apply_commit(session: AgentSession, request: RequestApplyCommi
         requester=session.name,
         description=request.description,
     )
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     id = decided.first().id
     # Shielded: the row is in the log, so it must be pinned or failed even if the manager goes away now.
     sha = await asyncio.shield(_fetched(session.services, id, request.agent, request.commit_ref))
@@ -72,15 +72,15 @@ async def request_apply_commit(session: AgentSession, request: RequestApplyCommi
 
 
 async def _fetched(services: Services, id: ApprovalId, agent: AgentName, commit_ref: str) -> str:
-    row = await services.door.read(lambda hive: hive.approvals.all.get(id))
+    row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is not None and row.fetched_sha is not None:
         return row.fetched_sha  # The same request again, by its key.
     try:
         sha = await asyncio.to_thread(services.proposals.pin, agent, id, commit_ref)
     except (HiveError, OSError) as error:
-        await services.door.ask(FailRequest(by=BY, id=id, error=str(error)))
+        await services.journal.ask(FailRequest(by=BY, id=id, error=str(error)))
         raise Refused(f"Nothing was requested: {error}") from error
-    await services.door.ask(Pin(by=BY, id=id, fetched_sha=sha))
+    await services.journal.ask(Pin(by=BY, id=id, fetched_sha=sha))
     return sha
 
 
@@ -90,7 +90,7 @@ async def check_approvable(services: Services, id: ApprovalId, sha: str | None) 
     Raises:
         Refused: the tag moved, or the proposal is stale. The row stays pending.
     """
-    row = await services.door.read(lambda hive: hive.approvals.all.get(id))
+    row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is None or row.kind != "apply_commit" or row.status != "pending" or row.fetched_sha is None:
         return  # The rule says what is wrong with it, if anything is.
     if sha is not None and sha != row.fetched_sha:
@@ -105,7 +105,7 @@ def _check(services: Services, row: Approval, sha: str) -> None:
 
 async def diff(session: HostSession, request: ById) -> Reply:
     id = ApprovalId(request.id)
-    row = await session.services.door.read(lambda hive: hive.approvals.all.get(id))
+    row = await session.services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is None:
         raise NotFound(f"There is no approval {id}.")
     if row.fetched_sha is None:
@@ -123,7 +123,7 @@ def _diff(found: Diff) -> dict[str, Any]:
 
 async def edit(session: HostSession, request: Edit) -> Reply:
     name, services = request.name, session.services
-    await services.door.read(lambda hive: living(hive, name))
+    await services.journal.read(lambda hive: living(hive, name))
 
     def commit() -> str:
         repositories = services.provisioner.repositories
@@ -144,7 +144,7 @@ async def edit(session: HostSession, request: Edit) -> Reply:
 
 async def rollback(session: HostSession, request: Rollback) -> Reply:
     name, services = request.name, session.services
-    await services.door.read(lambda hive: living(hive, name))
+    await services.journal.read(lambda hive: living(hive, name))
     sha = await asyncio.to_thread(services.proposals.rollback_commit, name, request.to)
     return await _deployed(services, session.by, name, sha, f"rolled back by {session.by.name}")
 
@@ -156,17 +156,17 @@ async def _deployed(services: Services, by: By, name: AgentName, sha: str, descr
         HiveError: it failed; what ran before goes on.
     """
     command = RequestCommit(by=by, agent=name, commit_ref=sha, requester=OPERATOR, description=description)
-    id = (await services.door.ask(command)).first().id
+    id = (await services.journal.ask(command)).first().id
     ticket = Ticket()
 
     async def pin_and_approve() -> None:
         try:
             await asyncio.to_thread(services.proposals.pin_own, name, id, sha)
-            await services.door.ask(Pin(by=BY, id=id, fetched_sha=sha))
+            await services.journal.ask(Pin(by=BY, id=id, fetched_sha=sha))
             services.watch(Watch(id, ticket))
-            await services.door.ask(Approve(by=by, id=id, sha=sha))
+            await services.journal.ask(Approve(by=by, id=id, sha=sha))
         except (HiveError, OSError) as error:
-            await services.door.ask(FailRequest(by=BY, id=id, error=str(error)))
+            await services.journal.ask(FailRequest(by=BY, id=id, error=str(error)))
             raise error if isinstance(error, HiveError) else Unavailable(str(error)) from error
 
     await asyncio.shield(pin_and_approve())

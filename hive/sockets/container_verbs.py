@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from hive.deciders import approvals, controls, roster
-from hive.deciders.draft import living
+from hive.deciders.base import living
 from hive.errors import BadRequest, HiveError, NotFound, Refused
 from hive.events.agents import Act
 from hive.events.base import Event
@@ -83,12 +83,12 @@ CONTROL_ACTIONS: Final = ("cancel", "model", "compact", "new_session", "login_st
 
 
 async def list_(session: HostSession, _: Request) -> Reply:
-    return {"agents": await session.services.door.read(lambda hive: [row.name for row in hive.agents.living()])}
+    return {"agents": await session.services.journal.read(lambda hive: [row.name for row in hive.agents.living()])}
 
 
 async def agent_status(session: HostSession, _: Request) -> Reply:
     base = base_url(session)
-    rows = await session.services.door.read(
+    rows = await session.services.journal.read(
         lambda hive: [views.agent_status(row, hive, base) for row in hive.agents.living()]
     )
     return {"agent_statuses": rows}
@@ -103,7 +103,7 @@ async def subscribe_agent_status(session: HostSession, _: Request) -> None:
         going = await session.say({})
         while going and not session.connection.gone:
             names = {event.agent for event in (one.event for one in await feed.next()) if _has_agent(event)}
-            rows = await session.services.door.read(functools.partial(_statuses, names, base))
+            rows = await session.services.journal.read(functools.partial(_statuses, names, base))
             for row in rows:
                 if shown.get(row["name"]) != row:
                     shown[row["name"]] = row
@@ -120,7 +120,7 @@ def _has_agent(event: Event) -> bool:
 
 async def set_paused(session: HostSession, request: SetPaused) -> Reply:
     command = controls.SetPaused(by=session.by, agent=request.name, paused=request.paused)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
@@ -148,13 +148,13 @@ async def rebuild(session: HostSession, request: Named) -> Reply:
 
 
 async def update_all(session: HostSession, _: Request) -> Reply:
-    rows = await session.services.door.read(lambda hive: [row for row in hive.agents.living() if row.needs_update])
+    rows = await session.services.journal.read(lambda hive: [row for row in hive.agents.living() if row.needs_update])
     await _all_of(*(session.services.act(row.name, "rebuild", session.by) for row in rows))
     return {"agents": [row.name for row in rows]}
 
 
 async def spawn(session: HostSession, request: Named) -> Reply:
-    await session.services.door.ask(roster.Spawn(by=session.by, agent=request.name), request.key)
+    await session.services.journal.ask(roster.Spawn(by=session.by, agent=request.name), request.key)
     await session.services.settled(request.name)
     return {}
 
@@ -163,7 +163,7 @@ async def request_spawn(session: HostSession, request: RequestSpawn) -> Reply:
     command = approvals.RequestSpawn(
         by=session.by, agent=request.name, requester="operator", description=request.description
     )
-    return {"id": (await session.services.door.ask(command, request.key)).first().id}
+    return {"id": (await session.services.journal.ask(command, request.key)).first().id}
 
 
 async def destroy(session: HostSession, request: Destroy) -> Reply:
@@ -182,12 +182,12 @@ async def purge(session: HostSession, request: Named) -> Reply:
     if row.destroyed_ms is None:
         raise Refused(f'agent "{row.name}" lives; destroy it first')
     await asyncio.to_thread(session.services.provisioner.wipe, row.name)
-    await session.services.door.ask(roster.RecordPurged(by=session.by, agent=row.name))
+    await session.services.journal.ask(roster.RecordPurged(by=session.by, agent=row.name))
     return {}
 
 
 async def revive(session: HostSession, request: Named) -> Reply:
-    await session.services.door.ask(roster.Revive(by=session.by, agent=request.name), request.key)
+    await session.services.journal.ask(roster.Revive(by=session.by, agent=request.name), request.key)
     await session.services.settled(request.name)
     return {}
 
@@ -199,7 +199,7 @@ async def mount(session: HostSession, request: Mount) -> Reply:
     command = controls.Mount(
         by=session.by, agent=request.name, host_path=str(path), folder=path.name, read_only=request.read_only
     )
-    changed = (await session.services.door.ask(command, request.key)).events
+    changed = (await session.services.journal.ask(command, request.key)).events
     restarted = await _restart_if_running(session, request.name, bool(changed))
     seen_at = f"/work/{path.name}" if walled else str(path)
     warning = "The process runtime has no walls: it cannot keep the agent from writing."
@@ -209,13 +209,13 @@ async def mount(session: HostSession, request: Mount) -> Reply:
 
 async def unmount(session: HostSession, request: Unmount) -> Reply:
     path = request.path if "/" not in request.path else await asyncio.to_thread(os.path.realpath, request.path)
-    await session.services.door.ask(controls.Unmount(by=session.by, agent=request.name, path=path), request.key)
+    await session.services.journal.ask(controls.Unmount(by=session.by, agent=request.name, path=path), request.key)
     return {"restarted": await _restart_if_running(session, request.name, True)}
 
 
 async def mounts(session: HostSession, request: Named) -> Reply:
     name = request.name
-    rows = await session.services.door.read(lambda hive: (living(hive, name), views.mounts(hive, name))[1])
+    rows = await session.services.journal.read(lambda hive: (living(hive, name), views.mounts(hive, name))[1])
     return {"mounts": rows}
 
 
@@ -255,7 +255,7 @@ async def control(session: HostSession, request: Control) -> Reply:
         raise BadRequest(f"An action is one of {', '.join(CONTROL_ACTIONS)}, not {request.action!r}.")
     row = await _living_one(session, request.name)
     if request.action == "model":
-        await session.services.door.ask(
+        await session.services.journal.ask(
             controls.SetModel(by=session.by, agent=row.name, model=request.value), request.key
         )
     elif not row.running:
@@ -292,7 +292,7 @@ async def _act_on_all(session: HostSession, request: Scoped, act: Act) -> Reply:
     def chosen(hive: Hive) -> list[AgentName]:
         return [living(hive, name).name for name in named] or [row.name for row in hive.agents.living()]
 
-    names = await session.services.door.read(chosen)
+    names = await session.services.journal.read(chosen)
     by, graceful = session.by, request.graceful
     await _all_of(*(session.services.act(name, act, by, graceful=graceful) for name in names))
     return {}
@@ -314,12 +314,12 @@ async def _restart_if_running(session: HostSession, name: AgentName, changed: bo
 
 
 async def _living_one(session: HostSession, name: str) -> Agent:
-    return await session.services.door.read(lambda hive: living(hive, name))
+    return await session.services.journal.read(lambda hive: living(hive, name))
 
 
 async def _known_one(session: HostSession, name: str) -> Agent:
     """An agent or a tombstone."""
-    row = await session.services.door.read(lambda hive: hive.agents.all.get(name))
+    row = await session.services.journal.read(lambda hive: hive.agents.all.get(name))
     if row is None:
         raise NotFound(f'agent "{name}" is not managed by this hive')
     return row

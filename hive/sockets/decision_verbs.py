@@ -92,14 +92,14 @@ async def send(session: HostSession, request: Send) -> Reply:
     reply_to = None if request.in_reply_to is None else MessageId(request.in_reply_to)
     command = messages.Send(by=session.by, sender=OPERATOR, to=request.to, body=request.body, in_reply_to=reply_to)
     session.services.hub.will_send(request.to)
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     ids = [event.id for event in decided.events if isinstance(event, MessageSent)]
     return {"ids": ids} if request.to == EVERYONE else {"id": ids[0], "ids": ids}
 
 
 async def messages_(session: HostSession, request: Messages) -> Reply:
     whose, limit = request.agent or OPERATOR, min(request.limit, ROWS_MAX)
-    rows = await session.services.door.read(lambda hive: hive.messages.newest(whose, limit))
+    rows = await session.services.journal.read(lambda hive: hive.messages.newest(whose, limit))
     return {"messages": [views.operator_message(row) for row in rows]}
 
 
@@ -107,43 +107,43 @@ async def questions_(session: HostSession, request: Questions) -> Reply:
     def asked(hive: Hive) -> list[Any]:
         return [*(hive.questions.resolved() if request.history else ()), *hive.questions.pending()]
 
-    return {"questions": [views.question(row) for row in await session.services.door.read(asked)]}
+    return {"questions": [views.question(row) for row in await session.services.journal.read(asked)]}
 
 
 async def answer_question(session: HostSession, request: Answer) -> Reply:
     id = QuestionId(request.id)
     command = questions.Answer(by=session.by, id=id, answer=request.answer, answerer=OPERATOR)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def cancel_question(session: HostSession, request: ById) -> Reply:
     command = questions.Cancel(by=session.by, id=QuestionId(request.id), canceller=OPERATOR)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def pending(session: HostSession, _: Request) -> Reply:
-    rows = await session.services.door.read(lambda hive: hive.approvals.pending())
+    rows = await session.services.journal.read(lambda hive: hive.approvals.pending())
     return {"approvals": [views.approval(row) for row in rows]}
 
 
 async def approvals_(session: HostSession, request: Limited) -> Reply:
     limit = min(request.limit, ROWS_MAX)
-    rows = await session.services.door.read(lambda hive: sorted(hive.approvals.all, key=lambda row: row.id)[-limit:])
+    rows = await session.services.journal.read(lambda hive: sorted(hive.approvals.all, key=lambda row: row.id)[-limit:])
     return {"approvals": [views.approval(row) for row in rows]}
 
 
 async def approve(session: HostSession, request: Approve) -> Reply:
     await check_approvable(session.services, ApprovalId(request.id), request.sha)
     command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
 async def deny(session: HostSession, request: Deny) -> Reply:
     command = approvals.Deny(by=session.by, id=ApprovalId(request.id), note=request.note)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
@@ -180,7 +180,7 @@ def _event(row: Row) -> dict[str, Any]:
 
 async def state(session: HostSession, _: Request) -> Reply:
     base, now = base_url(session), session.services.clock.now_ms()
-    seq, snapshot = await session.services.door.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
+    seq, snapshot = await session.services.journal.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
     return {"seq": seq, "state": snapshot, "runtime": session.services.provisioner.runtime.kind}
 
 
@@ -209,10 +209,10 @@ async def operators(session: HostSession, request: Operators) -> Reply:
             token = secrets.token_urlsafe(TOKEN_BYTES)
             token_hash = hashlib.sha256(token.encode()).hexdigest()
             command = controls.AddOperator(by=session.by, name=name, token_hash=token_hash)
-            await session.services.door.ask(command, request.key)
+            await session.services.journal.ask(command, request.key)
             return {"name": name, "token": token}
         case "revoke", str() as name:
-            await session.services.door.ask(controls.RevokeOperator(by=session.by, name=name), request.key)
+            await session.services.journal.ask(controls.RevokeOperator(by=session.by, name=name), request.key)
             return {}
         case _:
             raise BadRequest("operators takes an action of add, list or revoke, and a name with the first and last.")
@@ -238,7 +238,7 @@ async def rebuild_projections(session: HostSession, request: RebuildProjections)
         seq = await rebuilding
     finally:
         rebuilding.cancel()  # Of the waiting alone.
-    names = await session.services.door.read(lambda hive: [(one.NAME, one.VERSION) for one in hive.projections()])
+    names = await session.services.journal.read(lambda hive: [(one.NAME, one.VERSION) for one in hive.projections()])
     return {"projections": [{"name": name, "version": version, "seq": seq} for name, version in names]}
 
 

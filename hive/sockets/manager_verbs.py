@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from hive.deciders import approvals
-from hive.deciders.draft import living
+from hive.deciders.base import living
 from hive.errors import NotYours
 from hive.events.agents import Act
 from hive.events.base import ApprovalId
@@ -34,13 +34,13 @@ async def request_spawn(session: AgentSession, request: RequestSpawn) -> Reply:
     command = approvals.RequestSpawn(
         by=session.by, agent=request.name, requester=session.name, description=request.description
     )
-    decided = await session.services.door.ask(command, request.key)
+    decided = await session.services.journal.ask(command, request.key)
     return {"id": decided.first().id}
 
 
 async def cancel_request(session: AgentSession, request: ById) -> Reply:
     command = approvals.Withdraw(by=session.by, id=ApprovalId(request.id), requester=session.name)
-    await session.services.door.ask(command, request.key)
+    await session.services.journal.ask(command, request.key)
     return {}
 
 
@@ -69,7 +69,7 @@ async def _act(session: AgentSession, request: Named, act: Act) -> Reply:
 
 async def list_agents(session: AgentSession, _: Request) -> Reply:
     now = session.services.clock.now_ms()
-    rows = await session.services.door.read(
+    rows = await session.services.journal.read(
         lambda hive: [views.agent(row, hive, None, now) for row in hive.agents.living()]
     )
     return {"agents": rows}
@@ -77,7 +77,7 @@ async def list_agents(session: AgentSession, _: Request) -> Reply:
 
 async def logs(session: AgentSession, request: Logs) -> Reply:
     name = request.name
-    await session.services.door.read(lambda hive: living(hive, name))
+    await session.services.journal.read(lambda hive: living(hive, name))
     record = session.services.paths.record(name)
     lines = min(request.lines, LOG_LINES_MAX)
     return {"lines": await asyncio.to_thread(session.services.provisioner.runtime.output, record, lines=lines)}

@@ -74,11 +74,11 @@ class Sockets:
         Raises:
             Unavailable: a socket cannot be made.
         """
-        rows = await self._services.door.read(lambda hive: hive.agents.living())
+        rows = await self._services.journal.read(lambda hive: hive.agents.living())
         await asyncio.to_thread(self._remove_left_over, {row.name for row in rows})
         for row in rows:
             await self._open_agent(row.name, row.slot)
-        known = await self._services.door.read(
+        known = await self._services.journal.read(
             lambda hive: frozenset(row.token_hash for row in hive.operators.all if row.revoked_ms is None)
         )
         self._services.sessions.forget_unknown(known)
@@ -110,7 +110,7 @@ class Sockets:
     def _open_soon(self, name: AgentName, slot: int | None) -> None:
         async def opened() -> None:
             if slot is None:
-                await self._open_agent(name, await self._services.door.read(lambda hive: hive.agents.all[name].slot))
+                await self._open_agent(name, await self._services.journal.read(lambda hive: hive.agents.all[name].slot))
             else:
                 await self._open_agent(name, slot)
 

@@ -10,7 +10,7 @@ import pykka
 from hive.actors import mail
 from hive.actors.agent import Do, Settle, Ticket
 from hive.actors.config_pipeline import Watch
-from hive.actors.doors import LoopDoor
+from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
 from hive.clock import Clock
@@ -33,7 +33,7 @@ class Services(msgspec.Struct, kw_only=True):
 
     paths: Paths
     clock: Clock
-    door: LoopDoor
+    journal: AsyncJournalClient
     rebuilding: Rebuilding
     hub: Hub
     sessions: Sessions

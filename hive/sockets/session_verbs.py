@@ -63,7 +63,7 @@ async def sign_in(session: HostSession, request: SignIn) -> Reply:
     if name is None:
         token_hash = hashed(request.token)
         wanted = token_hash
-        holder = await session.services.door.read(lambda hive: hive.operators.holder(wanted))
+        holder = await session.services.journal.read(lambda hive: hive.operators.holder(wanted))
         if holder is None:
             sessions.note_failure(source)
             raise SignedOut("That token opens nothing. `hive operator link` gives a link, `hive operator add` a token.")
@@ -89,7 +89,7 @@ async def who(session: HostSession, _: Request) -> Reply:
 
 async def health(session: HostSession, _: Request) -> Reply:
     """Answers while the daemon does."""
-    await session.services.door.read(lambda hive: hive.seq)
+    await session.services.journal.read(lambda hive: hive.seq)
     return {}
 
 

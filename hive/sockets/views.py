@@ -10,7 +10,7 @@ from hive.names import MANAGER, AgentName
 from hive.projections.agents import Agent
 from hive.projections.approvals import Approval
 from hive.projections.hive import Hive
-from hive.projections.messages import Letter, Recent
+from hive.projections.messages import InboxMessage, Recent
 from hive.projections.questions import Question
 from hive.projections.turns import HOUR_MS
 
@@ -27,7 +27,7 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value is not None}
 
 
-def letter(row: Letter) -> dict[str, Any]:
+def message(row: InboxMessage) -> dict[str, Any]:
     """A delivered message."""
     shown = _message(row.id, row.at, row.sender, row.body, row.in_reply_to)
     if row.redelivered:

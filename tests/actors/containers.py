@@ -61,7 +61,7 @@ class Containers:
 
     def actor(self, name: str) -> "pykka.ActorRef[Any]":
         """The agent's actor, as the supervisor starts it."""
-        return Agent.start(name, self.stage.door, self.provisioner, self.stage.clock)
+        return Agent.start(name, self.stage.client, self.provisioner, self.stage.clock)
 
     def spawned(self, name: str = "coder") -> "pykka.ActorRef[Any]":
         """An agent that runs."""
@@ -90,7 +90,7 @@ class Containers:
         return sha
 
     def row(self, name: str = "coder") -> roster.Agent:
-        row = self.stage.door.read(lambda hive: hive.agents.all.get(name))
+        row = self.stage.client.read(lambda hive: hive.agents.all.get(name))
         assert row is not None
         return row
 
@@ -115,7 +115,7 @@ class Containers:
 
     def kicks(self, name: str = "coder") -> list[str]:
         """Reasons of the kicks that wait for an agent."""
-        rows = self.stage.door.read(lambda hive: hive.messages.newest(name, 200))
+        rows = self.stage.client.read(lambda hive: hive.messages.newest(name, 200))
         bodies = [msgspec.json.decode(row.body) for row in rows if row.sender == "system"]
         return [body["reason"] for body in bodies if body["event"] == "kicked"]
 

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import blinker
 import pykka
 
-from hive.actors.doors import ThreadDoor
 from hive.actors.journal import Decided, Journal, Submission, Submit
+from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock, SystemClock, TimeMs
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.roster import Spawn
 from hive.events import AnyEvent
 from hive.events.base import By, actor
@@ -59,7 +59,7 @@ class OwnTimers:
 
 
 class Stage:
-    """One journal, its door, its clock, and what was committed."""
+    """One journal, its client, its clock, and what was committed."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -72,7 +72,7 @@ class Stage:
         self.committed = blinker.Signal()
         self.committed.connect(self._on_committed)
         self.journal: pykka.ActorRef[Any] = Journal.start(self.folder, OwnTimers(self.hand), self.committed)
-        self.door = ThreadDoor(self.journal)
+        self.client = BlockingJournalClient(self.journal)
 
     def reopen(self) -> None:
         """A clean stop and another journal over the same files."""
@@ -84,7 +84,7 @@ class Stage:
             self.journal.stop()
 
     def ask(self, command: Command) -> Decided:
-        return self.door.ask(command)
+        return self.client.ask(command)
 
     def spawn(self, *names: str) -> None:
         for name in names:
@@ -96,7 +96,7 @@ class Stage:
         for one in commands:
             command, key = one if isinstance(one, tuple) else (one, None)
             submissions.append(Submission(command, concurrent.futures.Future(), key))
-        self.journal.tell(Submit(self.door, submissions))
+        self.journal.tell(Submit(self.client, submissions))
         return [submission.ticket for submission in submissions]
 
     def rows(self) -> list[Row]:
@@ -119,7 +119,7 @@ class Stage:
         rows = self.rows()
         assert verify(rows) == (len(rows), None)
         folded, _ = fold(rows, Codec())
-        live = self.door.read(lambda hive: [digest(one) for one in hive.projections()])
+        live = self.client.read(lambda hive: [digest(one) for one in hive.projections()])
         assert live == [digest(one) for one in folded.projections()]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:

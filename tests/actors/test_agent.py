@@ -120,7 +120,7 @@ def test_a_destroyed_agent_leaves_its_state_and_a_purged_one_nothing(containers:
     containers.do(containers.spawned("tester"), "destroy", "tester", purge=True)
     assert not containers.paths.agent("tester").exists()
     assert not containers.paths.applied("tester").exists()
-    rows = containers.stage.door.read(lambda hive: [row.name for row in hive.agents.all])
+    rows = containers.stage.client.read(lambda hive: [row.name for row in hive.agents.all])
     assert rows == ["coder"]
 
 
@@ -150,7 +150,7 @@ def test_what_an_agent_was_working_on_waits_for_its_next_run(
     stage.ask(Send(by=OPERATOR_BY, sender=OPERATOR, to="coder", body="work"))
     stage.ask(Recv(by=agent("coder"), agent="coder", incarnation="one"))
     containers.do(coder, "restart")
-    (first, *_) = stage.door.read(lambda hive: hive.messages.waiting("coder"))
+    (first, *_) = stage.client.read(lambda hive: hive.messages.waiting("coder"))
     assert (first.body, first.redelivered, first.failures) == ("work", True, 0)
 
 
@@ -233,7 +233,7 @@ def test_crashes_in_a_row_end_in_rest_and_somebodys_start_begins_anew(containers
             eventually(lambda: containers.row().running, "it is started again")
     row = containers.row()
     assert (row.running, row.restart_ms, row.failure) == (False, None, "exit code 3")
-    told = stage.door.read(lambda hive: hive.messages.newest(OPERATOR, 1))[0].body
+    told = stage.client.read(lambda hive: hive.messages.newest(OPERATOR, 1))[0].body
     assert '"event":"rested"' in told
     containers.provisioner.program = "exec sleep 1000"
     containers.do(coder, "start")
@@ -381,7 +381,7 @@ def test_a_run_that_a_killed_daemon_started_and_did_not_record_is_replaced(
     containers.do(coder, "stop")
     coder.stop()
     begun(containers, "start")
-    row, mounts = stage.door.read(lambda hive: (hive.agents.all["coder"], hive.agents.mounts_of("coder")))
+    row, mounts = stage.client.read(lambda hive: (hive.agents.all["coder"], hive.agents.mounts_of("coder")))
     container, _ = containers.provisioner.container(row, mounts, (), containers.repositories.main("coder"))
     left = containers.runtime.start(container)
     containers.settle(containers.actor("coder"))
@@ -410,7 +410,7 @@ def test_a_deploy_that_started_the_agent_is_not_yet_one_that_succeeded(
     stage.ask(Approve(by=OPERATOR_BY, id=id))
     containers.deploy(coder, id)
     assert containers.kicks() == []
-    assert not stage.door.read(lambda hive: hive.approvals.all[id].carried_out)
+    assert not stage.client.read(lambda hive: hive.approvals.all[id].carried_out)
     stage.ask(RecordRebuilt(by=DAEMON_BY, agent="coder", ok=True, revision="a" * 40, approval_id=id))
     assert containers.kicks() == ["deploy"]
-    assert stage.door.read(lambda hive: hive.approvals.all[id].carried_out)
+    assert stage.client.read(lambda hive: hive.approvals.all[id].carried_out)

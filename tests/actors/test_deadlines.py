@@ -6,7 +6,7 @@ from hive.actors.budget_watch import BudgetWatch
 from hive.actors.deadlines import Deadlines
 from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.reminders import Reminders
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.questions import Answer, Ask, Cancel, Expire
 from hive.deciders.record import EndTurn
@@ -83,9 +83,9 @@ class Watching:
 
     def __init__(self, stage: Stage):
         self.stage = stage
-        self.watchdog = QuestionWatchdog.start(stage.door, stage.clock)
-        self.reminders = Reminders.start(stage.door, stage.clock)
-        self.budget_watch = BudgetWatch.start(stage.door, stage.clock)
+        self.watchdog = QuestionWatchdog.start(stage.client, stage.clock)
+        self.reminders = Reminders.start(stage.client, stage.clock)
+        self.budget_watch = BudgetWatch.start(stage.client, stage.clock)
         for ref in (self.watchdog, self.reminders, self.budget_watch):
             eventually(lambda ref=ref: ref.actor_inbox.empty(), "it has started")  # type: ignore[misc]
         stage.committed.connect(self.tell, weak=False)
@@ -111,7 +111,7 @@ def answers(stage: Stage) -> list[str]:
 
 
 def last_told(stage: Stage) -> str:
-    return stage.door.read(lambda hive: hive.messages.newest("coder", 1))[0].body
+    return stage.client.read(lambda hive: hive.messages.newest("coder", 1))[0].body
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_question_without_ttl_is_waited_for_by_nobody(asking: Stage) -> None:
     eventually(lambda: asking.hand.waits_for() == BEGIN_MS + TTL_MS, "the watchdog knows of the later one")
     asking.hand.advance(10**9)
     eventually(lambda: answers(asking) == ["[expired]"], "only the one with a ttl expires")
-    assert asking.door.read(lambda hive: [one.id for one in hive.questions.pending()]) == [later - 1]
+    assert asking.client.read(lambda hive: [one.id for one in hive.questions.pending()]) == [later - 1]
 
 
 def test_an_answered_question_is_waited_for_no_more(asking: Stage) -> None:
@@ -190,7 +190,7 @@ def remind(stage: Stage, delay_ms: int) -> None:
 
 
 def reminded(stage: Stage) -> list[str]:
-    rows = stage.door.read(lambda hive: hive.messages.newest("coder", 99))
+    rows = stage.client.read(lambda hive: hive.messages.newest("coder", 99))
     return [row.body.split('"message":"')[1].rstrip('"}') for row in rows if row.sender == "system"]
 
 
@@ -232,14 +232,14 @@ def use_up(stage: Stage) -> int:
     )
     stage.ask(started)
     stage.ask(EndTurn(by=agent("coder"), report=TurnEnded(agent="coder", result_kind="ok")))
-    row = stage.door.read(lambda hive: hive.agents.all["coder"])
+    row = stage.client.read(lambda hive: hive.agents.all["coder"])
     assert row.paused
     assert row.budget_until_ms is not None
     return row.budget_until_ms
 
 
 def is_paused(stage: Stage) -> bool:
-    return stage.door.read(lambda hive: hive.agents.all["coder"].paused)
+    return stage.client.read(lambda hive: hive.agents.all["coder"].paused)
 
 
 def test_an_agent_goes_on_when_its_budget_has_room_again(asking: Stage) -> None:

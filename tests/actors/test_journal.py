@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hive.actors.doors import LoopDoor
 from hive.actors.journal import KEY_MAX_CHARS, Decided
+from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.rebuilding import Rebuilding
 from hive.clock import rfc3339
 from hive.deciders import RULES
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.messages import Ack, Recv, Send
 from hive.deciders.questions import Ask
 from hive.deciders.record import Boot, Warn
@@ -139,14 +139,14 @@ def test_a_refusal_with_an_event_is_both(stage: Stage) -> None:
 def test_reads_see_committed_state_and_come_after_what_was_submitted_before(stage: Stage) -> None:
     stage.spawn("coder")
     stage.submit(*(send() for _ in range(MAIL)))
-    seq, waiting = stage.door.read(lambda hive: (hive.seq, hive.messages.waiting_count("coder")))
+    seq, waiting = stage.client.read(lambda hive: (hive.seq, hive.messages.waiting_count("coder")))
     assert waiting == MAIL
     assert len(stage.rows()) >= seq
 
 
 def test_a_readers_mistake_is_the_readers(stage: Stage) -> None:
     with pytest.raises(ZeroDivisionError):
-        stage.door.read(lambda hive: 1 / hive.seq)
+        stage.client.read(lambda hive: 1 / hive.seq)
     stage.spawn("coder")
 
 
@@ -264,7 +264,7 @@ def test_a_refused_write_is_answered_nothing_is_half_done_and_it_goes_on_when_th
     with no_room(stage.folder):
         outcomes = done(stage.submit((send("x" * 90_000), "k"), (send("y"), "k"), send(to="nobody")))
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
-        assert stage.door.read(lambda hive: hive.messages.waiting_count("coder")) == 20
+        assert stage.client.read(lambda hive: hive.messages.waiting_count("coder")) == 20
         stage.check_state_is_the_log()
     (again,) = done(stage.submit((send("z"), "k")))
     assert isinstance(again, Decided)
@@ -339,8 +339,8 @@ def test_many_coroutines_of_one_tick_are_one_commit(stage: Stage) -> None:
     stage.batches.clear()
 
     async def all_at_once() -> list[Decided]:
-        door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        return await asyncio.gather(*(door.ask(send(str(number))) for number in range(MAIL)))
+        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        return await asyncio.gather(*(client.ask(send(str(number))) for number in range(MAIL)))
 
     decided = asyncio.run(all_at_once())
     assert [one.seq for one in decided] == list(range(2, MAIL + 2))
@@ -349,16 +349,16 @@ def test_many_coroutines_of_one_tick_are_one_commit(stage: Stage) -> None:
 
 def test_a_coroutine_gets_refusals_reads_and_rebuilds(stage: Stage) -> None:
     async def one_after_another() -> int:
-        door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        await door.ask(Boot(by=DAEMON_BY, hive_version="1", runtime="process"))
+        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        await client.ask(Boot(by=DAEMON_BY, hive_version="1", runtime="process"))
         with pytest.raises(NotFound):
-            await door.ask(send())
+            await client.ask(send())
         with pytest.raises(BadRequest):
-            await door.ask(send(), key="k" * (KEY_MAX_CHARS + 1))
+            await client.ask(send(), key="k" * (KEY_MAX_CHARS + 1))
         with pytest.raises(BadRequest):
-            await door.ask(send(), key="")
-        assert await door.read(lambda hive: hive.seq) == 1
-        return await Rebuilding(door, stage.folder).run()
+            await client.ask(send(), key="")
+        assert await client.read(lambda hive: hive.seq) == 1
+        return await Rebuilding(client, stage.folder).run()
 
     assert asyncio.run(one_after_another()) == 1
     stage.check_state_is_the_log()
@@ -368,9 +368,9 @@ def test_a_caller_that_gave_up_does_not_disturb_the_others(stage: Stage) -> None
     stage.spawn("coder")
 
     async def one_gives_up() -> Decided:
-        door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        gone = asyncio.ensure_future(door.ask(send("gone")))
-        stays = asyncio.ensure_future(door.ask(send("stays")))
+        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        gone = asyncio.ensure_future(client.ask(send("gone")))
+        stays = asyncio.ensure_future(client.ask(send("stays")))
         await asyncio.sleep(0)
         gone.cancel()
         return await stays
@@ -379,14 +379,14 @@ def test_a_caller_that_gave_up_does_not_disturb_the_others(stage: Stage) -> None
     assert texts(stage.events()) == ["gone", "stays"]
 
 
-def test_a_door_to_a_journal_that_ended_says_so(stage: Stage) -> None:
+def test_a_client_to_a_journal_that_ended_says_so(stage: Stage) -> None:
     stage.close()
     with pytest.raises(Unavailable):
         stage.spawn("coder")
 
     async def ask() -> None:
-        door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        for waits in (door.ask(send()), door.read(lambda hive: hive.seq), door.adopt()):
+        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        for waits in (client.ask(send()), client.read(lambda hive: hive.seq), client.adopt()):
             with pytest.raises(Unavailable):
                 await waits
 
@@ -396,17 +396,17 @@ def test_a_door_to_a_journal_that_ended_says_so(stage: Stage) -> None:
 def test_a_rebuild_gives_the_state_that_was_there(stage: Stage) -> None:
     stage.spawn("coder")
     stage.submit(*(send(str(number)) for number in range(MAIL)))
-    before = stage.door.read(lambda hive: hive.messages.waiting_count("coder"))
+    before = stage.client.read(lambda hive: hive.messages.waiting_count("coder"))
 
     async def rebuild() -> int:
-        return await Rebuilding(LoopDoor(stage.journal, asyncio.get_running_loop()), stage.folder).run()
+        return await Rebuilding(AsyncJournalClient(stage.journal, asyncio.get_running_loop()), stage.folder).run()
 
     assert asyncio.run(rebuild()) == MAIL + 1
-    assert stage.door.read(lambda hive: hive.messages.waiting_count("coder")) == before
+    assert stage.client.read(lambda hive: hive.messages.waiting_count("coder")) == before
     stage.check_state_is_the_log()
 
 
 def test_what_nobody_waits_for_is_decided_all_the_same(stage: Stage) -> None:
-    stage.door.tell(Warn(by=DAEMON_BY, source="test", text="told"))
-    assert stage.door.read(lambda hive: hive.seq) == 1
+    stage.client.tell(Warn(by=DAEMON_BY, source="test", text="told"))
+    assert stage.client.read(lambda hive: hive.seq) == 1
     assert issubclass(Refused, HiveError)

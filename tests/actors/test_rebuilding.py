@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from hive.actors.doors import LoopDoor
+from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.rebuilding import Rebuilding
 from hive.audit.check import check
 from hive.audit.rebuild import fold_beside
@@ -29,7 +29,7 @@ HISTORY = 6_000
 """Messages of a log that takes a moment to fold."""
 
 
-def letter(number: int, to: str = "coder") -> Send:
+def message(number: int, to: str = "coder") -> Send:
     return Send(by=OPERATOR_BY, sender="operator", to=to, body=f"message {number}")
 
 
@@ -37,26 +37,26 @@ def letter(number: int, to: str = "coder") -> Send:
 def long(stage: Stage) -> Stage:
     """With a coder, its mail, and a history."""
     stage.spawn("coder")
-    sent = [letter(number) for number in range(MAIL)]
+    sent = [message(number) for number in range(MAIL)]
     sent += [Send(by=OPERATOR_BY, sender="coder", to="operator", body=f"report {number}") for number in range(HISTORY)]
     stage.submit(*sent)
-    assert stage.door.read(lambda hive: hive.seq) == len(sent) + 1
+    assert stage.client.read(lambda hive: hive.seq) == len(sent) + 1
     return stage
 
 
-Scene = Callable[[LoopDoor, Rebuilding], Awaitable[None]]
+Scene = Callable[[AsyncJournalClient, Rebuilding], Awaitable[None]]
 
 
 def play(stage: Stage, scene: Scene) -> None:
     async def played() -> None:
-        door = LoopDoor(stage.journal, asyncio.get_running_loop())
-        await scene(door, Rebuilding(door, stage.folder))
+        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        await scene(client, Rebuilding(client, stage.folder))
 
     asyncio.run(played())
 
 
 def rebuild(stage: Stage) -> None:
-    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         await rebuilding.run()
 
     play(stage, scene)
@@ -87,24 +87,24 @@ def children(folder: Path) -> list[int]:
 
 
 def test_a_journal_goes_on_beside_a_rebuild_and_nothing_is_told_twice(long: Stage) -> None:
-    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         before = len([event for batch in long.batches for event in batch])
         running = asyncio.ensure_future(rebuilding.run())
         sent = 0
         while not running.done():
-            await asyncio.gather(*(door.ask(letter(sent + number)) for number in range(10)))
+            await asyncio.gather(*(client.ask(message(sent + number)) for number in range(10)))
             sent += 10
         assert sent > 10, "commands were answered while it ran"
         assert await running > HISTORY
         told = [event for batch in long.batches for event in batch]
-        assert len(told) == before + sent == await door.read(lambda hive: hive.seq)
+        assert len(told) == before + sent == await client.read(lambda hive: hive.seq)
 
     play(long, scene)
     check_all(long)
 
 
 def test_a_row_that_is_wrong_in_memory_and_on_the_disk_is_right_after_it(long: Stage) -> None:
-    long.door.read(lambda hive: hive.messages.open.drop(next(iter(hive.messages.open)).id))
+    long.client.read(lambda hive: hive.messages.open.drop(next(iter(hive.messages.open)).id))
     with pytest.raises(AssertionError):
         long.check_state_is_the_log()
     rebuild(long)
@@ -114,14 +114,14 @@ def test_a_row_that_is_wrong_in_memory_and_on_the_disk_is_right_after_it(long: S
 def test_what_follows_a_rebuild_is_written_behind_into_the_new_file(long: Stage) -> None:
     rebuild(long)
     for number in range(10):
-        long.ask(letter(number))
+        long.ask(message(number))
     long.check_state_is_the_log()
     long.reopen()
     check_all(long)
 
 
 def test_two_who_ask_share_one_and_it_goes_on_when_one_hangs_up(long: Stage) -> None:
-    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         file = (long.folder / FILE_NAME).stat().st_ino
         first, second = asyncio.ensure_future(rebuilding.run()), asyncio.ensure_future(rebuilding.run())
         assert len(await asyncio.to_thread(eventually, lambda: children(long.folder), "it folds")) == 1
@@ -135,7 +135,7 @@ def test_two_who_ask_share_one_and_it_goes_on_when_one_hangs_up(long: Stage) -> 
 
 
 def test_it_says_how_far_it_is(long: Stage) -> None:
-    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         positions: list[int] = []
         last = await rebuilding.run(positions.append)
         assert positions == sorted(positions)
@@ -161,7 +161,7 @@ def _writes(stage: Stage, _: list[int]) -> bool:
 def test_a_rebuild_that_is_killed_changes_nothing_and_the_next_one_works(
     long: Stage, when: Callable[[Stage, list[int]], bool]
 ) -> None:
-    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         positions: list[int] = []
         running = asyncio.ensure_future(rebuilding.run(positions.append))
         await asyncio.to_thread(eventually, lambda: running.done() or when(long, positions), "it is as far as that")
@@ -171,7 +171,7 @@ def test_a_rebuild_that_is_killed_changes_nothing_and_the_next_one_works(
             await running
         except Unavailable as error:
             assert "-9" in str(error)
-        await door.ask(letter(0))
+        await client.ask(message(0))
         long.check_state_is_the_log()
         await rebuilding.run()
 
@@ -193,8 +193,8 @@ def test_a_reader_keeps_what_it_reads_over_the_swap(long: Stage) -> None:
         reader.execute("BEGIN")
         before = reader.execute("SELECT id, body FROM messages ORDER BY id").fetchall()
         rebuild(long)
-        long.submit(*(letter(number) for number in range(MAIL)))
-        assert long.door.read(lambda hive: len(hive.messages.open)) == 2 * MAIL
+        long.submit(*(message(number) for number in range(MAIL)))
+        assert long.client.read(lambda hive: len(hive.messages.open)) == 2 * MAIL
         assert reader.execute("SELECT id, body FROM messages ORDER BY id").fetchall() == before
     finally:
         reader.close()
@@ -217,10 +217,10 @@ def test_a_file_that_is_not_a_rebuild_of_this_log_is_refused_and_all_stays(
     else:
         fresh.write_bytes(content)
 
-    async def scene(door: LoopDoor, _: Rebuilding) -> None:
+    async def scene(client: AsyncJournalClient, _: Rebuilding) -> None:
         with pytest.raises(Unavailable, match="cannot be used"):
-            await door.adopt()
-        await door.ask(letter(0))
+            await client.adopt()
+        await client.ask(message(0))
 
     play(long, scene)
     long.check_state_is_the_log()
@@ -234,10 +234,10 @@ def test_a_damaged_row_of_a_rebuild_is_refused_and_the_journal_goes_on(long: Sta
     db.execute("UPDATE messages SET body = CAST(x'ff' AS TEXT) WHERE id = 7")
     db.close()
 
-    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         with pytest.raises(Unavailable, match="cannot be used"):
-            await door.adopt()
-        await door.ask(letter(0))
+            await client.adopt()
+        await client.ask(message(0))
         await rebuilding.run()
 
     play(long, scene)
@@ -256,11 +256,11 @@ def files_stay_below(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_is_answered_and_leaves_nothing(long: Stage) -> None:
-    async def scene(door: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         with files_stay_below(16_384), pytest.raises(Unavailable, match="Free disk space"):
             await rebuilding.run()
         assert not (long.folder / FRESH_NAME).exists()
-        await door.ask(letter(0))
+        await client.ask(message(0))
         await rebuilding.run()
 
     long.reopen()  # Everything is written behind: nothing but the rebuild needs room.
@@ -273,7 +273,7 @@ def test_a_damaged_log_is_said_to_be_damaged(long: Stage) -> None:
     db.execute("DROP TRIGGER events_are_never_changed; UPDATE events SET data = '[' WHERE seq = 2000").fetchall()
     db.close()
 
-    async def scene(_: LoopDoor, rebuilding: Rebuilding) -> None:
+    async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         with pytest.raises(Unavailable, match="MessageSent that cannot be read"):
             await rebuilding.run()
 
@@ -283,8 +283,8 @@ def test_a_damaged_log_is_said_to_be_damaged(long: Stage) -> None:
 
 def test_no_process_outlives_who_asked_for_it(long: Stage) -> None:
     async def asks_and_dies() -> None:
-        door = LoopDoor(long.journal, asyncio.get_running_loop())
-        running = asyncio.ensure_future(Rebuilding(door, long.folder).run())
+        client = AsyncJournalClient(long.journal, asyncio.get_running_loop())
+        running = asyncio.ensure_future(Rebuilding(client, long.folder).run())
         await asyncio.to_thread(eventually, lambda: children(long.folder), "it folds")
         running.cancel()
 

@@ -35,7 +35,7 @@ class Troupe:
         return Supervisor.start(
             stage.journal,
             self.children,
-            stage.door,
+            stage.client,
             containers.provisioner,
             stage.clock,
             self.gave_up.append,
@@ -163,10 +163,10 @@ def test_a_child_misses_nothing_that_is_committed_while_it_starts(stage: Stage, 
         ref = Recorder.start()
         started.append(ref)
         committed.clear()
-        stage.door.tell(Ask(by=agent("coder"), asker="coder", question="?"))
+        stage.client.tell(Ask(by=agent("coder"), asker="coder", question="?"))
         committed.wait(0.2)  # Long enough for the event to be routed, had nothing held it back.
         return ref
 
     children = [Child("late", start, listens=(QuestionAdded,))]
-    Supervisor.start(stage.journal, children, stage.door, containers.provisioner, stage.clock, print, stage.committed)
+    Supervisor.start(stage.journal, children, stage.client, containers.provisioner, stage.clock, print, stage.committed)
     eventually(lambda: started and len(started[0].ask("told")) == 1, "it hears of the question")

@@ -32,12 +32,12 @@ class Holder(pykka.ThreadingActor):
 
 
 def held(stage: Stage) -> str | None:
-    row = stage.door.read(lambda hive: hive.transient.held.get("coder"))
+    row = stage.client.read(lambda hive: hive.transient.held.get("coder"))
     return None if row is None else row.kind
 
 
 def hold(stage: Stage, holder: "pykka.ActorRef[Any]") -> Any:
-    return TransientGuard.hold(stage.door, stage.clock, "coder", "rebuilding", holder, DAEMON_BY)
+    return TransientGuard.hold(stage.client, stage.clock, "coder", "rebuilding", holder, DAEMON_BY)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def holder(stage: Stage) -> "pykka.ActorRef[Any]":
 def test_it_shows_within_the_block_and_not_after(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
     with hold(stage, holder):
         assert held(stage) == "rebuilding"
-        row = stage.door.read(lambda hive: hive.transient.held["coder"])
+        row = stage.client.read(lambda hive: hive.transient.held["coder"])
         assert row.since_ms == stage.clock.now_ms()
     assert held(stage) is None
     assert stage.types() == ["TransientSet", "TransientCleared"]
@@ -91,7 +91,7 @@ def test_a_guard_whose_kind_was_replaced_clears_nothing_of_the_other(
     stage: Stage, holder: "pykka.ActorRef[Any]"
 ) -> None:
     with hold(stage, holder):
-        other = TransientGuard.hold(stage.door, stage.clock, "coder", "stopping", holder, DAEMON_BY)
+        other = TransientGuard.hold(stage.client, stage.clock, "coder", "stopping", holder, DAEMON_BY)
         with other:
             pass
     assert stage.types() == ["TransientSet", "TransientSet", "TransientCleared"]

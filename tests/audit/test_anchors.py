@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hive.audit import anchors
-from hive.audit.chain import Verdict, verify_log
+from hive.audit.chain import Verification, verify_log
 from hive.audit.witnesses import Witness, refuse_cut
 from hive.errors import CorruptState
 from hive.events.daemon import Warned
@@ -39,9 +39,9 @@ def note(paths: Paths, seq: int) -> None:
     anchors.add(paths.anchors, Head(seq, found), NOW_MS)
 
 
-def verified(paths: Paths) -> tuple[Verdict, Witness]:
-    verdict = verify_log(paths, lambda _: None)
-    return verdict, next(one for one in verdict.anchors if one.where == "anchors.jsonl")
+def verified(paths: Paths) -> tuple[Verification, Witness]:
+    result = verify_log(paths, lambda _: None)
+    return result, next(one for one in result.anchors if one.where == "anchors.jsonl")
 
 
 def rewrite(paths: Paths, tmp_path: Path, from_seq: int) -> None:
@@ -53,8 +53,8 @@ def rewrite(paths: Paths, tmp_path: Path, from_seq: int) -> None:
 
 
 def test_the_anchors_of_a_sound_log_agree(paths: Paths) -> None:
-    verdict, witness = verified(paths)
-    assert verdict.ok
+    result, witness = verified(paths)
+    assert result.ok
     assert (witness.state, witness.anchors, witness.seq, witness.note) == ("agrees", 2, HEAD, None)
     assert refuse_cut(paths) is None
     assert paths.anchors.stat().st_mode & 0o777 == 0o600
@@ -63,10 +63,10 @@ def test_the_anchors_of_a_sound_log_agree(paths: Paths) -> None:
 def test_a_cut_tail_is_seen_without_the_projections_too(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
     paths.projections.unlink()
-    verdict, witness = verified(paths)
-    assert (verdict.ok, verdict.events, verdict.bad_seq) == (False, 15, 16)
-    assert verdict.why is not None
-    assert "anchors.jsonl has seen events up to 20" in verdict.why
+    result, witness = verified(paths)
+    assert (result.ok, result.events, result.bad_seq) == (False, 15, 16)
+    assert result.why is not None
+    assert "anchors.jsonl has seen events up to 20" in result.why
     assert (witness.state, witness.seq) == ("contradicts", 10)
     with pytest.raises(CorruptState, match=r"ends at event 15, not 20 as anchors.jsonl .*hive audit verify.*removing"):
         refuse_cut(paths)
@@ -75,8 +75,8 @@ def test_a_cut_tail_is_seen_without_the_projections_too(paths: Paths) -> None:
 def test_a_chain_made_anew_is_seen(paths: Paths, tmp_path: Path) -> None:
     rewrite(paths, tmp_path, 8)
     paths.projections.unlink()
-    verdict, witness = verified(paths)
-    assert (verdict.ok, verdict.events, verdict.bad_seq) == (False, HEAD, 10)
+    result, witness = verified(paths)
+    assert (result.ok, result.events, result.bad_seq) == (False, HEAD, 10)
     assert (witness.state, witness.seq) == ("contradicts", None)
     with pytest.raises(CorruptState, match="has another event 20"):
         refuse_cut(paths)
@@ -84,10 +84,10 @@ def test_a_chain_made_anew_is_seen(paths: Paths, tmp_path: Path) -> None:
 
 def test_what_both_see_is_named_by_its_first_event(paths: Paths, tmp_path: Path) -> None:
     rewrite(paths, tmp_path, 14)
-    verdict, witness = verified(paths)
-    assert verdict.bad_seq == HEAD
+    result, witness = verified(paths)
+    assert result.bad_seq == HEAD
     assert witness.seq == 10
-    assert {one.state for one in verdict.anchors} == {"contradicts"}
+    assert {one.state for one in result.anchors} == {"contradicts"}
 
 
 def test_a_log_that_is_gone_is_not_begun_anew_in_silence(paths: Paths) -> None:
@@ -121,15 +121,15 @@ def test_a_log_that_went_on_after_its_anchor_is_sound(paths: Paths) -> None:
 
 def test_a_log_that_is_broken_is_compared_as_far_as_it_holds(paths: Paths) -> None:
     edit(paths.events, "UPDATE events SET data = '{}' WHERE seq = 14")
-    verdict, witness = verified(paths)
-    assert (verdict.ok, verdict.bad_seq) == (False, 14)
+    result, witness = verified(paths)
+    assert (result.ok, result.bad_seq) == (False, 14)
     assert (witness.state, witness.seq) == ("agrees", 10)
 
 
 def test_a_missing_file_is_said_and_no_failure(paths: Paths) -> None:
     paths.anchors.unlink()
-    verdict, witness = verified(paths)
-    assert verdict.ok
+    result, witness = verified(paths)
+    assert result.ok
     assert witness.state == "missing"
 
 
@@ -139,8 +139,8 @@ def test_a_missing_file_is_said_and_no_failure(paths: Paths) -> None:
 def test_a_damaged_line_is_said_and_the_others_count(paths: Paths, damage: bytes) -> None:
     first, second = paths.anchors.read_bytes().splitlines(keepends=True)
     paths.anchors.write_bytes(first + damage + second)
-    verdict, witness = verified(paths)
-    assert verdict.ok
+    result, witness = verified(paths)
+    assert result.ok
     assert (witness.state, witness.anchors, witness.note) == ("agrees", 2, "damaged lines, not compared: 2")
     said = refuse_cut(paths)
     assert said is not None

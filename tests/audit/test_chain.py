@@ -6,7 +6,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from hive.audit.chain import Verdict, verify_log
+from hive.audit.chain import Verification, verify_log
 from hive.errors import CorruptState, Unavailable
 from hive.events.daemon import Warned
 from hive.events.log import PAGE_BYTES, EventLog
@@ -21,7 +21,7 @@ def paths(tmp_path: Path) -> Paths:
     return Paths(tmp_path / "state", tmp_path / "run")
 
 
-def verified(paths: Paths) -> Verdict:
+def verified(paths: Paths) -> Verification:
     return verify_log(paths, lambda _: None)
 
 
@@ -36,15 +36,15 @@ def edit(path: Path, statement: str, *values: object) -> None:
 
 
 def test_what_was_written_holds(paths: Paths) -> None:
-    verdict = verified(paths)
-    assert (verdict.ok, verdict.events, verdict.bad_seq) == (True, len(story.EVENTS), None)
+    result = verified(paths)
+    assert (result.ok, result.events, result.bad_seq) == (True, len(story.EVENTS), None)
 
 
 @pytest.mark.parametrize(("column", "value"), [("data", "{}"), ("by", "agent:x"), ("at", "x"), ("type", "Killed")])
 def test_any_changed_column_is_named(paths: Paths, column: str, value: str) -> None:
     edit(paths.events, f"UPDATE events SET {column} = ? WHERE seq = 7", value)
-    verdict = verified(paths)
-    assert (verdict.ok, verdict.events, verdict.bad_seq) == (False, 6, 7)
+    result = verified(paths)
+    assert (result.ok, result.events, result.bad_seq) == (False, 6, 7)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"bytes"])
@@ -69,8 +69,8 @@ def test_a_removed_event_is_named(paths: Paths) -> None:
 
 def test_a_cut_tail_is_seen_by_what_the_projections_had_folded(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
-    verdict = verified(paths)
-    assert (verdict.ok, verdict.bad_seq) == (False, 16)
+    result = verified(paths)
+    assert (result.ok, result.bad_seq) == (False, 16)
     paths.projections.unlink()
     assert verified(paths).ok  # Nothing else knows of the tail.
 
@@ -78,23 +78,23 @@ def test_a_cut_tail_is_seen_by_what_the_projections_had_folded(paths: Paths) -> 
 def test_a_chain_made_anew_is_seen_by_what_the_projections_had_folded(paths: Paths, tmp_path: Path) -> None:
     story.write(tmp_path / "forged", [*story.EVENTS[:-1], ("agent:manager", Warned(source="x", text="y"))])
     shutil.copy(tmp_path / "forged" / "events.db", paths.events)
-    verdict = verified(paths)
-    assert (verdict.ok, verdict.bad_seq) == (False, len(story.EVENTS))
+    result = verified(paths)
+    assert (result.ok, result.bad_seq) == (False, len(story.EVENTS))
 
 
 def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(paths: Paths) -> None:
-    """Wherever the damage is, there is a verdict or a refusal in words, never a traceback or a wrong seq."""
+    """Wherever the damage is, there is a result or a refusal in words, never a traceback or a wrong seq."""
     sound = paths.events.read_bytes()
     for place in range(0, len(sound), 97):
         raw = bytearray(sound)
         raw[place] ^= 0xFF
         paths.events.write_bytes(raw)
         try:
-            verdict = verified(paths)
+            result = verified(paths)
         except (CorruptState, Unavailable):
             continue
-        assert verdict.ok == (verdict.why is None)
-        assert not verdict.ok or verdict.events == len(story.EVENTS)
+        assert result.ok == (result.why is None)
+        assert not result.ok or result.events == len(story.EVENTS)
 
 
 def test_damage_in_the_middle_of_a_long_log_is_named(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_damage_in_the_middle_of_a_long_log_is_named(tmp_path: Path) -> None:
     page = place // PAGE_BYTES * PAGE_BYTES
     raw[page : page + 8] = b"\xff" * 8  # The header of a leaf page.
     path.write_bytes(raw)
-    verdict = verified(Paths(state, tmp_path))
-    assert not verdict.ok
-    assert verdict.bad_seq == verdict.events + 1
-    assert 1 < verdict.events < 200
+    result = verified(Paths(state, tmp_path))
+    assert not result.ok
+    assert result.bad_seq == result.events + 1
+    assert 1 < result.events < 200
 
 
 def test_a_file_that_is_no_log_is_refused(paths: Paths) -> None:

@@ -75,8 +75,8 @@ def note_as(user: int, journal: SystemJournal, state: Path, first: bytes, head: 
 
 
 def witness(paths: Paths, journal: SystemJournal) -> tuple[bool, Witness]:
-    verdict = verify_log(paths, lambda _: None, journal)
-    return verdict.ok, verdict.anchors[-1]
+    result = verify_log(paths, lambda _: None, journal)
+    return result.ok, result.anchors[-1]
 
 
 def test_what_was_noted_is_read_again(paths: Paths, journal: SystemJournal) -> None:
@@ -97,8 +97,8 @@ def test_a_cut_log_is_seen_where_all_that_lay_beside_it_is_gone(paths: Paths, jo
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
     paths.projections.unlink()
     assert verify_log(paths, lambda _: None).ok
-    verdict = verify_log(paths, lambda _: None, journal)
-    assert (verdict.ok, verdict.bad_seq) == (False, 16)
+    result = verify_log(paths, lambda _: None, journal)
+    assert (result.ok, result.bad_seq) == (False, 16)
 
 
 def test_a_copy_is_known_by_its_first_event(paths: Paths, journal: SystemJournal, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def rows(paths: Paths) -> list[object]:
         return list(reader.rows(1))
 
 
-def letters(state: Path, bodies: list[str]) -> None:
+def messages(state: Path, bodies: list[str]) -> None:
     story.write(
         state,
         [
@@ -81,8 +81,8 @@ def test_what_is_imported_is_equal(paths: Paths, other: Paths) -> None:
     head = imported(other, lines)
     assert rows(other) == rows(paths)
     assert exported(other) == lines
-    verdict = verify_log(other, lambda _: None)
-    assert (verdict.ok, verdict.events, verdict.head) == (True, HEAD, head.hash.hex())
+    result = verify_log(other, lambda _: None)
+    assert (result.ok, result.events, result.head) == (True, HEAD, head.hash.hex())
     assert [one.seq for one in anchors.read(other.anchors).anchors] == [HEAD]
     assert sorted(path.name for path in other.state.iterdir()) == ["anchors.jsonl", "daemon.lock", "events.db"]
     assert stat.S_IMODE(other.events.stat().st_mode) == 0o600
@@ -97,7 +97,7 @@ def test_a_line_has_the_keys_of_the_log_in_their_order(paths: Paths) -> None:
 
 
 def test_odd_text_keeps_its_hash(tmp_path: Path, other: Paths) -> None:
-    letters(tmp_path / "state", ODD)
+    messages(tmp_path / "state", ODD)
     paths = Paths(tmp_path / "state", tmp_path)
     imported(other, exported(paths))
     assert rows(other) == rows(paths)
@@ -107,7 +107,7 @@ def test_odd_text_keeps_its_hash(tmp_path: Path, other: Paths) -> None:
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=5))
 def test_any_text_keeps_its_hash(tmp_path_factory: pytest.TempPathFactory, bodies: list[str]) -> None:
     folder = tmp_path_factory.mktemp("any")
-    letters(folder / "state", bodies)
+    messages(folder / "state", bodies)
     paths, other = Paths(folder / "state", folder), Paths(folder / "other", folder)
     imported(other, exported(paths))
     assert rows(other) == rows(paths)
@@ -129,7 +129,7 @@ def test_an_older_shape_keeps_its_text(tmp_path: Path, other: Paths) -> None:
 def test_lines_that_were_only_written_otherwise_are_taken(
     tmp_path: Path, other: Paths, dump: dict[str, object]
 ) -> None:
-    letters(tmp_path / "state", ODD)
+    messages(tmp_path / "state", ODD)
     paths = Paths(tmp_path / "state", tmp_path)
     lines = b"".join(json.dumps(json.loads(line), **dump).encode() + b"\n" for line in exported(paths).splitlines())  # type: ignore[arg-type]
     assert lines != exported(paths)

@@ -257,12 +257,12 @@ def test_a_message_wakes_an_agent_and_its_turn_is_seen(page: Page, hive: HivePro
     inbox = page.locator("#inbox")
     expect(inbox.locator(".count")).to_have_text("0")
     inbox.locator("summary").click()
-    expect(inbox.locator(".letter.read")).to_contain_text(["hello there"])
+    expect(inbox.locator(".message.read")).to_contain_text(["hello there"])
     hive.ask("send", to="talker", body="while paused")
     expect(inbox.locator(".count")).to_have_text("1")
-    expect(inbox.locator(".letter").first).to_contain_text("while paused")
+    expect(inbox.locator(".message").first).to_contain_text("while paused")
     hive.ask("send", to="talker", body="and another")
-    expect(inbox.locator(".letters")).to_contain_text("and another")
+    expect(inbox.locator(".messages")).to_contain_text("and another")
     expect(inbox).to_have_attribute("open", "")
     order = [one.bounding_box() for one in (page.locator("#state-row"), inbox, page.locator("#terminal"))]
     assert sorted(order, key=lambda box: box["y"] if box else 0) == order
@@ -278,7 +278,7 @@ def test_messages_stats_and_audit(page: Page, hive: HiveProcess) -> None:
     expect(page.locator(".flow")).to_contain_text("How far are you?")
     with hive.agent("manager") as manager:
         manager.ask("send", to="operator", body="Half way.")
-    expect(page.locator(".letter").first).to_contain_text("Half way.")
+    expect(page.locator(".message").first).to_contain_text("Half way.")
     assert stayed(page)
 
     visit(page, f"{hive.url}/audit")

@@ -6,8 +6,8 @@ import msgspec
 
 from hive.deciders import RULES
 from hive.deciders.approvals import Approve, Deny, FailRequest, Pin, Withdraw
+from hive.deciders.base import Command
 from hive.deciders.controls import RevokeOperator, SetPaused, Unmount
-from hive.deciders.draft import Command
 from hive.deciders.lifecycle import RecordCrash
 from hive.deciders.messages import Ack, Recv, Requeue, Send
 from hive.deciders.questions import Answer, Cancel, Expire
@@ -52,10 +52,10 @@ def aim(command: Command, hive: Hive, pick: int) -> Command:
 def _targets(command: Command, hive: Hive) -> list[dict[str, Any]]:  # noqa: PLR0911  # One line a command.
     match command:
         case Ack() | Requeue():
-            flying = [letter for letter in hive.messages.open if letter.state == "in_flight"]
-            return [{"agent": letter.to, "ids": (letter.id,)} for letter in flying]
+            flying = [message for message in hive.messages.open if message.state == "in_flight"]
+            return [{"agent": message.to, "ids": (message.id,)} for message in flying]
         case Recv():
-            return [{"agent": letter.to} for letter in hive.messages.open if letter.state == "waiting"]
+            return [{"agent": message.to} for message in hive.messages.open if message.state == "waiting"]
         case Send() | SetPaused():
             name = "to" if isinstance(command, Send) else "agent"
             return [{name: row.name} for row in hive.agents.living()]

@@ -9,7 +9,7 @@ import msgspec
 
 from hive.clock import TimeMs
 from hive.deciders import decide
-from hive.deciders.draft import Answered, Command
+from hive.deciders.base import Answered, Command
 from hive.errors import HiveError, Refused
 from hive.events import AnyEvent
 from hive.events.agents import AgentAdded, Destroyed, Spawned, Started

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import strategies as st
 
 from hive.deciders import RULES
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
 from hive.events.agents import Budget
 from hive.events.base import By

@@ -14,7 +14,7 @@ from hive.deciders.approvals import (
     RequestSpawn,
     Withdraw,
 )
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.roster import AGENTS_MAX
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
 from hive.events import AnyEvent

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hive.deciders import RULES, decide
-from hive.deciders.draft import Answered, Command
+from hive.deciders.base import Answered, Command
 from hive.errors import HiveError
 
 from .check import NOW, Shelf, digests, folded, grow

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from hive.deciders import messages
-from hive.deciders.draft import TEXT_MAX_BYTES, Command
+from hive.deciders.base import TEXT_MAX_BYTES, Command
 from hive.deciders.messages import (
     COUNTED_REASONS,
     FAILED_DELIVERIES_MAX,
@@ -24,19 +24,19 @@ from hive.events.base import MessageId
 from hive.events.log import stamp
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, SendRefused
 from hive.events.notices import MessageDead as DeadNotice
-from hive.projections.messages import Letter
+from hive.projections.messages import InboxMessage
 
 from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, spawned, told, tombstone
 
 
-def letter(id: int, text: str = "hello", sender: str = "operator", *, redelivered: bool = False) -> Letter:
+def message(id: int, text: str = "hello", sender: str = "operator", *, redelivered: bool = False) -> InboxMessage:
     """As a recv hands it out."""
-    return Letter(MessageId(id), stamp(NOW), sender, "coder", text, redelivered=redelivered)
+    return InboxMessage(MessageId(id), stamp(NOW), sender, "coder", text, redelivered=redelivered)
 
 
-def lost(id: int) -> Letter:
-    """A letter that was given before, in a reply that nobody read."""
-    return msgspec.structs.replace(letter(id, redelivered=True), state="in_flight", incarnation="one")
+def lost(id: int) -> InboxMessage:
+    """A message that was given before, in a reply that nobody read."""
+    return msgspec.structs.replace(message(id, redelivered=True), state="in_flight", incarnation="one")
 
 
 def delivered(id: int, incarnation: str | None = "one") -> MessageDelivered:
@@ -166,7 +166,7 @@ def test_an_empty_inbox_gives_nothing() -> None:
 
 def test_recv_takes_the_oldest_and_says_how_many_more_wait() -> None:
     given = [*MANAGED, sent(1, "coder", "a"), sent(2, "coder", "b"), sent(3, "tester")]
-    check(given=given, when=recv(), then=[delivered(1)], answer=([letter(1, "a")], 1, False))
+    check(given=given, when=recv(), then=[delivered(1)], answer=([message(1, "a")], 1, False))
 
 
 @pytest.mark.parametrize(("limit", "count"), [(0, 1), (-5, 1), (1, 1), (7, 7), (99, RECV_MAX), (2**63 - 1, RECV_MAX)])
@@ -174,8 +174,8 @@ def test_recv_gives_from_one_to_thirty_two(limit: int, count: int) -> None:
     assert RECV_MAX == 32
     given = [*MANAGED, *(sent(number, "coder") for number in range(1, 41))]
     then = [delivered(number) for number in range(1, count + 1)]
-    letters = [letter(number) for number in range(1, count + 1)]
-    check(given=given, when=recv(limit), then=then, answer=(letters, 40 - count, False))
+    messages = [message(number) for number in range(1, count + 1)]
+    check(given=given, when=recv(limit), then=then, answer=(messages, 40 - count, False))
 
 
 def test_a_recv_without_a_hello_delivers_to_no_incarnation() -> None:
@@ -184,7 +184,7 @@ def test_a_recv_without_a_hello_delivers_to_no_incarnation() -> None:
 
 def test_a_paused_agent_still_receives_on_its_socket_and_is_told() -> None:
     given = [*MANAGED, Paused(agent="coder"), sent(1, "coder")]
-    check(given=given, when=recv(), then=[delivered(1)], answer=([letter(1)], 0, True))
+    check(given=given, when=recv(), then=[delivered(1)], answer=([message(1)], 0, True))
 
 
 def test_a_destroyed_agent_receives_nothing() -> None:
@@ -199,7 +199,7 @@ def test_what_a_lost_reply_held_comes_again() -> None:
 
 def test_what_the_harness_holds_stays_with_it() -> None:
     given = [*MANAGED, sent(1, "coder"), sent(2, "coder"), delivered(1)]
-    check(given=given, when=recv(holding=(1,)), then=[delivered(2)], answer=([letter(2)], 0, False))
+    check(given=given, when=recv(holding=(1,)), then=[delivered(2)], answer=([message(2)], 0, False))
 
 
 def test_what_another_incarnation_was_given_is_not_lost() -> None:
@@ -214,8 +214,8 @@ def test_a_harness_that_does_not_say_what_it_holds_has_lost_nothing() -> None:
 def test_lost_and_waiting_messages_come_in_one_order() -> None:
     given = [*MANAGED, *(sent(number, "coder") for number in (1, 2, 3)), delivered(1), delivered(2), requeued(1)]
     then = [requeued(2, "lost", counts=False), delivered(1), delivered(2)]
-    letters = [msgspec.structs.replace(letter(1, redelivered=True), failures=1), lost(2)]
-    hive = check(given=given, when=recv(2, holding=()), then=then, answer=(letters, 1, False))
+    messages = [msgspec.structs.replace(message(1, redelivered=True), failures=1), lost(2)]
+    hive = check(given=given, when=recv(2, holding=()), then=then, answer=(messages, 1, False))
     assert [one.id for one in hive.messages.waiting("coder")] == [3]
 
 

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hive.clock import rfc3339
 from hive.deciders import decide
 from hive.deciders.approvals import RequestCommit, RequestSpawn
+from hive.deciders.base import Answered, Command
 from hive.deciders.destroy import RecordDestroyed
-from hive.deciders.draft import Answered, Command
 from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.messages import Ack, Recv, Requeue, Send
 from hive.deciders.questions import Ask, Expire
@@ -112,10 +112,10 @@ class RandomHistories(RuleBasedStateMachine):
     @invariant()
     def requeued_messages_come_first_in_their_old_order(self) -> None:
         for name in NAMES:
-            waiting = [letter.id for letter in self.hive.messages.waiting(name)]
+            waiting = [message.id for message in self.hive.messages.waiting(name)]
             assert waiting == sorted(id for id, to in self.waiting.items() if to == name)
             assert len(waiting) == self.hive.messages.waiting_count(name)
-            in_flight = [letter.id for letter in self.hive.messages.in_flight(name)]
+            in_flight = [message.id for message in self.hive.messages.in_flight(name)]
             assert in_flight == sorted(id for id, to in self.in_flight.items() if to == name)
 
     @invariant()
@@ -124,7 +124,7 @@ class RandomHistories(RuleBasedStateMachine):
         for question in self.hive.questions.pending():
             assert {question.asker, question.target or question.asker} <= living
         assert {row.agent for row in self.hive.reminders.pending} <= living
-        assert {letter.to for letter in self.hive.messages.open} <= living
+        assert {message.to for message in self.hive.messages.open} <= living
 
     def teardown(self) -> None:
         self.commit()

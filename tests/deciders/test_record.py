@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from hive.deciders import RULES
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.deciders.record import Boot, ClearTransient, EndTurn, RecordNotification, SetTransient, Shut, StartTurn, Warn
 from hive.errors import NotFound
 from hive.events import EVENT_TYPES

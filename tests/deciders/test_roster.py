@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from hive.deciders import axes, controls
+from hive.deciders.base import LABEL_MAX_CHARS
 from hive.deciders.destroy import RecordDestroyed
-from hive.deciders.draft import LABEL_MAX_CHARS
 from hive.deciders.reminders import AHEAD_MAX_MS, PENDING_MAX, Fire, Remind
 from hive.deciders.roster import AGENTS_MAX, RecordPurged, Revive, Spawn
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, Refused

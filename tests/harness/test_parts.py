@@ -1,4 +1,4 @@
-"""The harness's parts that need no CLI: framing, verdicts, statistics, memory, the connection, the tools' schemas."""
+"""The harness's parts that need no CLI: framing, outcomes, statistics, memory, the connection, the tools' schemas."""
 
 import asyncio
 import json
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hive.clock import SystemClock, rfc3339
 from hive.errors import BadRequest
 from hive.events.turns import TurnEnded
-from hive.harness import framing, tools, verdict
+from hive.harness import framing, outcome, tools
 from hive.harness.connection import Connection, Daemon, DaemonAway, DaemonRefused
+from hive.harness.environment import from_environment
 from hive.harness.memory import Memory
 from hive.harness.stats import DAY_MS, TurnRow, TurnStats
-from hive.harness.surroundings import from_environment
 
 from .peer import Peer
 
@@ -68,8 +68,8 @@ def test_hidden_and_turning_characters_are_shown_as_escapes() -> None:
         ("error_during_execution", None, None, "failed", "failed"),
     ],
 )
-def test_verdicts(text: str, status: int | None, reason: str | None, kind: str, requeue: str) -> None:
-    end = verdict.of_error(text, status=status, reason=reason, limited_until_ms=None, now_ms=NOW)
+def test_outcomes(text: str, status: int | None, reason: str | None, kind: str, requeue: str) -> None:
+    end = outcome.of_error(text, status=status, reason=reason, limited_until_ms=None, now_ms=NOW)
     assert (end.result_kind, end.requeue, end.note) == (kind, requeue, text)
     assert (end.limited_until_ms is not None) == (requeue == "rate_limited")
 

@@ -135,7 +135,7 @@ def test_events_that_are_missing_are_passed_over(log: EventLog, monkeypatch: pyt
     hive = Hive()
     replay(hive, log.pages(1), CODEC)
     assert hive.seq == 19
-    assert [letter.id for letter in hive.messages.waiting("coder")] == [1, 3, 4, 6, 16, 17, 18, 19]
+    assert [message.id for message in hive.messages.waiting("coder")] == [1, 3, 4, 6, 16, 17, 18, 19]
 
 
 def test_a_fold_that_fails_leaves_no_reader_behind(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

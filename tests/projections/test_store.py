@@ -226,8 +226,8 @@ def test_whatever_page_is_destroyed_the_state_comes_back(files: Files) -> None:
 def test_equal_states_have_equal_digests_and_other_states_have_others(files: Files) -> None:
     folded, again = (fold(files.log.rows(1), Codec())[0] for _ in range(2))
     assert digests(folded) == digests(again)
-    letter = next(iter(again.messages.open))
-    again.messages.open.drop(letter.id)
+    message = next(iter(again.messages.open))
+    again.messages.open.drop(message.id)
     pairs = zip(NAMES, digests(folded), digests(again), strict=True)
     assert [name for name, one, other in pairs if one != other] == ["messages"]
 

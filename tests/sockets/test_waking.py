@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from actors.stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage
 
-from hive.actors.doors import LoopDoor
+from hive.actors.journal_clients import AsyncJournalClient
 from hive.deciders.messages import Recv, Send
 from hive.errors import NotFound
 from hive.names import EVERYONE
@@ -29,19 +29,19 @@ def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
     """The kinds of events of each commit, while every agent is parked and somebody sends."""
 
     async def play() -> None:
-        hub, door = Hub(stage.clock), LoopDoor(stage.journal, asyncio.get_running_loop())
+        hub, client = Hub(stage.clock), AsyncJournalClient(stage.journal, asyncio.get_running_loop())
 
         async def parked(agent: str) -> None:
             with hub.receiving.parked(agent) as woken:
                 async with asyncio.timeout(DEADLINE_S):
                     await woken.wait()
-                await door.ask(Recv(by=DAEMON_BY, agent=agent))
+                await client.ask(Recv(by=DAEMON_BY, agent=agent))
 
         waiting = {agent: asyncio.create_task(parked(agent)) for agent in AGENTS}
         await asyncio.sleep(0)
         try:
             hub.will_send(to)
-            await door.ask(Send(by=OPERATOR_BY, sender="operator", to=to, body="hello"))
+            await client.ask(Send(by=OPERATOR_BY, sender="operator", to=to, body="hello"))
             await asyncio.gather(*(task for agent, task in waiting.items() if to in (agent, EVERYONE)))
         finally:
             for task in waiting.values():

@@ -11,7 +11,7 @@ _TOO_LONG = re.compile(r"prompt is too long|exceed.{0,20}context (limit|window)"
 _NO_LOGIN = re.compile(r"not logged in|please run /login|invalid api key|invalid bearer token|oauth token", re.I)
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class TurnOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a turn ended."""
 
     result_kind: str
@@ -22,17 +22,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     limited_until_ms: int | None = None
 
 
-OK = Verdict(result_kind="ok")
+OK = TurnOutcome(result_kind="ok")
 
 
-def failed(note: str, *, requeue: str = "failed") -> Verdict:
+def failed(note: str, *, requeue: str = "failed") -> TurnOutcome:
     """A turn that did not get through."""
-    return Verdict(result_kind="failed", requeue=requeue, note=note)
+    return TurnOutcome(result_kind="failed", requeue=requeue, note=note)
 
 
 def of_error(
     text: str, *, status: int | None, reason: str | None, limited_until_ms: int | None, now_ms: int
-) -> Verdict:
+) -> TurnOutcome:
     """Judge an error result of the CLI: its text, the API's HTTP status and the CLI's terminal reason."""
     if status in (401, 403) or (status is None and _NO_LOGIN.search(text)):
         return failed(text, requeue="needs_login")
@@ -40,7 +40,7 @@ def of_error(
         until = limited_until_ms if limited_until_ms else now_ms + round(RATE_LIMIT_UNKNOWN_S * 1000)
         return msgspec.structs.replace(failed(text, requeue="rate_limited"), limited_until_ms=until)
     if _TOO_LONG.search(text):
-        return Verdict(result_kind="prompt_too_long", requeue="failed", note=text)
+        return TurnOutcome(result_kind="prompt_too_long", requeue="failed", note=text)
     # An API that is down or out of reach is not the message's fault: it must not count against it.
     if (status is not None and status >= 500) or (status is None and reason == "api_error"):
         return failed(text, requeue="overloaded")

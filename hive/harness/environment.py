@@ -19,7 +19,7 @@ KEY_NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOK
 DEFAULT_IDLE_MINUTES = 10.0
 
 
-class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """The harness's own configuration; the agent's is `agent.toml`."""
 
     name: AgentName
@@ -42,7 +42,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         return self.cli_settings / CREDENTIALS_FILE
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Surroundings:
+def from_environment(environment: Mapping[str, str] = os.environ) -> Environment:
     """Read the variables that the daemon and the runtime set.
 
     Raises:
@@ -60,7 +60,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Surrounding
         idle_minutes = float(idle)
     except ValueError:
         raise BadRequest(f"HIVE_IDLE_MINUTES is {idle!r}, not a number of minutes.") from None
-    return Surroundings(
+    return Environment(
         name=needed("HIVE_AGENT_NAME"),
         incarnation=needed("HIVE_INCARNATION"),
         manager=environment.get("HIVE_MANAGER") == "1",

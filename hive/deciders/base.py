@@ -1,4 +1,4 @@
-"""What every rule works with: commands, and a draft that numbers what is written within one decision."""
+"""What every rule works with: commands, and a decision that numbers what is written within one decision."""
 
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Answered(NamedTuple):
 Decision = list[AnyEvent] | Answered
 
 
-class Draft:
+class DecisionBuilder:
     """Collects the events of one decision and gives messages their ids in order."""
 
     def __init__(self, hive: Hive, now: TimeMs):

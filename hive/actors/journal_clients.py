@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pykka
 
 from hive.actors.journal import KEY_MAX_CHARS, Adopt, Decided, Read, Submission, Submit
-from hive.deciders.draft import Command
+from hive.deciders.base import Command
 from hive.errors import BadRequest, LimitReached, Unavailable
 from hive.events.base import Seq
 from hive.projections.hive import Hive
@@ -17,13 +17,13 @@ from hive.projections.hive import Hive
 T = TypeVar("T")
 
 UNDER_WAY_MAX = 50_000
-"""Commands one door may have unanswered; a mailbox has no bound of its own."""
+"""Commands one client may have unanswered; a mailbox has no bound of its own."""
 LATENCIES_KEPT = 1_000
 ASK_TIMEOUT_S = 30.0
 """A commit takes milliseconds; after so long the journal is gone, and a caller with a key may ask again."""
 
 
-class LoopDoor:
+class AsyncJournalClient:
     """For coroutines of one event loop: what they submit in one tick travels together, and so do the answers."""
 
     def __init__(self, journal: "pykka.ActorRef[Any]", loop: asyncio.AbstractEventLoop):
@@ -107,7 +107,7 @@ class LoopDoor:
                 future.set_result(outcome)
 
 
-class ThreadDoor:
+class BlockingJournalClient:
     """For actors and other threads."""
 
     def __init__(self, journal: "pykka.ActorRef[Any]"):

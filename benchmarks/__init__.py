@@ -1,1 +1,1 @@
-"""What hive's log costs and gains, as ratios measured in one run: `python -m benchmarks`."""
+"""Benchmarks of hive's log, as ratios measured in one run: `python -m benchmarks`."""

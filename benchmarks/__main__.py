@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--only SECTION] [--no-peers]`: measure, print a table, write it down."""
+"""`python -m benchmarks [--quick] [--only SECTION] [--no-peers]`: measure, print a table, save it."""
 
 import argparse
 import shutil
@@ -22,8 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds of fewer events; about two minutes")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="repeatable")
-    parser.add_argument("--no-peers", action="store_true", help="against bare SQLite alone; fetches nothing")
-    parser.add_argument("--out", type=Path, help="where the results go, in place of benchmarks/results")
+    parser.add_argument("--no-peers", action="store_true", help="against bare SQLite only; downloads nothing")
+    parser.add_argument("--out", type=Path, help="output folder; default: benchmarks/results")
     chosen = parser.parse_args()
     scale = QUICK if chosen.quick else FULL
     found = [] if chosen.no_peers else peers.found()
@@ -40,7 +40,7 @@ def main() -> None:
     _say(report.table(results))
     out = chosen.out or (None if chosen.quick or chosen.only else report.RESULTS)
     if out is None:
-        _say("\nNot written down: not all of it was measured in full. Say where with --out.")
+        _say("\nNot saved: this was a partial run. Use --out DIR to save it.")
     else:
         events = "" if scale.events == 1 else f" of {scale.events:.0%} of the events"
         report.write(results, f"{scale.rounds} interleaved rounds{events}", out)
@@ -57,7 +57,7 @@ def _measured(section: Section, setting: Setting) -> list[Result]:
                 _say(f"{section.TITLE}: round {nth + 1} of {setting.scale.rounds}, {time.monotonic() - began:.0f} s")
     except LookupError as missing:
         return [_result(section.TITLE, figure, [], str(missing)) for figure in section.FIGURES]
-    return [_result(section.TITLE, figure, rounds, "not at hand") for figure in section.FIGURES]
+    return [_result(section.TITLE, figure, rounds, "not available") for figure in section.FIGURES]
 
 
 def _result(title: str, figure: Figure, rounds: list[Round], missing: str) -> Result:

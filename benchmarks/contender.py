@@ -1,4 +1,4 @@
-"""The parent's side of a contender: a child process that is asked for one measurement at a time."""
+"""The parent's side of a contender: a child process that runs one measurement per request."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ END_S = 60.0
 
 
 class Contender:
-    """Started at once; measures nothing until asked, so that only one works at a time."""
+    """Starts at once and measures only on request, so that one contender works at a time."""
 
     def __init__(self, folder: Path, argv: list[str]):
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,5 +57,5 @@ class Contender:
 
 
 def own(module: str, folder: Path, *arguments: str) -> Contender:
-    """One that runs with hive's own interpreter."""
+    """A contender that runs with hive's interpreter."""
     return Contender(folder, [sys.executable, "-m", f"benchmarks.contenders.{module}", *arguments])

@@ -1,15 +1,15 @@
-"""A figure: one ratio, measured once a round; its median, its spread and what it should reach. Used by all sections."""
+"""A figure: one ratio per round, with its median, spread and goal. Used by all sections."""
 
 from collections.abc import Callable
 from statistics import median
 from typing import Literal, NamedTuple
 
 Round = dict[str, float]
-"""What one round measured, by name. A peer that is missing left nothing here."""
+"""The measurements of one round, by name. A missing peer has none."""
 
 
 class Goal(NamedTuple):
-    """What the median is held against."""
+    """The target for the median."""
 
     sign: Literal["≥", "≤"]
     value: float
@@ -19,18 +19,18 @@ class Goal(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One ratio of two things that were measured in the same round."""
+    """A ratio of two measurements from the same round."""
 
     name: str
     measured: str
-    """Name in the round of what is above the line."""
+    """Name of the numerator in the round."""
     against: str | Callable[[Round], float]
-    """And below it."""
+    """Name of the denominator, or a function of the round."""
     goal: Goal | None = None
     unit: str = "×"
 
     def ratios(self, rounds: list[Round]) -> list[float]:
-        """One a round; none where a peer is missing."""
+        """One ratio per round; none if a peer is missing."""
         needed = {self.measured} | ({self.against} if isinstance(self.against, str) else set())
         return [one[self.measured] / self._below(one) for one in rounds if needed <= one.keys()]
 

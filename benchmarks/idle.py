@@ -1,7 +1,7 @@
-"""What an idle daemon costs: its share of a core and its memory, with real agents parked in recv; and how they wake.
+"""The CPU share and memory of an idle daemon with real agents parked in recv, and their wake-up time.
 
-`python -m benchmarks.idle [--agents 50] [--seconds 60]`: a hive in a temporary folder, agents as plain processes, a
-daemon of its own; prints one JSON object. The figures are of the daemon alone; a harness's memory is given beside it.
+`python -m benchmarks.idle [--agents 50] [--seconds 60]`: a hive in a temporary folder, agents as plain processes,
+its own daemon; prints one JSON object. The figures cover the daemon only; the harness's memory is listed separately.
 """
 
 import argparse
@@ -22,21 +22,21 @@ from hive.runtimes.record import Record
 from hive.sockets.client import HostClient, connect
 
 NO_MODEL = "http://127.0.0.1:9"
-"""Nobody takes a turn here."""
+"""No agent takes a turn here."""
 CONNECT_S = 120.0
-"""For every harness to have said hello."""
+"""Time limit for every harness to connect."""
 QUIET_S = 15.0
-"""Between the last hello and the measurement: what follows a start is over."""
+"""Wait between the last connect and the measurement, so that start-up work is done."""
 LOOK_S = 0.2
 WAKES = 100
 PARKING_S = 0.01
-"""For the recv to be parked before the message is sent."""
+"""Wait for the recv to park before the message is sent."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 KIB = 1024
 
 
 def measured(agents: int, seconds: float) -> dict[str, Any]:
-    """Start a hive with so many agents, leave it alone, and look at what it used."""
+    """Start a hive with this many agents, leave it idle, and measure its usage."""
     folder = Path(tempfile.mkdtemp(prefix="hive-idle-"))
     paths = Paths(folder / "state", folder / "run")
     command = [sys.executable, "-m", "hive", "up", "--state", str(paths.state), "--run", str(paths.run)]
@@ -77,9 +77,9 @@ def measured(agents: int, seconds: float) -> dict[str, Any]:
 
 
 def _wake_ms(client: HostClient, paths: Paths) -> float:
-    """From before a send to after the parked recv it wakes, at the median; the commit's fsync included."""
+    """Median time from a send to the reply of the parked recv, including the commit's fsync."""
     client.ask("spawn", name="parked")
-    client.ask("stop", scope={"agent_names": ["parked"]}, graceful=False)  # Its harness would take the messages.
+    client.ask("stop", scope={"agent_names": ["parked"]}, graceful=False)  # Otherwise its harness takes the messages.
     took = []
     with connect(paths.agent_socket("parked")) as parked:
         replies = parked.makefile("rb")

@@ -1,4 +1,4 @@
-"""What is appended everywhere: one message whose JSON is about 250 bytes. Needs no package at all."""
+"""The payload of all appends: one message of about 250 bytes of JSON. Imports only the standard library."""
 
 import random
 from typing import Final
@@ -7,7 +7,7 @@ WORDS: Final = ("agent", "turn", "message", "review", "merge", "branch", "failin
 BODY_CHARS: Final = 190
 """With its keys and names, a message of this length is about 250 bytes of JSON."""
 TEXTS: Final = 512
-"""Different bodies, used in turn."""
+"""Number of different bodies, used in turn."""
 
 
 def bodies() -> list[str]:
@@ -24,5 +24,5 @@ def _text(rng: random.Random) -> str:
 
 
 def as_json(id: int, body: str) -> str:
-    """As the log holds it, for the peers that store plain text."""
+    """The JSON that the log stores, for peers that store plain text."""
     return f'{{"id":{id},"from":"agent-{id % 64}","to":"agent-{id % 61}","body":"{body}"}}'

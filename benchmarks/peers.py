@@ -1,4 +1,4 @@
-"""Fetches what hive is compared with into a cache of its own; nothing is installed on the host or into hive's venv."""
+"""Downloads the peers into their own cache; installs nothing on the host or in hive's venv."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ DEBIAN_PACKAGES: Final = (
     "lua-cjson",
     "libhiredis0.14",
 )
-"""Debian's Redis and the libraries it links; unpacked, not installed."""
+"""Debian's Redis and its libraries; unpacked, not installed."""
 FETCH_TIMEOUT_S: Final = 300
 
 
@@ -28,9 +28,9 @@ class Peer(NamedTuple):
 
     name: str
     argv: list[str]
-    """To start it; the folder it may use follows."""
+    """The command; its working folder is appended."""
     missing: str | None = None
-    """Why it is skipped."""
+    """The reason to skip it."""
 
 
 def cache() -> Path:
@@ -38,7 +38,7 @@ def cache() -> Path:
 
 
 def found() -> list[Peer]:
-    """Every peer, fetched if need be."""
+    """Every peer, downloaded if needed."""
     problem = _venv_problem()
     python = str(cache() / "venv" / "bin" / "python")
     module = "benchmarks.contenders."
@@ -84,7 +84,7 @@ def _unpacked(root: Path) -> str | None:
     if (root / "usr" / "bin" / "redis-server").exists():
         return None
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        return "redis-server is not installed, and this host has no apt to fetch it with"
+        return "redis-server is not installed, and this host has no apt to download it"
     root.mkdir(parents=True, exist_ok=True)
     problem = _problem(["apt-get", "download", *DEBIAN_PACKAGES], cwd=root)
     for package in () if problem else root.glob("*.deb"):

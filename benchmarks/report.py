@@ -1,4 +1,4 @@
-"""The results as a table on the terminal, as Markdown and as a drawing. Used by the command alone."""
+"""Renders the results as a terminal table, as Markdown and as a chart. Used by the command."""
 
 import os
 import platform
@@ -14,12 +14,12 @@ WIDTH: Final = 900
 ROW: Final = 26
 LABEL: Final = 480
 BAR: Final = 250
-"""Length that stands for a goal just reached."""
+"""Bar length of a goal that is just reached."""
 LONGEST: Final = WIDTH - LABEL - 90
 
 
 def figure(result: Result) -> str:
-    """`12.3×`, with as many digits as mean something."""
+    """`12.3×`, with significant digits only."""
     value = result.median
     return f"{value:.1f}{result.unit}" if value >= 10 else f"{value:.2f}{result.unit}"
 
@@ -40,7 +40,7 @@ def outcome(result: Result) -> str:
 
 
 def host() -> str:
-    """What kind of machine it ran on; only ratios can be compared, and those with care."""
+    """The machine of the run."""
     cores = len(os.sched_getaffinity(0))
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     virtual = "hypervisor" in Path("/proc/cpuinfo").read_text()
@@ -48,7 +48,7 @@ def host() -> str:
     return (
         f"A {'virtual' if virtual else 'real'} machine with {cores} cores and {memory_gib:.0f} GiB of memory,"
         f" Linux {linux}, Python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()};"
-        f" its load was {os.getloadavg()[0]:.1f} at the end"
+        f" load {os.getloadavg()[0]:.1f} at the end"
     )
 
 
@@ -74,7 +74,7 @@ def markdown(results: list[Result], measured: str) -> str:
     lines = [
         "# Results",
         "",
-        f"{host()}. {measured}. How to read this: [README](../README.md).",
+        f"{host()}. {measured}. How to read this table: [README](../README.md).",
         "",
         "![every figure against its goal](table.svg)",
     ]
@@ -89,7 +89,7 @@ def markdown(results: list[Result], measured: str) -> str:
 
 
 def drawing(results: list[Result]) -> str:
-    """A bar for each figure with a goal: how far beyond (or short of) it, the goal itself as a line."""
+    """A bar per figure relative to its goal, which is drawn as a line."""
     drawn = [result for result in results if result.goal is not None and result.ratios]
     height = ROW * len(drawn) + 60
     parts = [
@@ -131,7 +131,7 @@ def _escaped(text: str) -> str:
 
 
 def write(results: list[Result], measured: str, folder: Path = RESULTS) -> None:
-    """Markdown and drawing, in place of those of the run before; `measured` says in words how much there was."""
+    """Replace the Markdown and the chart; `measured` describes the amount of work."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(markdown(results, measured))
     (folder / "table.svg").write_text(drawing(results))

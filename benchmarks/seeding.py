@@ -1,4 +1,4 @@
-"""Hives made before they are measured: a roster whose containers are stopped, and a long log decided by the rules."""
+"""Creates hives for measurements: a roster of stopped agents, and a long log produced by the deciders."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,15 +29,15 @@ BETWEEN_MS: Final = 7
 TURN_MS: Final = 30_000
 """From one turn to the next."""
 TO_AGENTS_PERCENT: Final = 28
-"""Of the messages, the others are to the operator: so many events in a hundred leave a row that lives."""
+"""Share of messages to agents; the others go to the operator."""
 BATCH: Final = 2_000
 OPERATOR_BY: Final = By("operator", "mara", uid=1000, way="host")
 ANSWERED_TURNS: Final = 20
-"""One turn in so many asks the operator something."""
+"""One turn in this many asks the operator a question."""
 LEFT_WAITING: Final = 10
-"""One message in so many is never taken, so that there are live rows to write."""
+"""One message in this many is never received, so that live rows remain."""
 WAITING_MAX: Final = 5_000
-"""Of one agent; the rules refuse a sender beyond 10,000."""
+"""Per agent; the deciders refuse more than 10,000."""
 
 
 def names(agents: int) -> list[str]:
@@ -46,7 +46,7 @@ def names(agents: int) -> list[str]:
 
 
 def roster(state: Path, agents: int) -> None:
-    """So many agents, spawned and then stopped by the operator: a daemon serves their sockets and starts nothing."""
+    """Agents that were spawned and stopped: a daemon serves their sockets and starts none."""
     writer = _Writer(state)
     for slot, name in enumerate(names(agents), 1):
         writer.add(OPERATOR_BY, *_stopped(name, slot))
@@ -54,7 +54,7 @@ def roster(state: Path, agents: int) -> None:
 
 
 def messages(state: Path, events: int, agents: int = AGENTS) -> None:
-    """A log of messages alone, of the length that is appended elsewhere; those to agents are never taken."""
+    """A log of messages only; messages to agents are never received."""
     roster(state, agents)
     writer = _Writer(state)
     texts, all_names = bodies(), names(agents)

@@ -22,7 +22,7 @@ from hive.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "hive" / "reference.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "hive").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "hive").rglob("*.md")])
 SECTIONS = ("Commands", "`hive.toml`", "`agent.toml`", "Errors", "Events", "Notices")
 INTERNAL = "internal"
 """The one code without a class: what a reply to a bug says."""

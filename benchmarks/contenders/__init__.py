@@ -1,1 +1,1 @@
-"""What is measured: each a process of its own that does one piece of work when asked and says how long it took."""
+"""The measured programs: each is a separate process that does one task per request and reports its duration."""

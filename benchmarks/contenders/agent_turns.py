@@ -1,4 +1,4 @@
-"""Turns of a real agent in a real hive, and cold starts of the CLI it runs; a scripted model says when each asks."""
+"""Turns of a real agent, and cold starts of its CLI; a scripted model reports the time of each request."""
 
 import asyncio
 import os
@@ -18,11 +18,11 @@ from hive.scripted_model import Recorded, ScriptedModel
 from hive.sockets.client import HostClient
 
 COLD = "cold"
-"""By this name the model knows a CLI that no hive has started."""
+"""The model's name for a CLI started without hive."""
 DEADLINE_S = 120.0
 LOOK_S = 0.01
 REST_S = 0.2
-"""From the end of a turn to the next message: the harness waits for one again."""
+"""Wait after a turn, until the harness waits for the next message."""
 NS_PER_MS = 1_000_000
 
 
@@ -41,7 +41,7 @@ class AgentTurns:
         return {"ms": [self._turn() for _ in range(count)]}
 
     async def cold_start(self) -> Reply:
-        """The same from the start of a CLI of its own, with its settings at hand and one line to answer."""
+        """Milliseconds from a cold start of the CLI to its first model request."""
         home = self._folder / "home"
         home.mkdir(exist_ok=True)
         environment = {

@@ -1,4 +1,4 @@
-"""SQLite itself, through apsw: the floor. One table, no hash, no index, no projection, no other thread."""
+"""Bare SQLite through apsw, the baseline. One table, no hash, no index, no projection, no other thread."""
 
 import asyncio
 import gc
@@ -19,13 +19,13 @@ from hive.events.log import LogReader
 FLOOR_SQL = "CREATE TABLE IF NOT EXISTS events(seq INTEGER PRIMARY KEY, at TEXT, type TEXT, data TEXT)"
 AT = "2026-01-31T09:30:00.125Z"
 PAUSE_S = 0.005
-"""Before each round trip, as before each message to a parked recv: both sides have slept."""
+"""Idle time before each round trip, as before each message to a parked recv."""
 PARKING_S = 0.1
-"""For hundreds of threads to wait."""
+"""Time for hundreds of threads to block."""
 
 
 class Bare:
-    """One connection: WAL, synchronous FULL, SQLite's own checkpoints, as anybody would open it."""
+    """One connection: WAL, synchronous FULL, default checkpoints."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -44,7 +44,7 @@ class Bare:
         return timed(took, clock() - began, events)
 
     async def copy_log(self, state: str) -> Reply:
-        """Take over the events of a hive's log, to be scanned and decoded here."""
+        """Copy the events of a hive's log, to scan and decode them here."""
         reader = LogReader(Path(state), daemon_runs=False)
         db = _opened(self._folder / "scanned.db")
         db.execute("DELETE FROM events; BEGIN IMMEDIATE").fetchall()
@@ -55,7 +55,7 @@ class Bare:
         return {}
 
     async def scan(self) -> Reply:
-        """Every row read and decoded into its event, and thrown away."""
+        """Read and decode every row, and discard it."""
         decoders = {name: msgspec.json.Decoder(cls).decode for name, cls in EVENT_TYPES.items()}
         db = _opened(self._folder / "scanned.db")
         gc.disable()
@@ -82,7 +82,7 @@ class Bare:
         return timed(took, sum(took))
 
     async def wake_futures(self, count: int) -> Reply:
-        """Milliseconds from the loop's hearing of it until the last of so many coroutines runs that wait."""
+        """Milliseconds from the wake-up on the loop until the last of the waiting coroutines runs."""
         loop = asyncio.get_running_loop()
         waiting = [loop.create_future() for _ in range(count)]
         began, ended = 0.0, 0.0

@@ -25,7 +25,7 @@ PAGE = 500
 
 
 class Inbox(Aggregate):
-    """What an agent's inbox would be."""
+    """The equivalent of an agent's inbox."""
 
     @event("Sent")
     def send(self, id: int, sender: str, body: str) -> None:
@@ -64,7 +64,7 @@ class Peer:
         return timed(took, clock() - began, events)
 
     async def replay(self) -> Reply:
-        """Every event read, decoded and folded into a dict."""
+        """Read, decode and fold every event into a dict."""
         began, count, start = time.perf_counter(), 0, 1
         state: dict[object, int] = {}
         while notifications := self._recorder.select_notifications(start, PAGE):

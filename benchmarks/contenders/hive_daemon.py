@@ -1,4 +1,4 @@
-"""The real daemon with everything it is made of; the producers run on its event loop, as its sockets do."""
+"""The real daemon; the producers run on its event loop, like its sockets."""
 
 import asyncio
 import sys
@@ -26,11 +26,11 @@ from hive.runtimes.choose import choose
 BESIDE_MAX = 400_000
 """Messages appended beside one rebuild, to 64 inboxes of 10,000: a slow rebuild would see them full."""
 NO_MODEL = "http://127.0.0.1:9"
-"""No container is started, so nobody calls it."""
+"""No container starts, so nothing calls it."""
 
 
 class _Measured(daemon._Daemon):
-    """The daemon, with its client handed to who measures once it serves."""
+    """The daemon; it passes its client to the measurement once it serves."""
 
     def __init__(self, paths: Paths, agents: int):
         settings = daemon._HostSettings(paths.settings)
@@ -71,7 +71,7 @@ class _Measured(daemon._Daemon):
         return await produce(lambda producer, nth: self._send(producer, nth, keyed), producers, events)
 
     async def append_together(self, events: int, together: int) -> Reply:
-        """One producer that hands over `together` messages at once and waits for all: one commit each time."""
+        """One producer that submits `together` messages at once and waits for all: one commit each time."""
         took, clock = [], time.perf_counter
         began = clock()
         for nth in range(events // together):
@@ -125,7 +125,7 @@ class _Measured(daemon._Daemon):
             self._hub.on_committed, self._measured_client.ask = on_committed, ask  # type: ignore[method-assign]
 
     async def drain(self) -> Reply:
-        """Take and acknowledge everything, so that each round begins with empty inboxes."""
+        """Receive and acknowledge everything, so that each round begins with empty inboxes."""
         for name in self._agents:
             while True:
                 by = agent(name)

@@ -1,4 +1,4 @@
-"""hive's own reading of a stopped hive's files: replay, rebuild and verification, as the command line does them."""
+"""Reads a stopped hive's files as the command line does: replay, rebuild and verification."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ def _quiet(_done: int) -> None:
 
 
 async def replay(state: str) -> Reply:
-    """Every event decoded and folded into every projection, in memory."""
+    """Decode every event and fold it into every projection, in memory."""
     began = time.perf_counter()
     with log_reader(_paths(state)) as reader:
         head = reader.head().seq
@@ -26,14 +26,14 @@ async def replay(state: str) -> Reply:
 
 
 async def rebuild_all(state: str) -> Reply:
-    """The same, and every live row written into a new file that takes the place of the old one."""
+    """Replay, write every live row into a new file, and replace the old file."""
     began = time.perf_counter()
     seq = rebuild(_paths(state), _quiet)
     return {"rate": seq / (time.perf_counter() - began)}
 
 
 async def verify(state: str) -> Reply:
-    """Every hash of the chain computed anew, the file checked, its end compared with what was seen of it."""
+    """Compute every hash of the chain, check the file, and compare its head with the anchors."""
     began = time.perf_counter()
     outcome = verify_log(_paths(state), _quiet)
     assert outcome.ok

@@ -1,4 +1,4 @@
-"""Peers of the agents' real sockets: they park recvs, send, and time what comes back. Blocking calls, as bare's."""
+"""Clients of the agents' real sockets: they park recvs, send, and time the replies, with blocking calls."""
 
 import asyncio
 import json
@@ -18,9 +18,9 @@ from hive.sockets.client import connect
 
 RECV = b'{"cmd":"recv","wait_seconds":180}\n'
 PARKING_S = 0.005
-"""For one recv to be parked before its message is sent."""
+"""Time for one recv to park before its message is sent."""
 ALL_PARKING_S = 1.0
-"""For hundreds of them."""
+"""Time for hundreds of recvs to park."""
 
 
 class Recvs:
@@ -32,7 +32,7 @@ class Recvs:
         self._bodies = bodies()
 
     async def one(self, count: int) -> Reply:
-        """From before a send until the parked recv it wakes was answered, so many times one after another."""
+        """Time each send until the reply of the parked recv, repeatedly."""
         took = []
         sender, parked = (self._connections[name] for name in self._others[:2])
         for nth in range(count):

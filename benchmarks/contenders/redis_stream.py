@@ -1,4 +1,4 @@
-"""A Redis stream with `appendfsync always`: XADD returns when it is on the disk. Runs with the peers' interpreter."""
+"""A Redis stream with `appendfsync always`: XADD returns once it is on disk. Runs with the peers' interpreter."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The child's side of a contender: one JSON request a line in, one JSON reply a line out. Needs no package at all."""
+"""The child side of a contender: JSON requests and replies, one per line. Imports only the standard library."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ Verb = Callable[..., Awaitable[Reply]]
 
 
 async def serve(verbs: dict[str, Verb]) -> None:
-    """Do what is asked, one thing after another, until stdin ends."""
+    """Serve requests one at a time until stdin ends."""
     say({"ready": True})
     while line := await asyncio.to_thread(sys.stdin.readline):
         request = json.loads(line)
@@ -25,7 +25,7 @@ def say(reply: Reply) -> None:
 
 
 async def produce(append: Callable[[int, int], Awaitable[object]], producers: int, events: int) -> Reply:
-    """So many coroutines append one event after another, each waiting for its acknowledgement."""
+    """Run this many coroutines that append events and wait for each acknowledgement."""
     took: list[float] = []
     clock = time.perf_counter
 
@@ -41,7 +41,7 @@ async def produce(append: Callable[[int, int], Awaitable[object]], producers: in
 
 
 def timed(took_s: list[float], seconds: float, events: int | None = None) -> Reply:
-    """The reply of an append: how many a second, and how long one waited."""
+    """The reply of an append: rate per second and wait times."""
     ordered = sorted(took_s)
     count = len(ordered) if events is None else events
     return {

@@ -1,4 +1,4 @@
-"""What is compared with what: a file for each question. Each sets its contenders up, then measures round by round."""
+"""One file per comparison. Each starts its contenders, then measures round by round."""
 
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,25 +10,25 @@ from benchmarks.peers import Peer
 
 
 class Scale(NamedTuple):
-    """How much is done."""
+    """The amount of work."""
 
     rounds: int
     events: float
-    """Factor on how many events a measurement takes."""
+    """Factor for the number of events per measurement."""
 
     def of(self, events: int, multiple_of: int = 1) -> int:
         return max(1, int(events * self.events) // multiple_of) * multiple_of
 
 
 class Setting(NamedTuple):
-    """What every section is given."""
+    """The inputs of every section."""
 
     folder: Path
     scale: Scale
     peers: list[Peer]
 
     def peer(self, name: str) -> Contender | None:
-        """A running peer, or None where it cannot be had."""
+        """A running peer, or None if it is not available."""
         peer = next((peer for peer in self.peers if peer.name == name), None)
         if peer is None or peer.missing is not None:
             return None
@@ -43,11 +43,11 @@ class Section(Protocol):
     FIGURES: list[Figure]
 
     def measuring(self, setting: Setting) -> AbstractContextManager["Measuring"]:
-        """Start what takes part; it ends with the block."""
+        """Start the contenders; they end with the block."""
         ...
 
 
 class Measuring(Protocol):
-    """Called once a round."""
+    """Called once per round."""
 
     def __call__(self) -> Round: ...

@@ -12,7 +12,7 @@ from benchmarks.sections import Setting
 TITLE = "Durable appends"
 AGENTS = 64
 WARM_UP_EVENTS = 20_000
-"""Until the write-ahead log has its length and is only overwritten from then on."""
+"""Until the write-ahead log has its final size."""
 BARE_EVENTS = 1_000
 """Of SQLite alone, before, between and after hive's appends: the disk changes within seconds."""
 

@@ -1,4 +1,4 @@
-"""What a rebuild of every projection costs those who append meanwhile."""
+"""The cost of a rebuild for concurrent appends."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from benchmarks.sections import Setting
 TITLE = "Appends beside a rebuild"
 AGENTS = 64
 EVENTS = 400_000
-"""Of the log that is folded again; long enough to append beside it."""
+"""Length of the log to rebuild; long enough to append meanwhile."""
 PRODUCERS = 64
 
 FIGURES = [Figure("64 producers beside a rebuild against the same alone", "beside", "alone", at_least(0.8))]

@@ -1,4 +1,4 @@
-"""The log read again: replay, rebuild and verification against SQLite's rows only scanned and decoded."""
+"""Replay, rebuild and verification of the log, against only scanning and decoding SQLite's rows."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from benchmarks.sections import Setting
 
 TITLE = "Replay, rebuild, verification"
 EVENTS = 100_000
-"""Of each log that is read."""
+"""Number of events in each log."""
 
 FIGURES = [
     Figure(

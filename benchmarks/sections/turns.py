@@ -1,4 +1,4 @@
-"""What hive adds to a turn of a real agent, against one cold start of the CLI that it keeps running."""
+"""hive's overhead per turn of a real agent, against a cold start of the CLI."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from benchmarks.sections import Setting
 
 TITLE = "Turns"
 TURNS = 16
-"""Of one agent whose CLI runs, after each cold start."""
+"""Turns of one agent with a running CLI, after each cold start."""
 COLD_STARTS = 3
 
 FIGURES = [

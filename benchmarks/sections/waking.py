@@ -1,4 +1,4 @@
-"""How soon a parked recv is woken, through the agents' real sockets."""
+"""The wake-up time of a parked recv, through the agents' real sockets."""
 
 import contextlib
 from collections import defaultdict
@@ -15,9 +15,9 @@ PARKED = 200
 AGENTS = PARKED + 1
 """The manager writes to all others."""
 TIMES = 5
-"""Each thing is done so often in a round, in turn with the others; the median counts."""
+"""Repetitions per round, interleaved; the median counts."""
 ONES = 60
-"""Sends to one parked recv each time, and bare round trips."""
+"""Sends to one parked recv, and bare round trips."""
 
 FIGURES = [
     Figure("send to wake, against a bare round trip and one commit", "one", "bare one", at_most(3)),

@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Debian packages that hive itself needs, and those that its tests need beside them.
 RUN_PACKAGES := git bubblewrap
-TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core fonts-symbola systemd
+TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core fonts-symbola systemd groff-base
 
-.PHONY: demo up test check bench venv run-packages test-packages lock clean
+.PHONY: demo up test check dist bench venv run-packages test-packages lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv run-packages ## The main job, in a throw-away hive.
@@ -24,6 +24,11 @@ check: venv ## Formatting, lint, types and import layers.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+dist: venv ## The wheel, checked, in dist/.
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+	$(BIN)/twine check --strict dist/*.whl
 
 bench: venv ## Ratios measured in one run; read benchmarks/README.md.
 	$(BIN)/python -m benchmarks

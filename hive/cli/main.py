@@ -26,6 +26,8 @@ MODULES: Final = {
     "dashboard": "dashboard",
     "demo": "daemon",
     "doctor": "doctor",
+    "completion": "shell",
+    "man": "shell",
     "spawn": "lifecycle",
     "request-spawn": "lifecycle",
     "start": "lifecycle",
@@ -107,10 +109,15 @@ def _hive(
         raise typer.Exit(EXIT_USAGE)
 
 
+def root() -> Any:
+    """The command that holds all others."""
+    return get_command(_app)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     try:
-        code = get_command(_app).main(arguments, prog_name="hive", standalone_mode=False)
+        code = root().main(arguments, prog_name="hive", standalone_mode=False)
     except Unreachable as error:
         screen.complain(f"hive: {error}")
         return EXIT_UNREACHABLE

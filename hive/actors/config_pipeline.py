@@ -185,14 +185,14 @@ class ConfigPipeline(pykka.ThreadingActor):
     def _deploy(self, row: Approval) -> None:
         name, id, sha = row.agent, row.id, row.fetched_sha
         assert sha is not None, "the rule approves only what is pinned"
-        failed = self._proposals.note_of(name, id, "failed")
+        failed = self._proposals.tag_message(name, id, "failed")
         if failed is not None:
             raise Unavailable(failed)  # A daemon that died recorded it in git and not yet in the log.
-        if self._proposals.marked(name, id, "deployed") != sha:
+        if self._proposals.tagged(name, id, "deployed") != sha:
             self._proposals.check_pinned(name, id, sha)
             self._proposals.check_fresh(name, sha)
-            self._proposals.mark(name, id, "approved", sha)
-            self._proposals.mark(name, id, "building", sha)
+            self._proposals.tag(name, id, "approved", sha)
+            self._proposals.tag(name, id, "building", sha)
             self._applied_changed(name)
             self._provisioner.build(name, sha)
             self._await_turn_boundary(name)
@@ -262,7 +262,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         try:
             if self._journal.read(lambda hive: hive.agents.living_one(name)) is None:
                 return
-            if not self._proposals.take_back(name, row.id, row.fetched_sha):
+            if not self._proposals.undo_deploy(name, row.id, row.fetched_sha):
                 return
             self._applied_changed(name)
             ticket = Ticket()
@@ -298,7 +298,7 @@ class ConfigPipeline(pykka.ThreadingActor):
 
     def _mark_all_over(self, name: AgentName, rows: list[Approval]) -> None:
         try:
-            marked = self._proposals.all_marked(name)
+            marked = self._proposals.all_tags(name)
         except (HiveError, OSError) as error:
             log.warning("config.tags_not_read", agent=name, error=str(error))
             return
@@ -309,8 +309,8 @@ class ConfigPipeline(pykka.ThreadingActor):
     def _mark(self, row: Approval, kind: Kind, note: str) -> None:
         assert row.fetched_sha is not None
         try:
-            if self._proposals.marked(row.agent, row.id, kind) is None:
-                self._proposals.mark(row.agent, row.id, kind, row.fetched_sha, note)
+            if self._proposals.tagged(row.agent, row.id, kind) is None:
+                self._proposals.tag(row.agent, row.id, kind, row.fetched_sha, note)
                 self._applied_changed(row.agent)
         except (HiveError, OSError) as error:
             log.warning("config.not_tagged", agent=row.agent, kind=kind, approval=row.id, error=str(error))

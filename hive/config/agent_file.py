@@ -1,4 +1,4 @@
-"""`agent.toml`: what an agent's repository says about how it runs. Read by the daemon and the harness; no secrets."""
+"""`agent.toml`: how an agent runs. The daemon and the harness read it. It holds no secrets."""
 
 import difflib
 import os
@@ -15,43 +15,43 @@ from hive.names import AGENT_NAME, OPERATOR, AgentName
 AGENT_FILE = "agent.toml"
 DEFAULT_PROMPT = "prompt.md"
 OWN_MCP_SERVER = "hive"
-"""The harness serves hive's own tools under this name, so nothing else may."""
+"""Reserved: the harness serves hive's own tools under this name."""
 MCP_SERVER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SECRET_NAMES = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"})
-"""These come from the host's configuration or a login; the repository is shown, mirrored and kept for ever."""
+"""Credentials come from hive.toml or a login. The repository is shown, mirrored and never deleted."""
 RESERVED_ENVIRONMENT = re.compile(r"HIVE_.*|CLAUDE_CONFIG_DIR|ANTHROPIC_BASE_URL")
 AGENT_FILE_LIMIT_BYTES = 256 * 1024
 BUDGET_HOURS_MAX = 24 * 30
-"""The daemon keeps the sums of a month."""
+"""The daemon keeps usage sums for one month."""
 
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
 
 
 class McpServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An extra MCP server of the agent: a program to start, or a URL to speak to."""
+    """An extra MCP server: a program to start or a URL to connect to."""
 
     command: str | None = None
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     url: str | None = None
     type: str = "http"
-    """Of a server with a `url`: `http` or `sse`."""
+    """Transport of a server with a `url`: `http` or `sse`."""
     headers: dict[str, str] = {}
 
 
 class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the agent may use; absent is the host's default or no limit."""
+    """Resource limits of the agent. An absent limit is the host's default or unlimited."""
 
     memory_mb: int | None = None
     processes: int | None = None
     turn_minutes: float | None = None
-    """A turn that takes longer is cancelled and its messages are requeued."""
+    """A longer turn is cancelled and its messages are requeued."""
     budget_hours: int = 24
-    """The window that the two budgets below count in."""
+    """The window of the two budgets below."""
     budget_tokens: int | None = None
-    """Input, output and cache tokens together; reaching it pauses the agent until the window has room."""
+    """Input, output and cache tokens. Reaching the budget pauses the agent until the window has room."""
     budget_turns: int | None = None
 
 
@@ -62,25 +62,25 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     prompt: str = DEFAULT_PROMPT
     """Path inside the repository."""
     allowed_recipients: tuple[AgentName, ...] | None = None
-    """Whom the agent may write to; the manager and the operator always. Absent: everyone."""
+    """Agents that this agent may write to, besides the manager and the operator. Absent: all."""
     allowed_tools: tuple[str, ...] | None = None
     """Claude Code tools or permission rules, such as `Read` or `Bash(git *)`. Absent: the harness's list."""
     environment: dict[str, str] = {}
     mcp_servers: dict[str, McpServer] = {}
     limits: AgentLimits = AgentLimits()
     build: str | None = None
-    """A shell command run in a sandbox before a generation is deployed."""
+    """A shell command that runs in a sandbox before the configuration is deployed."""
 
 
 def load(folder: Path) -> AgentFile:
-    """The agent file of a configuration folder; a folder without one has the defaults.
+    """Load the agent file of a configuration folder. Without a file, return the defaults.
 
     Raises:
         BadRequest: one line naming the file, the line and the key.
     """
     path = folder / AGENT_FILE
     try:
-        # The tree is whatever was committed: a link could point the daemon at any file it may read.
+        # The tree is untrusted: a link could point at any file that the daemon can read.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
             raw = file.read(AGENT_FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def load(folder: Path) -> AgentFile:
 
 
 def parse(raw: bytes, name: str = AGENT_FILE) -> AgentFile:
-    """Decode and check; `name` is how errors call the file.
+    """Decode and check. Errors call the file `name`.
 
     Raises:
         BadRequest: one line naming the file, the line and the key.
@@ -120,9 +120,9 @@ def _check_servers(servers: dict[str, McpServer], source: "_Source") -> None:
     for name, server in servers.items():
         place = ("mcp_servers", name)
         if name == OWN_MCP_SERVER:
-            raise source.bad(place, "the name hive belongs to hive's own tools; choose another")
+            raise source.bad(place, "the name hive is reserved for hive's own tools; choose another")
         if MCP_SERVER_NAME.fullmatch(name) is None:
-            raise source.bad(place, "a server's name is letters, digits, - and _, at most 64")
+            raise source.bad(place, "a server name has at most 64 letters, digits, - and _")
         if (server.command is None) == (server.url is None):
             raise source.bad(place, "give either command or url")
         if server.type not in ("http", "sse"):
@@ -133,7 +133,7 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
     for name in whole.environment:
         place = ("environment", name)
         if name in SECRET_NAMES:
-            raise source.bad(place, "a secret must not stand in the repository; it belongs in the host's hive.toml")
+            raise source.bad(place, "a secret must not be in the repository; put it in the host's hive.toml")
         if ENVIRONMENT_NAME.fullmatch(name) is None or RESERVED_ENVIRONMENT.fullmatch(name):
             raise source.bad(place, "this name cannot be set here")
     for recipient in whole.allowed_recipients or ():
@@ -151,7 +151,7 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
 
 
 class _Source:
-    """The text, to say where in it something is wrong."""
+    """The text of the file, used to locate errors."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
@@ -167,7 +167,7 @@ class _Source:
             raise self._explained(str(error), type, place) from error
 
     def _explained(self, message: str, type: type[msgspec.Struct], place: tuple[str, ...]) -> BadRequest:
-        """msgspec says `Object contains unknown field `x` - at `$.limits``; a person needs the key and a guess."""
+        """msgspec says `Object contains unknown field `x` - at `$.limits``; add the key and a guess."""
         what, _, where = message.partition(" - at ")
         path = tuple(re.findall(r"\.(\w+)", where))
         unknown = re.search(r"unknown field `(.+)`", what)
@@ -179,7 +179,7 @@ class _Source:
         return self.bad((*place, *path, unknown[1]), f"unknown key{guess}")
 
     def _line_of(self, place: tuple[str, ...]) -> int:
-        """The line, from 1, of the longest part of `place` that can be found."""
+        """The line number, from 1, of the longest prefix of `place` that the file has."""
         for size in range(len(place), 0, -1):
             found = self._find(place[:size])
             if found is not None:

@@ -1,4 +1,4 @@
-"""From a pinned commit to a generation that an agent can run on. Used by the config pipeline and the agent actor."""
+"""Builds generations from pinned commits. Used by the config pipeline and the agent actor."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hive.config import tree
+from hive.config.escaping import escaped
 from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import UNFINISHED, Repositories
-from hive.config.shown import shown
 from hive.errors import HiveError, LimitReached
 from hive.names import AgentName
 from hive.paths import Paths
@@ -23,10 +23,10 @@ BUILD_TIME_LIMIT_S = 600
 BUILD_MEMORY_LIMIT_BYTES = 4 * 1024**3
 BUILD_PROCESSES_MAX = 512
 OUTPUT_LINES_KEPT = 100
-"""Of what the build command said; they end up in the tag failed/<id>."""
+"""Lines of the build output that the tag failed/<id> keeps."""
 LOOK_EVERY_S = 0.1
 BUILT_LIMIT_BYTES = 1024**3
-"""What a build command may add to a configuration."""
+"""Size limit of a build command's output."""
 BUILT_FILES_MAX = 50_000
 BUILT_DEPTH_MAX = 64
 CHUNK_BYTES = 1024 * 1024
@@ -35,45 +35,45 @@ SHELL: Final = "/bin/sh"
 
 
 class BuildFailed(HiveError):
-    """The configuration cannot be built; the message is what the operator and the manager are told."""
+    """The configuration cannot be built. The operator and the manager see the message."""
 
     code = "build_failed"
 
 
 class Builder(Protocol):
-    """Makes generations. Blocking; safe to call from several threads."""
+    """Builds generations. Blocking and thread-safe."""
 
     kind: str
 
     def build(self, name: AgentName, sha: str, *, uid: int | None) -> Path:
-        """The generation's folder; at once when it was built before.
+        """The generation's folder. Returns at once if it already exists.
 
-        `uid` is who runs foreign code when the daemon is root.
+        `uid` runs the build command when the daemon is root.
 
         Raises:
-            BadRequest: the tree or agent.toml is wrong. BuildFailed: a build said so. Unavailable: a tool is missing.
+            BadRequest: the tree or agent.toml is wrong. BuildFailed: the build failed. Unavailable: a tool is missing.
         """
         ...
 
     def sweep(self, name: AgentName) -> None:
-        """End the builds and remove the folders that a daemon that died has left. Raises Unavailable."""
+        """Stop builds and remove folders that a crashed daemon left. Raises Unavailable."""
         ...
 
     def deployed(self, name: AgentName, sha: str) -> None:
-        """The meta flake pins the commit, which is applied main now; the same again changes nothing.
+        """Pin the commit, now applied main, in the meta flake. Idempotent.
 
         Raises:
-            HiveError: it could not.
+            HiveError: the pin could not be set.
         """
         ...
 
     def dropped(self, name: AgentName) -> None:
-        """The meta flake forgets the agent. Raises as `deployed`."""
+        """Remove the agent from the meta flake. Raises as `deployed`."""
         ...
 
 
 class PlainBuilder:
-    """Every host's: the files of the commit, and what its build command adds to them."""
+    """The builder of hosts without Nix: the files of the commit and the output of its build command."""
 
     kind = "plain"
 
@@ -86,23 +86,23 @@ class PlainBuilder:
     def build(
         self, name: AgentName, sha: str, *, uid: int | None, then: Callable[[Path], None] = lambda _: None
     ) -> Path:
-        """As every builder; `then` adds to the folder before it becomes the generation."""
+        """See Builder. `then` may add files before the folder becomes the generation."""
         if self._repositories.generation_folder(name, sha).is_dir():
             return self._repositories.generation(name, sha)
         with self._repositories.unfinished(name) as folder:
-            # Outside of the agent's lock: other requests for it go on while a build runs.
+            # Without the agent's lock, so that a build does not block other requests.
             agent_file = self._repositories.check_out(name, sha, folder)
             if agent_file.build is not None:
                 self._run(name, sha, agent_file.build, folder, uid)
             then(folder)
-            with self._repositories.held(name):
+            with self._repositories.locked(name):
                 target = self._repositories.generation_folder(name, sha)
                 return target if target.is_dir() else self._repositories.finish(name, sha, folder)
 
     def sweep(self, name: AgentName) -> None:
-        for left in self._repositories.left_over(name):
+        for left in self._repositories.leftovers(name):
             if (left / RECORD).is_dir():
-                self._runtime.kill(left / RECORD)  # Containers outlive a daemon, those of builds too.
+                self._runtime.kill(left / RECORD)  # Build containers outlive the daemon too.
         self._repositories.sweep(name)
 
     def deployed(self, name: AgentName, sha: str) -> None:
@@ -112,7 +112,7 @@ class PlainBuilder:
         self._meta.pin({name: None})
 
     def _run(self, name: AgentName, sha: str, command: str, folder: Path, uid: int | None) -> None:
-        """Run the command in a copy of the files and add what it made; what was committed stays as it was."""
+        """Run the command in a copy of the files and add its output. Committed files do not change."""
         with _work_folder(self._paths, name) as work:
             copy, record = work / "tree", work / RECORD
             copy.mkdir(mode=0o700)
@@ -133,24 +133,24 @@ class PlainBuilder:
             )
             self._runtime.start(container)
             self._await(record)
-            add_built(copy, folder)
+            copy_build_output(copy, folder)
 
     def _await(self, record: Path) -> None:
         deadline = time.monotonic() + BUILD_TIME_LIMIT_S
         try:
             while isinstance(status := self._runtime.status(record), Running):
                 if time.monotonic() > deadline:
-                    raise BuildFailed(f"The build took longer than {BUILD_TIME_LIMIT_S} s.{self._said(record)}")
+                    raise BuildFailed(f"The build took longer than {BUILD_TIME_LIMIT_S} s.{self._output_text(record)}")
                 time.sleep(LOOK_EVERY_S)
         finally:
-            self._runtime.kill(record)  # Also what the command left running.
+            self._runtime.kill(record)  # Kills background processes too.
         if not isinstance(status, Ended) or status.exit.code != 0:
-            how = status.exit.reason() if isinstance(status, Ended) else "nobody saw it end"
-            raise BuildFailed(f"The build command failed ({how}).{self._said(record)}")
+            how = status.exit.reason() if isinstance(status, Ended) else "unknown exit"
+            raise BuildFailed(f"The build command failed ({how}).{self._output_text(record)}")
 
-    def _said(self, record: Path) -> str:
+    def _output_text(self, record: Path) -> str:
         lines = self._runtime.output(record, lines=OUTPUT_LINES_KEPT)
-        return "\n" + shown("\n".join(lines)) if lines else " It said nothing."
+        return "\n" + escaped("\n".join(lines)) if lines else " It printed nothing."
 
 
 @contextlib.contextmanager
@@ -162,18 +162,18 @@ def _work_folder(paths: Paths, name: AgentName) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def add_built(source: Path, target: Path) -> None:
-    """Copy what is in `source` and not in `target`: files, folders and links that stay inside.
+def copy_build_output(source: Path, target: Path) -> None:
+    """Copy files, folders and links that `target` does not have. Links must stay inside.
 
-    `source` was written by foreign code that has ended; nothing in it is followed.
+    Untrusted code wrote `source`, so no link in it is followed.
 
     Raises:
-        LimitReached: too much. BadRequest: a link that leaves.
+        LimitReached: the output is too large. BadRequest: a link leaves the tree.
     """
-    _Added(source, target).copy()
+    _BuildOutput(source, target).copy()
 
 
-class _Added:
+class _BuildOutput:
     def __init__(self, source: Path, target: Path) -> None:
         self._source = source
         self._target = target
@@ -212,7 +212,7 @@ class _Added:
             finally:
                 os.close(folder)
         elif os.path.lexists(target):
-            return  # Committed files stay as they were committed.
+            return  # Committed files do not change.
         elif stat.S_ISLNK(mode):
             target.symlink_to(tree.checked_target(path, os.readlink(name, dir_fd=source).encode()))
         elif stat.S_ISREG(mode):

@@ -1,4 +1,4 @@
-"""The mirror's far end: a Forgejo or Gitea with one private organisation. Used by the forge mirror actor."""
+"""Client of the forge (Forgejo or Gitea) that mirrors configurations. Used by the forge mirror actor."""
 
 import base64
 import time
@@ -8,15 +8,15 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from hive.config.escaping import escaped
 from hive.config.git import Git, GitFailed
 from hive.config.proposals import KINDS
 from hive.config.repositories import MAIN
-from hive.config.shown import shown
 from hive.errors import HiveError, Unavailable
 from hive.names import AgentName
 
 ANSWER_TIME_LIMIT_S = 15
-"""For one whole answer of the API."""
+"""For one complete API response."""
 STEP_TIME_LIMIT_S = 5
 """For connecting and for each read."""
 ANSWER_LIMIT_BYTES = 1024 * 1024
@@ -24,17 +24,17 @@ PUSH_TIME_LIMIT_S = 60
 ERROR_SHOWN_CHARACTERS = 300
 
 REFSPECS: Final = (f"+{MAIN}:{MAIN}", *(f"+refs/tags/{kind}/*:refs/tags/{kind}/*" for kind in KINDS))
-"""Forced, because the mirror has no will of its own: what diverged there is made right."""
+"""Forced, so that a push overwrites refs that diverged on the mirror."""
 
 
 class ForgeFailed(HiveError):
-    """The forge did not do what a mirror needs; nothing on this host depends on it."""
+    """A forge request failed. Deploys do not depend on the forge."""
 
     code = "forge_failed"
 
 
 class ForgeUnreachable(ForgeFailed):
-    """No forge answers, so that trying the next repository makes no sense."""
+    """The forge does not respond, so requests for other repositories would fail too."""
 
     code = "forge_unreachable"
 
@@ -51,7 +51,7 @@ _Answer = TypeVar("_Answer", bound=msgspec.Struct)
 
 
 class Forge:
-    """One connection pool and the token that opens it. The token is in no URL, argument, file or error."""
+    """A connection pool and its token. The token never appears in a URL, argument, file or error."""
 
     def __init__(self, url: str, org: str, token: str) -> None:
         parts = urlsplit(url)
@@ -63,7 +63,7 @@ class Forge:
         self._client = httpx.Client(
             headers={"Authorization": f"token {token}", "Accept": "application/json"},
             timeout=STEP_TIME_LIMIT_S,
-            follow_redirects=False,  # The token is for this host alone.
+            follow_redirects=False,  # The token must reach this host only.
             trust_env=False,
         )
 
@@ -74,7 +74,7 @@ class Forge:
         self._client.close()
 
     def ensure_org(self) -> None:
-        """The private organisation is there.
+        """Create the private organisation if it is missing.
 
         Raises:
             ForgeUnreachable, ForgeFailed.
@@ -90,7 +90,7 @@ class Forge:
             self._done("PATCH", path, {"visibility": "private"})
 
     def ensure_repository(self, name: AgentName) -> None:
-        """The agent's private repository is there. Raises as `ensure_org`."""
+        """Create the agent's private repository if it is missing. Raises as `ensure_org`."""
         org = quote(self._org, safe="")
         status, body = self._ask("GET", f"/repos/{org}/{name}")
         if status == 404:
@@ -102,7 +102,7 @@ class Forge:
             self._done("PATCH", f"/repos/{org}/{name}", {"private": True})
 
     def push(self, name: AgentName, applied: Git) -> None:
-        """Main and every tag of the six kinds; what is gone here goes there. Raises ForgeFailed."""
+        """Push main and all tags of the six kinds, and prune removed ones. Raises ForgeFailed."""
         url = f"{self._url}/{quote(self._org, safe='')}/{name}.git"
         login = base64.b64encode(f"hive:{self._token}".encode()).decode()
         try:
@@ -135,7 +135,9 @@ class Forge:
                 for chunk in response.iter_bytes():
                     answer += chunk
                     if len(answer) > ANSWER_LIMIT_BYTES or time.monotonic() > deadline:
-                        raise ForgeUnreachable("The forge's answer is too long or too slow; is forge.url a forge?")
+                        raise ForgeUnreachable(
+                            "The forge's response is too large or too slow. Check forge.url in hive.toml."
+                        )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = str(error) or type(error).__name__
             raise ForgeUnreachable(f"The forge does not answer: {self._without_token(why)}.") from None
@@ -151,10 +153,10 @@ def _decoded(body: bytes, type_: type[_Answer]) -> _Answer:
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ForgeUnreachable("The forge's answer is not what its API says; is forge.url a forge?") from error
+        raise ForgeUnreachable("The forge's response does not match its API. Check forge.url in hive.toml.") from error
 
 
 def _refused(what: str, status: int, body: bytes) -> ForgeFailed:
     fix = " The token needs the scopes write:organization and write:repository." if status in (401, 403) else ""
-    said = shown(body[:ERROR_SHOWN_CHARACTERS]).strip()
+    said = escaped(body[:ERROR_SHOWN_CHARACTERS]).strip()
     return ForgeFailed(f"The forge refused {what} with status {status}.{fix} {said}".strip())

@@ -1,4 +1,4 @@
-"""git as a program that obeys its caller alone: no foreign settings, hooks, prompts or protocols. For hive.config."""
+"""Runs git isolated from user settings, hooks, prompts and protocols. Used by hive.config."""
 
 import os
 import re
@@ -11,16 +11,16 @@ from hive.config.program import Limits
 from hive.errors import HiveError, Unavailable
 
 GIT_TIME_LIMIT_S = 60
-"""For one run of git on a local repository."""
+"""For one git command on a local repository."""
 OUTPUT_LIMIT_BYTES = 8 * 1024 * 1024
-"""What is read from one run unless its caller expects more; a run that says more is ended."""
+"""Default output limit of one command. A command that exceeds it is killed."""
 ERROR_SHOWN_CHARACTERS = 2_000
 FILE_LIMIT_BYTES = 256 * 1024 * 1024
-"""No file written by git may be larger."""
+"""Size limit of each file that git writes."""
 MEMORY_LIMIT_BYTES = 4 * 1024 * 1024 * 1024
-"""Address space of one git process; hostile packs can ask for any amount."""
+"""Address space of one git process. A hostile pack can request any amount of memory."""
 SECRET_SHORTEST = 8
-"""Characters; shorter words of a secret setting (`Authorization:`'s `Basic`) are no secret and may be said."""
+"""Characters. Shorter words of a secret setting, such as `Basic`, are not redacted."""
 
 SHA: Final = re.compile(r"[0-9a-f]{40}")
 EMPTY_TREE: Final = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -54,13 +54,13 @@ _TOKEN_IN_URL: Final = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 class GitFailed(HiveError):
-    """git said no; the message is its own, shortened."""
+    """A git command failed. The message is git's own, shortened."""
 
     code = "git_failed"
 
 
 class Git:
-    """One repository, named by its git directory: nothing is discovered, no other owner need be trusted."""
+    """One repository, given by its git directory. Git discovers nothing and need not trust other owners."""
 
     def __init__(self, git_dir: Path, *, work_tree: Path | None = None) -> None:
         self.git_dir = git_dir
@@ -79,12 +79,12 @@ class Git:
         cut_output: bool = False,
         protocols: str = "file",
     ) -> bytes:
-        """Standard output of one run; with `cut_output` its first bytes where there are more.
+        """Standard output of one command. With `cut_output`, longer output is truncated instead of refused.
 
-        `secrets` are settings that travel in the environment, never in the arguments, and are not echoed in errors.
+        `secrets` are settings passed in the environment, not as arguments. Errors redact them.
 
         Raises:
-            GitFailed: a status other than 0. Unavailable: no git, too slow, too much output.
+            GitFailed: the exit status is not 0. Unavailable: git is missing, too slow, or printed too much.
         """
         allowed = {f"protocol.{name}.allow": "always" for name in protocols.split(":")}
         secrets = secrets or {}
@@ -104,33 +104,33 @@ class Git:
         except FileNotFoundError as error:
             raise Unavailable("git is not installed; install the package git.") from error
         except program.TooSlow as error:
-            raise Unavailable(f"git {args[0]} took longer than {time_limit_s:g} s and was ended.") from error
+            raise Unavailable(f"git {args[0]} took longer than {time_limit_s:g} s and was killed.") from error
         except program.TooMuchOutput as said:
             if cut_output:
                 return said.output
-            raise Unavailable(f"git {args[0]} said more than {output_limit_bytes} bytes and was ended.") from said
+            raise Unavailable(f"git {args[0]} printed more than {output_limit_bytes} bytes and was killed.") from said
         if done.status != 0:
             raise GitFailed(f"git {args[0]} failed: {_shortened(done, hidden)}")
         return done.stdout
 
     def text(self, *args: str, stdin: bytes = b"") -> str:
-        """Standard output of one run, stripped."""
+        """Standard output of one command, stripped."""
         return self.run(*args, stdin=stdin).decode(errors="replace").strip()
 
     def commit(self, revision: str) -> str | None:
-        """The full sha of the commit that `revision` (checked by the caller) names; None when there is none."""
+        """The full sha of the commit `revision`, or None. The caller has validated `revision`."""
         try:
             return self.text("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
         except GitFailed:
             return None
 
     def is_ancestor(self, older: str, newer: str) -> bool:
-        """Whether `newer` holds everything that `older` does."""
+        """Whether `older` is an ancestor of `newer`."""
         return self.text("rev-list", "--max-count=1", older, f"^{newer}") == ""
 
 
 def _environment(settings: Mapping[str, str], protocols: str) -> dict[str, str]:
-    """Built from nothing: an inherited GIT_DIR, GIT_SSH or GIT_EXTERNAL_DIFF would decide otherwise."""
+    """Inherits nothing: GIT_DIR, GIT_SSH or GIT_EXTERNAL_DIFF would change what git does."""
     env = {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": "/nonexistent",
@@ -162,7 +162,7 @@ def _environment(settings: Mapping[str, str], protocols: str) -> dict[str, str]:
 
 
 def _shortened(done: program.Done, hidden: list[str]) -> str:
-    """What git said, on one line and without the secrets it may echo."""
+    """Git's error output on one line, secrets redacted."""
     said = done.stderr.decode(errors="replace")
     for secret in hidden:
         said = said.replace(secret, "***")

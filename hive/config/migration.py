@@ -1,4 +1,4 @@
-"""Brings configurations on an older template's flake onto the present one. Used by the config pipeline at start."""
+"""Migrates flakes from an older template to the current one. The config pipeline runs it at start."""
 
 import re
 from typing import Final
@@ -8,8 +8,8 @@ from hive.config.repositories import MAIN, Repositories, template
 from hive.names import AgentName
 
 MARKER: Final = "_module.args.flakeInputs"
-"""A flake that has it is on the present template, or its owner knows what it does."""
-MESSAGE: Final = "Move flake.nix to the present template: agent.nix is wrapped and sees flakeInputs"
+"""A flake with this text uses the current template or was written by hand."""
+MESSAGE: Final = "Migrate flake.nix to the current template: agent.nix is a submodule and sees flakeInputs"
 _OLD_FORM: Final = re.compile(r"nixosModules\.default\s*=\s*import\s+\./agent\.nix")
 _INPUT_LINE: Final = re.compile(r"^[ \t]*inputs\.[\w.\"'-]+\s*=[^;{}]*;", re.MULTILINE)
 _INPUT_BLOCK: Final = re.compile(r"^[ \t]*inputs(?:\.[\w.\"'-]+)?\s*=\s*\{", re.MULTILINE)
@@ -17,10 +17,10 @@ _OUTPUTS: Final = "  outputs =\n"
 
 
 def migrate(repositories: Repositories, name: AgentName) -> str | None:
-    """Commit the present form to applied main; the new sha, or None when there was nothing to do."""
-    with repositories.held(name):
+    """Commit the migrated flake to applied main. Returns the new sha, or None if nothing changed."""
+    with repositories.locked(name):
         main, flake = _flake(repositories, name)
-        if not is_old(flake):
+        if not uses_old_template(flake):
             return None
         text = rendered(flake)
         sha = repositories.commit_files(name, {FLAKE: text.encode()}, message=MESSAGE)
@@ -30,7 +30,7 @@ def migrate(repositories: Repositories, name: AgentName) -> str | None:
 
 def needs_migration(repositories: Repositories, name: AgentName) -> bool:
     """Whether `migrate` would change anything."""
-    return is_old(_flake(repositories, name)[1])
+    return uses_old_template(_flake(repositories, name)[1])
 
 
 def _flake(repositories: Repositories, name: AgentName) -> tuple[str, str]:
@@ -38,13 +38,13 @@ def _flake(repositories: Repositories, name: AgentName) -> tuple[str, str]:
     return main, repositories.files(name, main).get(FLAKE, b"").decode(errors="replace")
 
 
-def is_old(flake: str) -> bool:
-    """Whether the flake has the older template's form; one that was written anew by hand is left alone."""
+def uses_old_template(flake: str) -> bool:
+    """Whether the flake has the form of the older template. Handwritten flakes are not migrated."""
     return MARKER not in flake and _OLD_FORM.search(flake) is not None
 
 
 def rendered(old: str) -> str:
-    """The present template with the inputs of the old flake."""
+    """The current template with the inputs of the old flake."""
     new = template()[FLAKE]
     assert new is not None
     inputs = [match[0].strip() for match in _INPUT_LINE.finditer(old)]
@@ -54,7 +54,7 @@ def rendered(old: str) -> str:
 
 
 def _braced(text: str, start: int, at: int) -> str:
-    """From `start` to the semicolon after the brace that was opened just before `at`."""
+    """The text from `start` to the brace that closes the one before `at`, with a semicolon."""
     depth = 1
     while depth and at < len(text):
         depth += {"{": 1, "}": -1}.get(text[at], 0)

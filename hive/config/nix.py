@@ -1,4 +1,4 @@
-"""nix as a program behind walls that hold nothing but the store and what it is shown. Used by the Nix builder."""
+"""Runs nix in a sandbox with the store and the given folders only. Used by the Nix builder."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ import msgspec
 
 from hive.config import program
 from hive.config.builders import BuildFailed
+from hive.config.escaping import escaped
 from hive.config.meta_flake import NIXPKGS
-from hive.config.shown import shown
 from hive.errors import Unavailable
 from hive.paths import Paths
 
@@ -20,25 +20,33 @@ OUTPUT_LIMIT_BYTES = 4 * 1024 * 1024
 ERROR_SHOWN_CHARACTERS = 8_000
 
 INPUT_SCHEMES: Final = frozenset({"github", "gitlab", "sourcehut", "https", "tarball+https", "git+https"})
-"""Where an agent's flake may take inputs from. A path could name a secret, http is anybody's, a registry moves."""
+"""Allowed input schemes. A path could name a secret, http is unauthenticated, and a registry entry can move."""
 STORE_VARIABLES: Final = ("NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_LOG_DIR")
 DAEMON_SOCKET: Final = Path("/nix/var/nix/daemon-socket/socket")
-_SEEN: Final = ("/usr", "/run/current-system", "/etc/ssl", "/etc/pki", "/etc/resolv.conf", "/etc/hosts", "/etc/static")
-_LINKS: Final = ("bin", "lib", "lib32", "lib64", "sbin")
+_HOST_PATHS: Final = (
+    "/usr",
+    "/run/current-system",
+    "/etc/ssl",
+    "/etc/pki",
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/static",
+)
+_ROOT_FOLDERS: Final = ("bin", "lib", "lib32", "lib64", "sbin")
 
 
 class NixHost(msgspec.Struct, frozen=True, kw_only=True):
-    """What the host's owner decides about Nix; agents cannot."""
+    """Nix settings of the host. Agents cannot change them."""
 
     nixpkgs: str = NIXPKGS
-    """A flake reference; it may be a folder of this host, as `path:/…`."""
+    """A flake reference. A host folder is allowed, as `path:/…`."""
     input_schemes: frozenset[str] = INPUT_SCHEMES
     options: Mapping[str, str] = {}
-    """Settings of Nix beyond ours."""
+    """Extra Nix options."""
     environment: Mapping[str, str] = {}
-    """NIX_STORE_DIR and its like, for a store of one's own."""
+    """NIX_STORE_DIR and similar variables, for a separate store."""
     visible: tuple[Path, ...] = ()
-    """Folders that inputs may name when `input_schemes` allows `path`."""
+    """Folders available to inputs when `input_schemes` allows `path`."""
 
 
 class Nix:
@@ -47,39 +55,39 @@ class Nix:
         self._host = host
 
     def lacks(self) -> str | None:
-        """What this host misses, with the fix; None when Nix can build here."""
+        """What is missing on this host and how to fix it, or None."""
         for name, package in (("nix", "nix-bin"), ("bwrap", "bubblewrap"), ("git", "git")):
             if shutil.which(name) is None:
                 return f"{name} is not installed. Install it with `apt-get install {package}` or your package manager."
         return None
 
-    def run(self, arguments: list[str], seen: list[tuple[Path, bool]], time_limit_s: float) -> str:
-        """Standard output of one run; `seen` are folders that it sees, and whether it may write there.
+    def run(self, arguments: list[str], binds: list[tuple[Path, bool]], time_limit_s: float) -> str:
+        """Standard output of one command. `binds` are (folder, writable) pairs visible to it.
 
         Raises:
-            BuildFailed: what Nix said. Unavailable: a program is missing.
+            BuildFailed: Nix failed; the text is its error. Unavailable: a program is missing.
         """
         lack = self.lacks()
         if lack is not None:
             raise Unavailable(lack)
         nix = str(Path(shutil.which("nix") or "nix").resolve())
         with tempfile.TemporaryDirectory(prefix="hive-nix-") as folder:
-            wall = self._wall(Path(folder), seen)
-            argv = [*wall, nix, *self._flags(), *arguments]
+            sandbox = self._sandbox(Path(folder), binds)
+            argv = [*sandbox, nix, *self._flags(), *arguments]
             limits = program.Limits(time_s=time_limit_s, output_bytes=OUTPUT_LIMIT_BYTES)
             try:
                 done = program.run(argv, self._variables(), limits)
             except program.TooSlow as error:
                 raise BuildFailed(f"nix {arguments[0]} took longer than {time_limit_s:g} s.") from error
             except program.TooMuchOutput as error:
-                raise BuildFailed(f"nix {arguments[0]} said more than {OUTPUT_LIMIT_BYTES} bytes.") from error
+                raise BuildFailed(f"nix {arguments[0]} printed more than {OUTPUT_LIMIT_BYTES} bytes.") from error
         if done.status != 0:
-            said = shown(done.stderr.strip())[-ERROR_SHOWN_CHARACTERS:]
+            said = escaped(done.stderr.strip())[-ERROR_SHOWN_CHARACTERS:]
             raise BuildFailed(f"nix {arguments[0]} failed:\n{said}")
         return done.stdout.decode()
 
     def _flags(self) -> list[str]:
-        """Settings of the flake itself count for nothing; evaluation is pure and restricted."""
+        """Evaluation is pure and restricted. Settings in the flake are ignored."""
         allowed = [f"{prefix}{self._paths.all_applied}/" for prefix in ("file://", "git+file://")]
         schemes = [f"{scheme}:" for scheme in sorted(self._host.input_schemes)]
         options = {
@@ -114,19 +122,19 @@ class Nix:
             env["NIX_REMOTE"] = "daemon"
         return env
 
-    def _wall(self, folder: Path, seen: list[tuple[Path, bool]]) -> list[str]:
+    def _sandbox(self, folder: Path, binds: list[tuple[Path, bool]]) -> list[str]:
         bwrap = shutil.which("bwrap") or "bwrap"
         argv = [bwrap, "--die-with-parent", "--new-session", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]
         argv += ["--cap-drop", "ALL"] if os.geteuid() == 0 else ["--unshare-user"]
-        for path in _SEEN:
+        for path in _HOST_PATHS:
             argv += ["--ro-bind-try", path, path]
-        for name in _LINKS:
-            path_of = Path("/", name)
-            if path_of.is_symlink():
-                argv += ["--symlink", str(path_of.readlink()), str(path_of)]
-            elif path_of.is_dir():
-                argv += ["--ro-bind", str(path_of), str(path_of)]
-        # Nix asks who it runs as, and the host's own list is nobody's business.
+        for name in _ROOT_FOLDERS:
+            root_folder = Path("/", name)
+            if root_folder.is_symlink():
+                argv += ["--symlink", str(root_folder.readlink()), str(root_folder)]
+            elif root_folder.is_dir():
+                argv += ["--ro-bind", str(root_folder), str(root_folder)]
+        # Nix looks its user up. The host's own /etc/passwd stays hidden.
         (folder / "passwd").write_text(f"hive:x:{os.geteuid()}:{os.getegid()}::/tmp/home:/bin/sh\n")
         argv += ["--ro-bind", str(folder / "passwd"), "/etc/passwd"]
         argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/tmp/home"]
@@ -134,12 +142,12 @@ class Nix:
         own_store = {str(Path(value).parent) for key, value in self._host.environment.items() if key in STORE_VARIABLES}
         for path in sorted(own_store):
             argv += ["--bind", path, path]
-        for path_seen in (*self._host.visible, *self._nixpkgs_folder()):
-            argv += ["--ro-bind", str(path_seen), str(path_seen)]
-        for path_seen, writable in seen:
-            argv += ["--bind" if writable else "--ro-bind", str(path_seen), str(path_seen)]
+        for bound in (*self._host.visible, *self._nixpkgs_folder()):
+            argv += ["--ro-bind", str(bound), str(bound)]
+        for bound, writable in binds:
+            argv += ["--bind" if writable else "--ro-bind", str(bound), str(bound)]
         return [*argv, "--"]
 
     def _nixpkgs_folder(self) -> list[Path]:
-        """The host's own choice of nixpkgs may be a folder; an agent's inputs may not."""
+        """The nixpkgs of hive.toml may be a folder; inputs of an agent may not."""
         return [Path(self._host.nixpkgs.removeprefix("path:"))] if self._host.nixpkgs.startswith("path:") else []

@@ -1,4 +1,4 @@
-"""The builder of hosts with Nix: the plain generation, and the packages that the agent's flake asks for."""
+"""The builder of hosts with Nix: the plain generation and the packages of the agent's flake."""
 
 import contextlib
 import json
@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from hive.config.builders import BuildFailed, PlainBuilder
+from hive.config.escaping import escaped
 from hive.config.git import SHA
 from hive.config.meta_flake import FLAKE, LOCK, MetaFlake, lock_without, locked_revision, locked_schemes, scheme_of
 from hive.config.nix import Nix, NixHost
 from hive.config.repositories import UNFINISHED, Repositories
-from hive.config.shown import shown
 from hive.errors import BadRequest
 from hive.names import AgentName
 from hive.paths import Paths
 
 EVALUATION_TIME_LIMIT_S = 300
-"""For locking and evaluating, downloads of inputs included."""
+"""For locking and evaluation, including downloads of inputs."""
 BUILD_TIME_LIMIT_S = 3_600
 ENVIRONMENT: Final = "nix-environment"
-"""In a generation: a link to the packages in the store."""
+"""A link in the generation to its packages in the store."""
 
 
 class NixBuilder:
-    """Nix runs behind walls of its own that hold nothing but the store, the applied repositories and the meta flake.
+    """Runs Nix in a sandbox with the store, the applied repositories and the meta flake.
 
-    So an input that names a host path finds nothing there, whatever scheme it hides behind.
+    An input that names another host path finds nothing there, whatever its scheme.
     """
 
     kind = "nix"
@@ -60,8 +60,8 @@ class NixBuilder:
         self._plain.sweep(name)
 
     def deployed(self, name: AgentName, sha: str) -> None:
-        """The meta flake pins it from here on, with a lock that says so."""
-        with self._meta.held():
+        """Pin the commit in the meta flake and its lock."""
+        with self._meta.locked():
             lock = self._meta.lock()
             if self._meta.pins().get(name) == sha and lock is not None and locked_revision(lock, name) == sha:
                 return
@@ -69,35 +69,35 @@ class NixBuilder:
                 self._meta.pin({name: sha}, lock=(folder / LOCK).read_bytes())
 
     def dropped(self, name: AgentName) -> None:
-        """Its pin goes; the pins of the others stay in the lock as they are."""
+        """Remove the agent's pin. Pins of other agents in the lock do not change."""
         lock = self._meta.lock()
         self._meta.pin({name: None}, lock=None if lock is None else lock_without(lock, name))
 
     def _add_environment(self, name: AgentName, sha: str, folder: Path) -> None:
         link = folder / ENVIRONMENT
         if os.path.lexists(link):
-            raise BadRequest(f"{ENVIRONMENT} is where the packages go; name the file otherwise.")
+            raise BadRequest(f"{ENVIRONMENT} is reserved for the packages; rename the file.")
         self._check_inputs(folder)
-        with self._meta.held(), self._candidate(name, sha) as candidate:
+        with self._meta.locked(), self._candidate(name, sha) as candidate:
             root = self._root(name, sha)
             root.parent.mkdir(mode=0o755, exist_ok=True)
             attribute = f"path:{candidate}#environments.{name}"
-            wall = [(candidate, False), (root.parent, True)]
+            binds = [(candidate, False), (root.parent, True)]
             self._nix.run(
-                ["build", "--no-write-lock-file", "--out-link", str(root), attribute], wall, BUILD_TIME_LIMIT_S
+                ["build", "--no-write-lock-file", "--out-link", str(root), attribute], binds, BUILD_TIME_LIMIT_S
             )
             link.symlink_to(root.readlink())
         self._drop_old_roots(name, keep=sha)
 
     @contextlib.contextmanager
     def _candidate(self, name: AgentName, sha: str) -> Iterator[Path]:
-        """The meta flake as it would be, locked; the real one is left as it is."""
+        """A copy of the meta flake with this commit pinned and locked."""
         folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._paths.agent(name)))
         try:
             (folder / FLAKE).write_text(self._meta.rendered(self._meta.pins() | {name: sha}))
             lock = self._meta.lock()
             if lock is not None:
-                # Nix would keep the pins it has for this agent's inputs; those of its own flake.lock shall count.
+                # Without its entry, Nix takes the pins of the agent's own flake.lock.
                 (folder / LOCK).write_bytes(lock_without(lock, name))
             self._nix.run(["flake", "lock", f"path:{folder}"], [(folder, True)], EVALUATION_TIME_LIMIT_S)
             self._check_lock((folder / LOCK).read_bytes())
@@ -106,10 +106,10 @@ class NixBuilder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _check_inputs(self, folder: Path) -> None:
-        """Before anything is fetched: the scheme of each input that the agent's own flake names.
+        """Check the scheme of each input of the agent's flake before Nix fetches anything.
 
         Raises:
-            BuildFailed: naming the input, never what it points at.
+            BuildFailed: names the input but not its target.
         """
         if not (folder / FLAKE).is_file():
             raise BuildFailed(f"There is no {FLAKE} in the configuration.")
@@ -120,7 +120,7 @@ class NixBuilder:
             self._check_scheme(name, scheme_of(reference))
 
     def _check_lock(self, lock: bytes) -> None:
-        """What was fetched for inputs of inputs; ours are trusted."""
+        """Check the schemes of transitive inputs. Hive's own inputs are trusted."""
         ours = {"nixpkgs", *(f"agent-{name}" for name in self._paths_of_agents())}
         for name, scheme in locked_schemes(lock):
             if name not in ours:
@@ -129,7 +129,7 @@ class NixBuilder:
     def _check_scheme(self, name: str, scheme: str) -> None:
         if scheme not in self._schemes:
             raise BuildFailed(
-                f"{FLAKE}: the input {shown(name)} uses {shown(scheme)}, which is not allowed here; "
+                f"{FLAKE}: the input {escaped(name)} uses {escaped(scheme)}, which is not allowed here; "
                 f"allowed are {', '.join(sorted(self._schemes))}."
             )
 
@@ -137,7 +137,7 @@ class NixBuilder:
         return [path.name for path in self._paths.all_applied.iterdir()]
 
     def _root(self, name: AgentName, sha: str) -> Path:
-        """Keeps the packages of a generation from Nix's garbage collector."""
+        """The garbage collector root of a generation's packages."""
         return self._paths.agent(name) / "nix-roots" / sha
 
     def _drop_old_roots(self, name: AgentName, keep: str) -> None:
@@ -148,13 +148,13 @@ class NixBuilder:
 
 
 def _references(inputs: Any, place: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-    """Each input that names a source, inputs of inputs included: (dotted name, reference)."""
+    """Dotted name and reference of each input, nested inputs included."""
     if not isinstance(inputs, dict):
         raise BuildFailed(f"{FLAKE}: inputs must be a plain set.")
     for name, spec in inputs.items():
         path = (*place, str(name))
         if not isinstance(spec, dict):
-            raise BuildFailed(f"{FLAKE}: the input {shown('.'.join(path))} must be a set with a url.")
+            raise BuildFailed(f"{FLAKE}: the input {escaped('.'.join(path))} must be a set with a url.")
         if isinstance(spec.get("url"), str):
             yield ".".join(path), spec["url"]
         elif "type" in spec:

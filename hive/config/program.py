@@ -1,4 +1,4 @@
-"""Runs one foreign program with its time, memory, files and output bounded. Used by hive.config for git and nix."""
+"""Runs one program with limits on time, memory, file size and output. Used for git and nix."""
 
 import contextlib
 import os
@@ -17,18 +17,18 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run may use."""
+    """Limits of one run."""
 
     time_s: float
     output_bytes: int
     file_bytes: int | None = None
-    """No file it writes may be larger."""
+    """Size limit of each file it writes."""
     memory_bytes: int | None = None
-    """Address space of the process itself."""
+    """Address space of the process."""
 
 
 class Done(msgspec.Struct, frozen=True):
-    """How it ended and what it said; of standard error the end is what matters and is kept."""
+    """Exit status and output. Only the end of standard error is kept."""
 
     status: int
     stdout: bytes
@@ -36,21 +36,21 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class TooSlow(Exception):
-    """It was ended at its time limit."""
+    """The program was killed at its time limit."""
 
 
 class TooMuchOutput(Exception):
-    """It was ended; `output` is what it had said."""
+    """The program was killed. `output` is what it printed before."""
 
     def __init__(self, output: bytes) -> None:
         self.output = output
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], limits: Limits, stdin: bytes = b"") -> Done:
-    """Run it in a session of its own, at `/`, with exactly this environment.
+    """Run the program in its own session, in `/`, with exactly this environment.
 
     Raises:
-        FileNotFoundError: there is no such program. TooSlow, TooMuchOutput.
+        FileNotFoundError: the program is missing. TooSlow, TooMuchOutput.
     """
     process = subprocess.Popen(
         argv,
@@ -82,7 +82,7 @@ def _restrict(pid: int, limits: Limits) -> None:
 
 
 def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit: int) -> tuple[bytes, bytes]:
-    """Feed and read all pipes at once. Raises TimeoutError or TooMuchOutput."""
+    """Write and read all pipes concurrently. Raises TimeoutError or TooMuchOutput."""
     assert process.stdin and process.stdout and process.stderr
     out, err, rest = bytearray(), bytearray(), memoryview(stdin)
     with selectors.DefaultSelector() as selector:
@@ -113,7 +113,7 @@ def _pump(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit
 
 
 def _feed(pipe: IO[bytes], rest: memoryview) -> memoryview:
-    """What is still to be written; nothing when the reader has gone."""
+    """The unwritten rest, empty once the reader has closed the pipe."""
     try:
         return rest[os.write(pipe.fileno(), rest[:CHUNK_BYTES]) :] if rest else rest
     except BlockingIOError:
@@ -123,7 +123,7 @@ def _feed(pipe: IO[bytes], rest: memoryview) -> memoryview:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The whole session, so that a child of git cannot stay behind; after a normal end nobody is left to signal."""
+    """Kill the whole session, so that no child survives. After a normal exit there is nothing to kill."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

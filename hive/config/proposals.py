@@ -1,4 +1,4 @@
-"""Proposals pinned in `applied`, the tags that tell their story, and where main goes. Used by the config pipeline."""
+"""Pins proposals in `applied`, tags their progress and moves main. Used by the config pipeline."""
 
 import shutil
 import tempfile
@@ -8,9 +8,9 @@ from typing import Final, Literal
 import msgspec
 
 from hive.config import quarantine
+from hive.config.escaping import escaped
 from hive.config.git import SHA
 from hive.config.repositories import MAIN, UNFINISHED, Repositories, commit_on
-from hive.config.shown import shown
 from hive.errors import AlreadyDone, NotFound, Refused
 from hive.events.base import ApprovalId
 from hive.names import AgentName
@@ -18,9 +18,9 @@ from hive.paths import Paths
 
 TAG_MESSAGE_MAX_CHARACTERS = 16_000
 DIFF_LIMIT_BYTES = 1024 * 1024
-"""A longer diff is cut, and says so."""
+"""A longer diff is truncated and marked."""
 HISTORY_MAX = 200
-"""Applied configurations that can be rolled back to."""
+"""Earlier configurations available for rollback."""
 
 Kind = Literal["proposal", "approved", "building", "deployed", "failed", "denied"]
 KINDS: Final[tuple[Kind, ...]] = ("proposal", "approved", "building", "deployed", "failed", "denied")
@@ -28,15 +28,15 @@ _ROLLED_BACK: Final = "Rolled-Back-To"
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """What a proposal would change; the text is safe to show."""
+    """The changes of a proposal. The text is escaped."""
 
     base: str
     sha: str
     text: str
     cut: bool = False
-    """The text is not all of it."""
+    """The text is truncated."""
     stale: bool = False
-    """It does not hold everything that is applied now; approving it is refused."""
+    """The commit does not descend from applied main, so approval is refused."""
 
 
 class Proposals:
@@ -45,66 +45,66 @@ class Proposals:
         self._repositories = repositories
 
     def pin(self, name: AgentName, id: ApprovalId, commit_ref: str) -> str:
-        """Fetch a commit of `proposed` and tag it `proposal/<id>`; its full sha.
+        """Fetch a commit of `proposed`, tag it `proposal/<id>` and return its full sha.
 
         Raises:
-            Refused, NotFound, LimitReached: with what to do about it; nothing is pinned.
+            Refused, NotFound, LimitReached: nothing is pinned.
         """
-        with self._repositories.held(name):
+        with self._repositories.locked(name):
             try:
                 return self._pin(name, id, commit_ref)
             except (Refused, NotFound):
-                # A git gc of the manager's may have moved objects from loose files to a pack between our two looks.
+                # A concurrent git gc may have moved loose objects into a pack. Try once more.
                 return self._pin(name, id, commit_ref)
 
     def _pin(self, name: AgentName, id: ApprovalId, commit_ref: str) -> str:
         applied = self._repositories.applied(name)
         folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._paths.agent(name)))
         try:
-            sha = quarantine.taken(self._paths.proposed(name), folder / "quarantine", commit_ref)
+            sha = quarantine.copy_commit(self._paths.proposed(name), folder / "quarantine", commit_ref)
             quarantine.fetch(folder / "quarantine", applied, tag_ref("proposal", id))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return sha
 
     def pin_own(self, name: AgentName, id: ApprovalId, sha: str) -> str:
-        """Tag a commit that the daemon made itself for the operator. Raises AlreadyDone: another one is pinned."""
-        self.mark(name, id, "proposal", sha)
+        """Tag a commit that the daemon made. Raises AlreadyDone: another commit is pinned."""
+        self.tag(name, id, "proposal", sha)
         return sha
 
     def check_pinned(self, name: AgentName, id: ApprovalId, sha: str) -> None:
-        """That the pinned commit is still the one that was seen.
+        """Check that the tag still names the pinned commit.
 
         Raises:
-            Refused: the tag moved or is gone.
+            Refused: the tag moved or is missing.
         """
-        found = self.marked(name, id, "proposal")
+        found = self.tagged(name, id, "proposal")
         if found != sha:
-            now = "is gone" if found is None else f"points at {found}"
-            raise Refused(f"The tag proposal/{id} {now}, not at {sha} that was requested; nothing is built from it.")
+            now = "is missing" if found is None else f"points at {found}"
+            raise Refused(f"The tag proposal/{id} {now} instead of at {sha}; the proposal is not built.")
 
     def check_fresh(self, name: AgentName, sha: str) -> None:
-        """That deploying the commit undoes nothing that was applied since it was made.
+        """Check that the commit descends from applied main.
 
         Raises:
-            Refused: it does not descend from applied main.
+            Refused: deploying it would undo a later change.
         """
         main = self._repositories.main(name)
         if not self._repositories.applied(name).is_ancestor(main, sha):
             raise Refused(
-                f"{sha[:12]} does not hold {main[:12]}, which is applied to {name} now; applying it would silently "
-                "undo that. Merge applied main into the proposal (git pull applied main) and request it again."
+                f"{sha[:12]} does not contain {main[:12]}, the commit applied to {name}; applying it would silently "
+                "undo that commit. Merge applied main (git pull applied main) and request it again."
             )
 
-    def mark(self, name: AgentName, id: ApprovalId, kind: Kind, sha: str, note: str | None = None) -> None:
-        """Set `<kind>/<id>`, annotated when there is a note; the same again changes nothing.
+    def tag(self, name: AgentName, id: ApprovalId, kind: Kind, sha: str, note: str | None = None) -> None:
+        """Set the tag `<kind>/<id>`, annotated if there is a note. Idempotent.
 
         Raises:
-            AlreadyDone: it is set to another commit.
+            AlreadyDone: the tag names another commit.
         """
-        with self._repositories.held(name):
+        with self._repositories.locked(name):
             git = self._repositories.applied(name)
-            found = self.marked(name, id, kind)
+            found = self.tagged(name, id, kind)
             if found == sha:
                 return
             if found is not None:
@@ -112,54 +112,54 @@ class Proposals:
             if note is None:
                 git.run("update-ref", tag_ref(kind, id), sha, "")
             else:
-                message = shown(note[:TAG_MESSAGE_MAX_CHARACTERS]).encode()
+                message = escaped(note[:TAG_MESSAGE_MAX_CHARACTERS]).encode()
                 git.run("tag", "--annotate", "--cleanup=verbatim", "--file=-", f"{kind}/{id}", sha, stdin=message)
 
-    def marked(self, name: AgentName, id: ApprovalId, kind: Kind) -> str | None:
-        """The commit that `<kind>/<id>` names, if set."""
+    def tagged(self, name: AgentName, id: ApprovalId, kind: Kind) -> str | None:
+        """The commit of the tag `<kind>/<id>`, or None."""
         return self._repositories.applied(name).commit(tag_ref(kind, id))
 
-    def all_marked(self, name: AgentName) -> set[tuple[str, ApprovalId]]:
-        """Every tag that is set, as (kind, id); one run of git whatever their number."""
+    def all_tags(self, name: AgentName) -> set[tuple[str, ApprovalId]]:
+        """All tags as (kind, id), with one git command."""
         listed = self._repositories.applied(name).text("for-each-ref", "--format=%(refname)", "refs/tags").split()
         parts = [ref.removeprefix("refs/tags/").partition("/") for ref in listed]
         return {(kind, ApprovalId(int(id))) for kind, _, id in parts if kind in KINDS and id.isdigit()}
 
-    def note_of(self, name: AgentName, id: ApprovalId, kind: Kind) -> str | None:
-        """The text of an annotated tag."""
-        if self.marked(name, id, kind) is None:
+    def tag_message(self, name: AgentName, id: ApprovalId, kind: Kind) -> str | None:
+        """The message of an annotated tag."""
+        if self.tagged(name, id, kind) is None:
             return None
         return self._repositories.applied(name).text("for-each-ref", "--format=%(contents)", tag_ref(kind, id))
 
     def deploy(self, name: AgentName, id: ApprovalId, sha: str) -> None:
-        """Main moves to the commit and `deployed/<id>` is set, both or neither.
+        """Move main to the commit and set `deployed/<id>` atomically.
 
         Raises:
-            Refused: it is stale by now.
+            Refused: the commit is stale.
         """
-        with self._repositories.held(name):
-            if self.marked(name, id, "deployed") == sha:
+        with self._repositories.locked(name):
+            if self.tagged(name, id, "deployed") == sha:
                 return
             self.check_fresh(name, sha)
             moves = f"update {MAIN} {sha} {self._repositories.main(name)}\ncreate {tag_ref('deployed', id)} {sha}\n"
             git = self._repositories.applied(name)
             git.run("update-ref", "-m", f"deployed/{id}", "--stdin", stdin=moves.encode())
 
-    def take_back(self, name: AgentName, id: ApprovalId, sha: str) -> bool:
-        """Undo `deploy`: main is what it was before, in the history too. False: it is not deployed.
+    def undo_deploy(self, name: AgentName, id: ApprovalId, sha: str) -> bool:
+        """Undo `deploy`: restore main and its history. Returns False if the commit is not deployed.
 
-        The tag goes first. A daemon that starts between the two deploys again and comes here again.
+        The tag is removed first. A daemon that crashes between the steps deploys and undoes again.
         """
-        with self._repositories.held(name):
+        with self._repositories.locked(name):
             git = self._repositories.applied(name)
-            if self.marked(name, id, "deployed") != sha or self._repositories.main(name) != sha:
+            if self.tagged(name, id, "deployed") != sha or self._repositories.main(name) != sha:
                 return False
             git.run("update-ref", "-d", tag_ref("deployed", id), sha)
             git.run("reflog", "delete", "--rewrite", "--updateref", f"{MAIN}@{{0}}")
             return True
 
     def diff(self, name: AgentName, sha: str) -> Diff:
-        """What the commit changes, or changed, in the applied configuration."""
+        """The changes of the commit against the applied configuration, or the one before it."""
         git = self._repositories.applied(name)
         if SHA.fullmatch(sha) is None or git.commit(sha) != sha:
             raise NotFound(f"{sha} is not a commit of {name}'s applied repository.")
@@ -184,28 +184,28 @@ class Proposals:
         )
         cut = len(raw) >= DIFF_LIMIT_BYTES
         stale = not deployed and not git.is_ancestor(base, sha)
-        return Diff(base=base, sha=sha, text=shown(raw), cut=cut, stale=stale)
+        return Diff(base=base, sha=sha, text=escaped(raw), cut=cut, stale=stale)
 
     def history(self, name: AgentName) -> list[str]:
-        """Every commit that main was, newest first."""
+        """Every commit that main pointed at, newest first."""
         git = self._repositories.applied(name)
         listed = git.text("log", "--walk-reflogs", f"--max-count={HISTORY_MAX}", "--format=%H", MAIN).split()
         return listed or [self._repositories.main(name)]
 
     def rollback_commit(self, name: AgentName, to: str | None = None) -> str:
-        """A commit on main with the files of an earlier main: of the one before, unless `to` names one.
+        """Commit the files of `to`, by default the previous configuration, on top of main.
 
-        Rolling back again goes further back. No ref moves.
+        A second rollback goes one further back. No ref moves.
 
         Raises:
-            NotFound: there is no earlier one; Refused: nothing would change.
+            NotFound: there is no earlier configuration. Refused: nothing would change.
         """
-        with self._repositories.held(name):
+        with self._repositories.locked(name):
             git, main = self._repositories.applied(name), self._repositories.main(name)
             target = self._earlier(name, to)
             message = f"Roll back to {target[:12]}\n\n{_ROLLED_BACK}: {target}\n"
             if git.text("rev-parse", f"{target}^{{tree}}") == git.text("rev-parse", f"{main}^{{tree}}"):
-                raise Refused(f"Nothing to roll back: {name}'s configuration is already that of {target[:12]}.")
+                raise Refused(f"Nothing to roll back: {name} already has the configuration of {target[:12]}.")
             return commit_on(git, main, {}, message=message, author="operator", like=target)
 
     def _earlier(self, name: AgentName, to: str | None) -> str:
@@ -213,7 +213,7 @@ class Proposals:
         if to is not None:
             matches = [sha for sha in history if sha.startswith(to)]
             if len(to) < 4 or not matches:
-                raise NotFound(f"{to} was never applied to {name}; hive config {name} lists what was.")
+                raise NotFound(f"{to} was never applied to {name}; `hive config {name}` lists the applied commits.")
             return matches[0]
         git, at = self._repositories.applied(name), 0
         trailer = f"--format=%(trailers:key={_ROLLED_BACK},valueonly)"

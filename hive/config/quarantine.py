@@ -1,8 +1,8 @@
-"""Takes objects and refs out of a repository that somebody hostile owns. Used by `hive.config.proposals`.
+"""Copies objects and refs from an untrusted repository into a quarantine. Used by `hive.config.proposals`.
 
-git is never run in that repository: its config, hooks, alternates, gitfile or replaced refs could make the daemon's git
-read elsewhere. Instead plain files that look like git objects are copied, link by link refused, into a repository of
-our own, and everything in them is checked again when it is fetched from there.
+Git never runs in the untrusted repository: its config, hooks, alternates, gitfile or replaced refs could make git read
+other files. Instead, regular files that look like git objects are copied into a quarantine repository without following
+links. The fetch from the quarantine then checks every object.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from hive.config.git import SHA, Git, GitFailed
 from hive.errors import LimitReached, NotFound, Refused
 
 COPY_LIMIT_BYTES = 64 * 1024 * 1024
-"""Compressed objects of one proposed repository; a configuration is a few files of text."""
+"""Compressed size limit of one proposed repository. A configuration is a few text files."""
 COPY_FILES_MAX = 20_000
 COPY_TIME_LIMIT_S = 30
 PACKS_MAX = 50
@@ -39,13 +39,13 @@ _NO_PLAIN_FILE: Final = frozenset({errno.ENOENT, errno.ELOOP, errno.ENXIO, errno
 _HEAD_LINK: Final = re.compile(r"ref: (refs/heads/\S+)")
 
 
-def taken(source: Path, target: Path, commit_ref: str) -> str:
-    """Copy the repository whose work tree is `source` into the new folder `target`; the full sha of `commit_ref`.
+def copy_commit(source: Path, target: Path, commit_ref: str) -> str:
+    """Copy the repository with work tree `source` into the new folder `target`; return the full sha of `commit_ref`.
 
-    In `target` the ref WANTED is that commit and there is no other.
+    The only ref of `target` is WANTED, which names that commit.
 
     Raises:
-        Refused: a strange ref name or something that is no repository. NotFound: no such commit. LimitReached: too big.
+        Refused: an invalid ref name, or not a repository. NotFound: no such commit. LimitReached: too large.
     """
     if COMMIT_REF.fullmatch(commit_ref) is None or ".." in commit_ref or "//" in commit_ref:
         raise Refused("commit_ref must be a commit id or a plain branch or tag name.")
@@ -56,10 +56,10 @@ def taken(source: Path, target: Path, commit_ref: str) -> str:
         parent = stack.enter_context(_folder(source.parent))
         work_tree = stack.enter_context(_folder(source.name, parent))
         git_dir = stack.enter_context(_folder(".git", work_tree))
-        head, refs = copy.refs(git_dir)  # Before the objects: what a ref names is there already.
+        head, refs = copy.refs(git_dir)  # Refs before objects, so that the objects of each ref exist.
         copy.objects(git_dir)
     for pack in copy.packs:
-        git.run("index-pack", str(pack))  # The owner's .idx was left behind: git would believe it.
+        git.run("index-pack", str(pack))  # The untrusted .idx is not copied: git would trust it.
     if head is not None and head in refs:
         refs["HEAD"] = refs[head]
     sha = _resolved(git, refs, commit_ref)
@@ -74,7 +74,7 @@ def _resolved(git: Git, refs: dict[str, str], commit_ref: str) -> str:
         (git.git_dir / "HEAD").write_text(f"{refs['HEAD']}\n")
     sha = git.commit(commit_ref)
     if sha is None:
-        raise NotFound(f"{commit_ref} names no commit in the proposed repository; commit it there first.")
+        raise NotFound(f"{commit_ref} is not a commit in the proposed repository; commit it there first.")
     return sha
 
 
@@ -83,7 +83,7 @@ def _folder(name: str | Path, parent: int | None = None) -> Iterator[int]:
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     except OSError as error:
-        raise Refused(f"The proposed repository has no folder {Path(name).name} of its own.") from error
+        raise Refused(f"The proposed repository has no folder {Path(name).name}, or it is a link.") from error
     try:
         yield descriptor
     finally:
@@ -91,7 +91,7 @@ def _folder(name: str | Path, parent: int | None = None) -> Iterator[int]:
 
 
 class _Copy:
-    """One copy with its limits; every name is opened relative to its folder and never through a link."""
+    """One copy and its limits. Every name is opened relative to its folder, without following links."""
 
     def __init__(self, target: Path, deadline: float) -> None:
         self._target = target
@@ -101,7 +101,7 @@ class _Copy:
         self.packs: list[Path] = []
 
     def refs(self, git_dir: int) -> tuple[str | None, dict[str, str]]:
-        """The branch that HEAD is on, and each ref's sha by name; names that are not plain are left out."""
+        """The branch of HEAD and the sha of each ref. Refs with unusual names are skipped."""
         found: dict[str, str] = {}
         for line in self._small(git_dir, "packed-refs", PACKED_REFS_LIMIT_BYTES).splitlines():
             sha, _, name = line.partition(" ")
@@ -118,7 +118,7 @@ class _Copy:
         return (link[1] if link else None), found
 
     def objects(self, git_dir: int) -> None:
-        """Loose objects and packs."""
+        """Copy loose objects and packs."""
         with _folder("objects", git_dir) as objects:
             for name in self._names(objects):
                 if _LOOSE_FOLDER.fullmatch(name):
@@ -159,7 +159,7 @@ class _Copy:
         return sorted(names)
 
     def _small(self, folder: int, name: str, limit: int) -> str:
-        """The text of a small file; empty when it is missing, no plain file or too long."""
+        """The text of a small file; empty if it is missing, not a regular file or too long."""
         try:
             with self._open(folder, name) as descriptor:
                 raw = os.read(descriptor, limit + 1)
@@ -182,7 +182,7 @@ class _Copy:
 
     @contextlib.contextmanager
     def _open(self, folder: int, name: str) -> Iterator[int]:
-        """A regular file, opened without following a link or waiting for a pipe. FileNotFoundError: there is none."""
+        """Open a regular file without following links or blocking on a pipe. Raises FileNotFoundError."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             descriptor = os.open(name, flags, dir_fd=folder)
@@ -205,7 +205,7 @@ def _is_plain(name: str) -> bool:
 
 
 def fetch(quarantine: Path, into: Git, tag: str) -> None:
-    """Bring WANTED and its history under the ref `tag`, every object checked.
+    """Fetch WANTED and its history into the ref `tag` and check every object.
 
     Raises:
         Refused: objects are missing or malformed.

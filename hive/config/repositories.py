@@ -1,4 +1,4 @@
-"""An agent's two repositories and the generations written from them. Used by the agent actor and the pipeline."""
+"""An agent's two repositories and its checked-out generations. Used by the agent actor and the pipeline."""
 
 import contextlib
 import os
@@ -19,18 +19,18 @@ from hive.names import MANAGER, AgentName, is_agent_name
 from hive.paths import Paths
 
 GENERATIONS_KEPT = 5
-"""Checked-out configurations per agent, the wanted one included; older ones can be written again from git."""
+"""Checked-out configurations per agent. Older ones can be checked out again from git."""
 MESSAGE_MAX_BYTES = 16 * 1024
 
 MAIN: Final = "refs/heads/main"
 TEMPLATE: Final = ("agent.toml", "prompt.md", "flake.nix", "agent.nix")
 _ANY_UNFINISHED: Final = ".unfinished-"
 UNFINISHED: Final = f"{_ANY_UNFINISHED}{secrets.token_hex(4)}-"
-"""Prefix of folders that are being written; this process's own, to tell them from what one that died has left."""
+"""Prefix of folders that this process is writing. Leftovers of a crashed daemon have another prefix."""
 
 
 class Repositories:
-    """Safe to call from several threads: what concerns one agent happens one after the other."""
+    """Thread-safe: operations on one agent are serialised."""
 
     def __init__(self, paths: Paths, *, generations_kept: int = GENERATIONS_KEPT) -> None:
         self._paths = paths
@@ -38,17 +38,17 @@ class Repositories:
         self._locks: dict[AgentName, threading.RLock] = {}
 
     @contextlib.contextmanager
-    def held(self, name: AgentName) -> Iterator[None]:
-        """One change at a time per agent."""
+    def locked(self, name: AgentName) -> Iterator[None]:
+        """Serialise changes of one agent."""
         assert is_agent_name(name), name
         with self._locks.setdefault(name, threading.RLock()):
             yield
 
     def applied(self, name: AgentName) -> Git:
-        """The daemon's repository of an agent: a git directory named `.git` without a work tree.
+        """The applied repository of an agent: a git directory named `.git` without a work tree.
 
         Raises:
-            NotFound: the agent has none yet.
+            NotFound: the agent has no repository yet.
         """
         git_dir = self._paths.applied(name) / ".git"
         if not git_dir.is_dir():
@@ -56,13 +56,13 @@ class Repositories:
         return Git(git_dir)
 
     def ensure(self, name: AgentName) -> str:
-        """Make what is missing of both repositories; the sha of the applied main."""
-        with self.held(name):
+        """Create missing repositories and return the sha of applied main."""
+        with self.locked(name):
             for folder in (self._paths.agent(name), self._paths.all_applied, self._paths.all_proposed):
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             if not (self._paths.applied(name) / ".git").is_dir():
                 self._make_applied(name)
-            with contextlib.suppress(OSError):  # Only an empty folder goes: the manager may have deleted everything.
+            with contextlib.suppress(OSError):  # Removes an empty folder only: the manager may have deleted everything.
                 self._paths.proposed(name).rmdir()
             if not os.path.lexists(self._paths.proposed(name)):
                 self._make_proposed(name)
@@ -73,20 +73,20 @@ class Repositories:
             return self.main(name)
 
     def main(self, name: AgentName) -> str:
-        """The configuration that is wanted: the full sha of applied main."""
+        """The full sha of applied main, the configuration to run."""
         sha = self.applied(name).commit(MAIN)
         if sha is None:
             raise NotFound(f"{name} has no applied configuration; its repository is damaged.")
         return sha
 
     def generation(self, name: AgentName, sha: str) -> Path:
-        """The folder with the files of this applied commit, written at once or not at all, and checked.
+        """The folder with the checked files of an applied commit, written atomically.
 
         Raises:
-            BadRequest: agent.toml or the tree is wrong; the message names file, line and key.
+            BadRequest: agent.toml or the tree is invalid; the message names file, line and key.
             NotFound: no such commit in `applied`.
         """
-        with self.held(name):
+        with self.locked(name):
             target = self.generation_folder(name, sha)
             if target.is_dir():
                 os.utime(target)
@@ -96,14 +96,14 @@ class Repositories:
                 return self.finish(name, sha, folder)
 
     def generation_folder(self, name: AgentName, sha: str) -> Path:
-        """Where the generation of a commit is or would be."""
+        """The path of a commit's generation, which may not exist yet."""
         if SHA.fullmatch(sha) is None:
             raise BadRequest(f"{sha!r} is not a full commit id.")
         return self._paths.generations(name) / sha
 
     @contextlib.contextmanager
     def unfinished(self, name: AgentName) -> Iterator[Path]:
-        """A new folder beside the generations, gone afterwards unless it was finished."""
+        """A new folder beside the generations, removed on exit unless `finish` renamed it."""
         parent = self._paths.generations(name)
         parent.mkdir(mode=0o755, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
@@ -124,7 +124,7 @@ class Repositories:
         return agent_file
 
     def finish(self, name: AgentName, sha: str, folder: Path) -> Path:
-        """Make an unfinished folder the generation of this commit and drop the oldest others."""
+        """Rename an unfinished folder to the generation of this commit and remove the oldest ones."""
         target = self.generation_folder(name, sha)
         folder.chmod(0o755)
         folder.rename(target)
@@ -134,12 +134,12 @@ class Repositories:
         return target
 
     def sweep(self, name: AgentName) -> None:
-        """Remove what a daemon that died left unfinished."""
-        for left in self.left_over(name):
+        """Remove unfinished folders of a crashed daemon."""
+        for left in self.leftovers(name):
             shutil.rmtree(left, ignore_errors=True)
 
-    def left_over(self, name: AgentName) -> list[Path]:
-        """Folders that a daemon that died was writing."""
+    def leftovers(self, name: AgentName) -> list[Path]:
+        """Unfinished folders of a crashed daemon."""
         parents = (self._paths.agent(name), self._paths.generations(name))
         found = [path for parent in parents for path in parent.glob(f"{_ANY_UNFINISHED}*")]
         return [path for path in found if not path.name.startswith(UNFINISHED)]
@@ -150,7 +150,7 @@ class Repositories:
         return _checked_agent_file(git, tree.entries(git, sha))
 
     def files(self, name: AgentName, sha: str) -> dict[str, bytes]:
-        """Every file of a commit but its links, by path: the configuration as data."""
+        """The contents of a commit by path, without links."""
         git = self.applied(name)
         found = [entry for entry in tree.entries(git, sha) if entry.is_file]
         return {entry.path: content for entry, content in zip(found, tree.contents(git, found), strict=True)}
@@ -164,23 +164,23 @@ class Repositories:
         author: str = "hive",
         parent: str | None = None,
     ) -> str:
-        """A commit on `parent` (applied main unless given), some files replaced, or removed where None. No ref moves.
+        """Commit changes on `parent`, by default applied main. None removes a file. No ref moves.
 
         Raises:
-            BadRequest: a path hive does not write; Refused: nothing would change.
+            BadRequest: a path is not allowed. Refused: nothing would change.
         """
         git = self.applied(name)
         parent = parent or self.main(name)
         sha = commit_on(git, parent, changes, message=message, author=author)
         if git.text("rev-parse", f"{sha}^{{tree}}") == git.text("rev-parse", f"{parent}^{{tree}}"):
-            raise Refused(f"Nothing to change: {name}'s configuration is already so.")
+            raise Refused(f"Nothing to change: {name} already has this configuration.")
         return sha
 
     def _make_applied(self, name: AgentName) -> None:
         with self._unfinished_repository(name) as folder:
             git = Git(folder / ".git")
             git.run("init", "--quiet", "--template=", str(folder))
-            # A .git directory without a work tree: `git -C applied log` works, and no checkout can lag behind.
+            # Without a work tree `git -C applied log` works, and no checkout can be out of date.
             git.run("config", "core.bare", "true")
             git.run("config", "core.logAllRefUpdates", "true")
             shutil.rmtree(self._paths.applied(name), ignore_errors=True)
@@ -190,15 +190,15 @@ class Repositories:
         tree.flush_folder(self._paths.all_applied)
 
     def _make_proposed(self, name: AgentName) -> None:
-        """From here on the manager owns it and the daemon trusts nothing in it."""
+        """Afterwards the manager owns the repository and the daemon trusts nothing in it."""
         with self._unfinished_repository(name) as folder:
             git = Git(folder / ".git", work_tree=folder)
             git.run("init", "--quiet", "--template=", str(folder))
             git.run("config", "user.name", MANAGER)
             git.run("config", "user.email", f"{MANAGER}@hive")
-            git.run("config", "remote.applied.url", f"../../applied/{name}")  # Holds on the host and in the container.
+            git.run("config", "remote.applied.url", f"../../applied/{name}")  # Valid on the host and in the container.
             git.run("config", "remote.applied.fetch", "+refs/heads/*:refs/remotes/applied/*")
-            # Fetched, not cloned: a clone links object files, and giving those away would give away applied's.
+            # A clone would hard-link object files of `applied`, and chown would give them away.
             source = str(self._paths.applied(name))
             git.run("fetch", "--quiet", "--no-tags", source, f"{MAIN}:refs/remotes/applied/main")
             git.run("reset", "--quiet", "--hard", "refs/remotes/applied/main")
@@ -222,12 +222,12 @@ class Repositories:
         for path in newest_first[self._generations_kept :]:
             if path.name not in kept:
                 going = path.with_name(f"{UNFINISHED}{path.name}")
-                path.rename(going)  # A folder half removed must not look like a generation.
+                path.rename(going)  # A partly removed folder must not look like a generation.
                 shutil.rmtree(going, ignore_errors=True)
 
 
 def template() -> dict[str, bytes | None]:
-    """The files a new agent starts with."""
+    """The initial files of a new agent."""
     folder = resources.files("hive.config") / "template"
     return {name: (folder / name).read_bytes() for name in TEMPLATE}
 
@@ -241,10 +241,10 @@ def commit_on(
     author: str = "hive",
     like: str | None = None,
 ) -> str:
-    """A commit with the files of `like` (else of the parent) and these changes, made without a work tree.
+    """Commit the files of `like`, by default of the parent, with these changes, without a work tree.
 
     Raises:
-        BadRequest: a path hive does not write.
+        BadRequest: a path is not allowed.
     """
     with tempfile.TemporaryDirectory(prefix="hive-index-") as folder:
         environment = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_AUTHOR_NAME": author.strip() or "hive"}
@@ -266,7 +266,7 @@ def commit_on(
 
 
 def _mode_of(git: Git, parent: str | None, path: str) -> str:
-    """A program stays one when its text changes."""
+    """The mode to write: an executable file stays executable."""
     line = git.text("ls-tree", "-z", parent, "--", path) if parent else ""
     return tree.PROGRAM if line.startswith(tree.PROGRAM) else tree.FILE
 
@@ -285,9 +285,9 @@ def _checked_agent_file(git: Git, found: list[tree.Entry]) -> AgentFile:
 
 
 def _give(folder: Path, owner: os.stat_result) -> None:
-    """Make it the property of whoever owns the folder of all proposed repositories.
+    """Change the owner to that of the folder of all proposed repositories.
 
-    That is the daemon where owners can be mapped, else the manager's uid. Nobody else could reach `folder` yet.
+    This is the daemon if mounts can be id-mapped, else the manager's uid. No other process can access `folder` yet.
     """
     if owner.st_uid == folder.stat().st_uid:
         return

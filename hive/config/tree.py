@@ -1,4 +1,4 @@
-"""The files of a commit: listed, checked, written byte for byte whatever its attributes say. For hive.config."""
+"""Lists, checks and writes the files of a commit, ignoring git attributes. Used by hive.config."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from hive.errors import BadRequest
 
 TREE_FILES_MAX = 5_000
 TREE_LIMIT_BYTES = 32 * 1024 * 1024
-"""All files of one configuration together."""
+"""Total size limit of one configuration."""
 PATH_MAX_BYTES = 1_000
 DEPTH_MAX = 32
 LISTING_LIMIT_BYTES = TREE_FILES_MAX * 256
@@ -40,10 +40,10 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def entries(git: Git, commit: str) -> list[Entry]:
-    """Every file of the commit, checked.
+    """List and check every file of the commit.
 
     Raises:
-        BadRequest: naming the path that hive will not write out.
+        BadRequest: names the path that is not allowed.
     """
     listing = git.run("ls-tree", "-r", "-l", "-z", "--full-tree", commit, output_limit_bytes=LISTING_LIMIT_BYTES)
     found = [_entry(line) for line in listing.split(b"\0") if line]
@@ -55,7 +55,7 @@ def entries(git: Git, commit: str) -> list[Entry]:
 
 
 def contents(git: Git, wanted: list[Entry]) -> list[bytes]:
-    """What the files hold, in the same order."""
+    """The contents of the files, in the same order."""
     if not wanted:
         return []
     limit = sum(entry.size for entry in wanted) + len(wanted) * 128
@@ -71,10 +71,10 @@ def contents(git: Git, wanted: list[Entry]) -> list[bytes]:
 
 
 def write(git: Git, wanted: list[Entry], folder: Path) -> None:
-    """Write the files into the new, empty `folder`, flushed to the disk.
+    """Write the files into the empty `folder` and sync them to disk.
 
     Raises:
-        BadRequest: a symbolic link that leaves the tree.
+        BadRequest: a symbolic link leaves the tree.
     """
     links: list[tuple[Path, str]] = []
     folders = {folder}
@@ -90,14 +90,14 @@ def write(git: Git, wanted: list[Entry], folder: Path) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    for path, target in links:  # Last, so that no file is ever written through one.
+    for path, target in links:  # Last, so that no file is written through a link.
         path.symlink_to(target)
     for made in folders:
         flush_folder(made)
 
 
 def flush_folder(folder: Path) -> None:
-    """Make renames and creations in it survive a power loss."""
+    """Sync the folder, so that renames and new files survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -110,14 +110,14 @@ def _entry(line: bytes) -> Entry:
     mode, _, sha, size = head.decode().split()
     path = checked_path(raw_path)
     if mode == _SUBMODULE:
-        raise BadRequest(f"{path}: submodules are not fetched; put the files themselves into the repository.")
+        raise BadRequest(f"{path}: submodules are not fetched; commit the files themselves.")
     if mode not in (FILE, PROGRAM, _LINK):
         raise BadRequest(f"{path}: mode {mode} is not a file, a program or a link.")
     return Entry(mode, sha, int(size), path)
 
 
 def checked_path(raw: bytes) -> str:
-    """The path, if hive writes such ones. Raises BadRequest."""
+    """Decode and check a path. Raises BadRequest."""
     try:
         path = raw.decode()
     except UnicodeDecodeError as error:
@@ -126,14 +126,14 @@ def checked_path(raw: bytes) -> str:
         raise BadRequest(f"{path[:100]!r}: a path must be under {PATH_MAX_BYTES} bytes and without control characters.")
     parts = path.split("/")
     if len(parts) > DEPTH_MAX or any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
-        raise BadRequest(f"{path!r}: not a path hive writes.")
+        raise BadRequest(f"{path!r}: this path is not allowed.")
     return path
 
 
 def checked_target(path: str, raw: bytes) -> str:
-    """A link is relative, climbs only at its start, and not above the tree.
+    """Check that a link is relative, has `..` only at its start, and stays in the tree.
 
-    Climbing again further on could pass through another link and so leave a tree that it seems to stay in.
+    A later `..` could follow another link and leave the tree.
     """
     target = raw.decode(errors="replace")
     parts = PurePosixPath(target).parts
@@ -141,7 +141,7 @@ def checked_target(path: str, raw: bytes) -> str:
     at_start = all(part == ".." for part in parts[:climbs])
     depth = len(PurePosixPath(path).parts) - 1
     if not parts or _CONTROL.search(target) or len(raw) > SYMLINK_TARGET_MAX_BYTES or "\ufffd" in target:
-        raise BadRequest(f"{path}: this symbolic link's target is not a path.")
+        raise BadRequest(f"{path}: the target of this symbolic link is not a valid path.")
     if target.startswith("/") or not at_start or climbs > depth:
         raise BadRequest(f"{path}: this symbolic link leaves the configuration.")
     return target

@@ -11,7 +11,7 @@ from litestar.exceptions import NotFoundException
 from litestar.response import Stream
 from msgspec import Struct
 
-from hive.config.shown import shown
+from hive.config.escaping import escaped
 from hive.dashboard.daemon import DaemonAway, Declined, Operator
 from hive.dashboard.decisions import Form
 from hive.dashboard.live import event_stream, sse
@@ -118,8 +118,8 @@ async def _lines(operator: Operator, name: str) -> AsyncIterator[bytes]:
 def _shown(line: Any) -> dict[str, Any]:
     """A line of the stream as the page takes it: an object of safe texts."""
     if not isinstance(line, dict):
-        return {"type": "text", "text": shown(str(line))}
-    safe = {shown(str(key)): shown(value) if isinstance(value, str) else value for key, value in line.items()}
+        return {"type": "text", "text": escaped(str(line))}
+    safe = {escaped(str(key)): escaped(value) if isinstance(value, str) else value for key, value in line.items()}
     url = line.get("url")
     if isinstance(url, str):
         parts = urlsplit(url)
@@ -132,7 +132,7 @@ def _shown(line: Any) -> dict[str, Any]:
 async def journal(operator: Operator, name: str, lines: int = LOG_LINES) -> dict[str, Any]:
     """The container's log, newest lines last."""
     reply = await operator.ask("logs", name=name, lines=max(0, min(lines, LOG_LINES_MAX)))
-    return {"lines": [shown(line) for line in reply["lines"]]}
+    return {"lines": [escaped(line) for line in reply["lines"]]}
 
 
 @get("/api/config/{name:str}")

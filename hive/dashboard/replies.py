@@ -9,7 +9,7 @@ from litestar.enums import MediaType
 from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
-from hive.config.shown import shown
+from hive.config.escaping import escaped
 from hive.dashboard.daemon import DaemonAway, Declined, Operator
 
 log = structlog.get_logger()
@@ -80,7 +80,7 @@ def on_mistake(request: AnyRequest, error: Exception) -> Response[Any]:
 
 def _refusal(request: AnyRequest, status: int, why: str) -> Response[Any]:
     if wants_json(request):
-        return Response({"ok": False, "error": shown(why)}, status_code=status)
+        return Response({"ok": False, "error": escaped(why)}, status_code=status)
     pages = request.app.state["pages"]
     if request.url.path == "/login":
         content = pages.drawn("login.html", next="/", error=why)

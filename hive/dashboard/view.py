@@ -11,7 +11,7 @@ from litestar import Response
 from litestar.enums import MediaType
 
 from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
-from hive.config.shown import shown
+from hive.config.escaping import escaped
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
 
@@ -38,7 +38,7 @@ SECTIONS: Final = (
 def safe(value: Any) -> Any:
     """Every text that a template prints: what hides or moves other text becomes an escape. Markup of ours stays."""
     if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
-        return shown(value)
+        return escaped(value)
     return "" if value is None else value
 
 

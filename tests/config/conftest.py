@@ -1,4 +1,4 @@
-"""Repositories of one agent, made by the real git."""
+"""Fixtures: the repositories of one agent, made with real git."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A small forge on loopback: the API a mirror needs and the real `git http-backend`, both behind one token."""
+"""A small forge on loopback: the API that the mirror uses and `git http-backend`, with token authentication."""
 
 import base64
 import http.server
@@ -16,7 +16,7 @@ MODES = ("well", "hangs", "garbage", "unavailable", "redirects", "drips")
 
 
 class ForgeServer:
-    """In `mode` other than `well` it is as broken as a forge can be."""
+    """Any `mode` except `well` simulates a broken forge."""
 
     def __init__(self, folder: Path, token: str) -> None:
         self.folder = folder
@@ -26,7 +26,7 @@ class ForgeServer:
         self.repositories: dict[str, dict[str, Any]] = {}
         self.slow_s = 0.0
         self.bearers: list[str] = []
-        """What came as Authorization."""
+        """Received Authorization headers."""
         self.ended = threading.Event()
         server = self
 
@@ -44,7 +44,7 @@ class ForgeServer:
         self._http.server_close()
 
     def git(self, name: str, *args: str) -> str:
-        """In the mirror of an agent."""
+        """Run git in the mirror of an agent."""
         command = ["git", f"--git-dir={self.folder}/agent-configs/{name}.git", *args]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 

@@ -1,11 +1,11 @@
-"""The manager as the other side of a proposed repository."""
+"""The manager that writes a proposed repository."""
 
 import subprocess
 from pathlib import Path
 
 
 class Manager:
-    """What the manager does in a proposed repository: plain git, as a person would."""
+    """The manager's git commands in a proposed repository."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

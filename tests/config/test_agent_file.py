@@ -34,13 +34,13 @@ budget_turns = 50
 """
 
 
-def test_an_absent_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
+def test_absent_or_empty_file_gives_defaults(tmp_path: Path) -> None:
     assert load(tmp_path) == AgentFile()
     (tmp_path / "agent.toml").write_text("")
     assert load(tmp_path) == AgentFile()
 
 
-def test_every_key_is_read() -> None:
+def test_every_key_is_parsed() -> None:
     assert parse(EVERYTHING) == AgentFile(
         model="sonnet",
         prompt="prompts/coder.md",
@@ -71,7 +71,10 @@ def test_every_key_is_read() -> None:
         ("[limits]\nprocesses = 'many'", "agent.toml:2: limits.processes: Expected `int | null`, got `str`."),
         ("limits.processes = 0", "agent.toml:1: limits.processes: must be more than 0."),
         ("model = [", "agent.toml: not TOML"),
-        ("[mcp_servers.hive]\ncommand = 'x'", "agent.toml:1: mcp_servers.hive: the name hive belongs to hive's own"),
+        (
+            "[mcp_servers.hive]\ncommand = 'x'",
+            "agent.toml:1: mcp_servers.hive: the name hive is reserved for hive's own",
+        ),
         ("\n[mcp_servers.a]\ncomand = 'x'", "agent.toml:3: mcp_servers.a.comand: unknown key; did you mean command."),
         ("[mcp_servers.a]\nargs = []", "agent.toml:1: mcp_servers.a: give either command or url."),
         ("mcp_servers = 3", "agent.toml:1: mcp_servers: write each server as its own table"),
@@ -84,20 +87,20 @@ def test_every_key_is_read() -> None:
         ),
     ],
 )
-def test_an_error_names_file_line_and_key(text: str, says: str) -> None:
+def test_error_names_file_line_and_key(text: str, says: str) -> None:
     with pytest.raises(BadRequest) as refused:
         parse(text.encode())
     assert str(refused.value).startswith(says)
     assert "\n" not in str(refused.value)
 
 
-def test_the_error_of_a_bad_file_names_its_path(tmp_path: Path) -> None:
+def test_error_of_invalid_file_names_its_path(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_bytes(b"\xff")
     with pytest.raises(BadRequest, match=r"/agent\.toml: not UTF-8 at byte 0"):
         load(tmp_path)
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_agent_file_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("model = 'x'")
     (tmp_path / "agent.toml").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BadRequest, match="cannot be read"):

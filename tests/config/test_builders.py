@@ -1,4 +1,4 @@
-"""The plain builder: a build command behind real walls, its limits, and what becomes of what it made."""
+"""The plain builder: build commands in a real sandbox, their limits and their output."""
 
 import os
 import time
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hive.config import builders
-from hive.config.builders import BuildFailed, PlainBuilder, add_built
+from hive.config.builders import BuildFailed, PlainBuilder, copy_build_output
 from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import Repositories
 from hive.errors import BadRequest, LimitReached
@@ -41,13 +41,13 @@ def commit(repositories: Repositories, command: str, **files: str) -> str:
     return repositories.commit_files("coder", {"agent.toml": text.encode(), **changes}, message="x")
 
 
-def test_without_a_command_the_files_are_the_generation(builder: PlainBuilder, repositories: Repositories):
+def test_build_without_command_is_the_checked_out_commit(builder: PlainBuilder, repositories: Repositories):
     sha = repositories.main("coder")
     folder = builder.build("coder", sha, uid=UID)
     assert folder == repositories.generation("coder", sha)
 
 
-def test_what_a_command_makes_is_part_of_the_generation(builder: PlainBuilder, repositories: Repositories):
+def test_build_output_is_added_to_the_generation(builder: PlainBuilder, repositories: Repositories):
     command = (
         "mkdir -p out/deep && cat source > out/deep/made && ln -s out/deep/made link && printf x > run && chmod +x run"
     )
@@ -59,7 +59,7 @@ def test_what_a_command_makes_is_part_of_the_generation(builder: PlainBuilder, r
     assert builder.build("coder", sha, uid=UID) == folder
 
 
-def test_committed_files_stay_as_committed(builder: PlainBuilder, repositories: Repositories):
+def test_build_command_cannot_change_committed_files(builder: PlainBuilder, repositories: Repositories):
     command = "echo evil > prompt.md; rm agent.toml; echo evil > agent.toml; rm source; mkdir source; echo x > source/y"
     sha = commit(repositories, command, source="hello")
     folder = builder.build("coder", sha, uid=UID)
@@ -68,7 +68,9 @@ def test_committed_files_stay_as_committed(builder: PlainBuilder, repositories: 
     assert (folder / "source").read_text() == "hello"
 
 
-def test_a_failing_command_says_why_and_leaves_nothing(builder: PlainBuilder, repositories: Repositories, paths: Paths):
+def test_failing_build_reports_output_and_leaves_no_folder(
+    builder: PlainBuilder, repositories: Repositories, paths: Paths
+):
     sha = commit(repositories, "echo on the way; printf 'no \\033[31mcompiler' >&2; exit 7")
     with pytest.raises(BuildFailed, match=r"exit code 7") as failed:
         builder.build("coder", sha, uid=UID)
@@ -78,7 +80,7 @@ def test_a_failing_command_says_why_and_leaves_nothing(builder: PlainBuilder, re
     assert not list(paths.agent("coder").glob(".unfinished*"))
 
 
-def test_a_command_that_takes_too_long_is_ended(
+def test_build_past_its_time_limit_is_killed(
     builder: PlainBuilder, repositories: Repositories, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(builders, "BUILD_TIME_LIMIT_S", 1)
@@ -86,7 +88,7 @@ def test_a_command_that_takes_too_long_is_ended(
         builder.build("coder", commit(repositories, "echo begun; sleep 600"), uid=UID)
 
 
-def test_a_build_sees_neither_the_agent_nor_its_socket(
+def test_build_cannot_see_agent_state_or_socket(
     repositories: Repositories, paths: Paths, runtime: Runtime, builder: PlainBuilder
 ):
     if runtime.kind == "process":
@@ -112,22 +114,22 @@ def tree_of(folder: Path, *, link: str = "", files: int = 0, size: int = 0) -> P
     return folder
 
 
-def test_what_a_build_made_is_copied_with_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_build_output_over_a_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(builders, "BUILT_LIMIT_BYTES", 1000)
     monkeypatch.setattr(builders, "BUILT_FILES_MAX", 20)
     target = tmp_path / "target"
     target.mkdir()
-    add_built(tree_of(tmp_path / "fine", size=1000), target)
+    copy_build_output(tree_of(tmp_path / "fine", size=1000), target)
     assert [path.name for path in target.iterdir()] == ["big"]
     others = tmp_path / "others"
     others.mkdir()
     with pytest.raises(LimitReached, match="files"):
-        add_built(tree_of(tmp_path / "many", files=21), others)
+        copy_build_output(tree_of(tmp_path / "many", files=21), others)
     (others / "big").unlink(missing_ok=True)
     with pytest.raises(LimitReached, match="bytes"):
-        add_built(tree_of(tmp_path / "big", size=1001), others)
+        copy_build_output(tree_of(tmp_path / "big", size=1001), others)
     with pytest.raises(BadRequest, match="leaves"):
-        add_built(tree_of(tmp_path / "out", link="/etc/passwd"), target)
+        copy_build_output(tree_of(tmp_path / "out", link="/etc/passwd"), target)
     monkeypatch.setattr(builders, "BUILT_DEPTH_MAX", 5)
     deep = tmp_path / "deep"
     at = deep
@@ -135,20 +137,20 @@ def test_what_a_build_made_is_copied_with_bounds(tmp_path: Path, monkeypatch: py
         at.mkdir()
         at = at / "d"
     with pytest.raises(LimitReached, match="deep"):
-        add_built(deep, target)
+        copy_build_output(deep, target)
 
 
-def test_a_link_in_the_way_of_a_folder_is_not_written_through(tmp_path: Path):
+def test_build_output_is_not_written_through_a_link(tmp_path: Path):
     source, target, outside = (tmp_path / name for name in ("source", "target", "outside"))
     for folder in (source / "a", target, outside):
         folder.mkdir(parents=True)
     (source / "a/file").write_text("x")
     (target / "a").symlink_to(outside)
-    add_built(source, target)
+    copy_build_output(source, target)
     assert list(outside.iterdir()) == []
 
 
-def test_a_build_that_outlived_its_daemon_is_ended(
+def test_sweep_kills_build_of_a_crashed_daemon(
     builder: PlainBuilder, repositories: Repositories, paths: Paths, runtime: Runtime, tmp_path: Path
 ):
     for folder in ("tree", "config", "socket"):

@@ -1,4 +1,4 @@
-"""The mirror's client against a real git over HTTP, and against forges that are no help at all."""
+"""The forge client against real git over HTTP and against broken forges."""
 
 import base64
 import threading
@@ -40,11 +40,11 @@ def mirror(forge: Forge, repositories: Repositories) -> None:
     forge.push("coder", repositories.applied("coder"))
 
 
-def test_main_and_every_tag_are_mirrored(forge: Forge, server: ForgeServer, repositories: Repositories, paths: Paths):
+def test_push_mirrors_main_and_all_tags(forge: Forge, server: ForgeServer, repositories: Repositories, paths: Paths):
     sha = repositories.main("coder")
     proposals = Proposals(paths, repositories)
     for kind in KINDS:
-        proposals.mark("coder", 7, kind, sha, "a note" if kind in ("failed", "denied") else None)
+        proposals.tag("coder", 7, kind, sha, "a note" if kind in ("failed", "denied") else None)
     repositories.applied("coder").run("update-ref", "refs/heads/private", sha)
     for _ in range(2):
         mirror(forge, repositories)
@@ -56,11 +56,11 @@ def test_main_and_every_tag_are_mirrored(forge: Forge, server: ForgeServer, repo
     assert server.git("coder", "for-each-ref", "--format=%(contents)", "refs/tags/denied/7") == "a note"
 
 
-def test_what_diverged_or_went_is_made_right(
+def test_push_overwrites_diverged_and_missing_refs(
     forge: Forge, server: ForgeServer, repositories: Repositories, paths: Paths
 ):
     sha = repositories.main("coder")
-    Proposals(paths, repositories).mark("coder", 1, "proposal", sha)
+    Proposals(paths, repositories).tag("coder", 1, "proposal", sha)
     mirror(forge, repositories)
     before = server.refs("coder")
     other = server.git("coder", "-c", "user.name=x", "-c", "user.email=x", "commit-tree", "main^{tree}", "-m", "evil")
@@ -75,7 +75,7 @@ def test_what_diverged_or_went_is_made_right(
     assert server.repositories["agent-configs/coder"]["private"] is True
 
 
-def test_the_token_is_in_no_file_argument_or_error(
+def test_token_is_in_no_file_argument_or_error(
     forge: Forge, server: ForgeServer, repositories: Repositories, paths: Paths
 ):
     forge.ensure_org()
@@ -104,7 +104,7 @@ def test_the_token_is_in_no_file_argument_or_error(
     assert b"remote" not in (paths.applied("coder") / ".git/config").read_bytes()
 
 
-def test_a_wrong_token_is_refused_without_being_said(server: ForgeServer, repositories: Repositories):
+def test_error_of_a_wrong_token_does_not_contain_it(server: ForgeServer, repositories: Repositories):
     with Forge(server.url, "agent-configs", "wr0ngt0k3n") as forge:
         with pytest.raises(ForgeFailed, match="write:organization") as failed:
             forge.ensure_org()
@@ -116,7 +116,7 @@ def test_a_wrong_token_is_refused_without_being_said(server: ForgeServer, reposi
 
 
 @pytest.mark.parametrize("mode", MODES[1:])
-def test_a_forge_that_is_no_help_costs_bounded_time(
+def test_broken_forge_fails_within_time_limit(
     forge: Forge, server: ForgeServer, repositories: Repositories, mode: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(forge_module, "ANSWER_TIME_LIMIT_S", 1)
@@ -129,13 +129,13 @@ def test_a_forge_that_is_no_help_costs_bounded_time(
         forge.push("coder", repositories.applied("coder"))
 
 
-def test_no_forge_at_all(server: ForgeServer):
+def test_absent_forge_is_unreachable(server: ForgeServer):
     server.close()
     with Forge(server.url, "agent-configs", TOKEN) as forge, pytest.raises(ForgeUnreachable, match="does not answer"):
         forge.ensure_org()
 
 
-def test_a_redirect_does_not_get_the_token(forge: Forge, server: ForgeServer):
+def test_redirect_does_not_receive_the_token(forge: Forge, server: ForgeServer):
     server.mode = "redirects"
     with pytest.raises(ForgeUnreachable):
         forge.ensure_org()
@@ -143,6 +143,6 @@ def test_a_redirect_does_not_get_the_token(forge: Forge, server: ForgeServer):
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "http://user:pass@x", "file:///x", "x", "http://"])
-def test_only_a_plain_web_address_is_a_forge(url: str):
+def test_forge_url_must_be_http_without_user(url: str):
     with pytest.raises(ForgeFailed, match="without a user"):
         Forge(url, "agent-configs", TOKEN)

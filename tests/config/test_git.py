@@ -1,4 +1,4 @@
-"""The wrapper round git: limits, a clean environment, and no secret in an error."""
+"""The git wrapper: limits, clean environment, redacted errors."""
 
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ def git(tmp_path: Path) -> Git:
     return made
 
 
-def test_nothing_of_the_environment_or_the_user_counts(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_git_ignores_environment_and_user_settings(git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / ".gitconfig").write_text("[user]\nname = evil\n[alias]\nx = !false\n")
     for key, value in {
         "HOME": str(tmp_path),
@@ -30,16 +30,16 @@ def test_nothing_of_the_environment_or_the_user_counts(git: Git, tmp_path: Path,
     assert git.text("rev-parse", "--absolute-git-dir") == str(tmp_path / "x.git")
 
 
-def test_a_run_that_says_too_much_is_ended(git: Git):
-    with pytest.raises(Unavailable, match="said more than 10 bytes"):
+def test_git_over_the_output_limit_is_killed(git: Git):
+    with pytest.raises(Unavailable, match="printed more than 10 bytes"):
         git.run("help", "-a", output_limit_bytes=10)
     assert len(git.run("help", "-a", output_limit_bytes=10, cut_output=True)) == 10
 
 
-def test_a_run_that_takes_too_long_is_ended_with_its_children(git: Git, tmp_path: Path):
+def test_git_over_the_time_limit_is_killed_with_its_children(git: Git, tmp_path: Path):
     mark = tmp_path / "pid"
     secrets = {"alias.wait": f"!echo $$ > {mark}; sleep 600"}
-    for limit_s in (1, 10, 60):  # Until its child is there in time.
+    for limit_s in (1, 10, 60):  # Retried with more time until the child has started.
         with pytest.raises(Unavailable, match=f"took longer than {limit_s} s"):
             git.run("wait", secrets=secrets, time_limit_s=limit_s)
         if mark.exists() and mark.read_text():
@@ -51,14 +51,14 @@ def test_a_run_that_takes_too_long_is_ended_with_its_children(git: Git, tmp_path
 
 
 def runs(pid: int) -> bool:
-    """A killed orphan may lie there until somebody collects it."""
+    """Whether the process is alive. A zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
 
-def test_errors_echo_no_secret(git: Git):
+def test_errors_redact_secrets(git: Git):
     secret = "Authorization: token abcdef0123456789"
     with pytest.raises(GitFailed) as failed:
         git.run("fail", secrets={"http.extraHeader": secret, "alias.fail": "!echo bad abcdef0123456789 >&2; false"})
@@ -69,12 +69,12 @@ def test_errors_echo_no_secret(git: Git):
 
 
 @pytest.mark.parametrize("url", ["ext::sh -c true", "https://127.0.0.1:1/x", "git://127.0.0.1/x", "ssh://127.0.0.1/x"])
-def test_only_the_protocol_that_is_meant_is_spoken(git: Git, url: str):
+def test_other_protocols_are_refused(git: Git, url: str):
     with pytest.raises(GitFailed, match="not allowed"):
         git.run("fetch", url)
 
 
-def test_much_input_and_output_at_once_does_not_hang(git: Git):
+def test_large_input_and_output_do_not_deadlock(git: Git):
     blob = git.text("hash-object", "-w", "--stdin", stdin=b"x" * 100_000)
     out = git.run("cat-file", "--batch", stdin=f"{blob}\n".encode() * 60, output_limit_bytes=10_000_000)
     assert len(out) > 6_000_000

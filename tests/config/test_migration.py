@@ -1,11 +1,11 @@
-"""Configurations on an older template, moved to the present one."""
+"""Migration of flakes from the older template."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from hive.config.migration import MARKER, is_old, migrate, needs_migration, rendered
+from hive.config.migration import MARKER, migrate, needs_migration, rendered, uses_old_template
 from hive.config.repositories import MAIN, Repositories
 
 PLAIN = "{ outputs = { self, ... }: { nixosModules.default = import ./agent.nix; }; }\n"
@@ -30,9 +30,9 @@ WITH_BLOCK = """{
 
 
 @pytest.mark.parametrize("old", [PLAIN, WITH_INPUTS, WITH_BLOCK])
-def test_the_present_form_keeps_the_inputs(old: str, tmp_path: Path):
+def test_migrated_flake_keeps_its_inputs(old: str, tmp_path: Path):
     new = rendered(old)
-    assert is_old(old) and not is_old(new)
+    assert uses_old_template(old) and not uses_old_template(new)
     assert MARKER in new and "imports = [ ./agent.nix ]" in new
     for line in ('url = "github:owner/one"', 'url = "github:owner/two"', 'inputs.nixpkgs.follows = "one"'):
         assert (line in new) == (line in old)
@@ -41,28 +41,28 @@ def test_the_present_form_keeps_the_inputs(old: str, tmp_path: Path):
 
 
 def nix_parses(path: Path) -> None:
-    """Where Nix is there it has the last word on what is Nix."""
+    """Check the syntax with Nix if it is installed."""
     try:
         subprocess.run(["nix-instantiate", "--parse", str(path)], check=True, capture_output=True)
     except FileNotFoundError:
         return
 
 
-def test_a_migration_is_one_commit_and_happens_once(repositories: Repositories):
+def test_migration_is_one_commit_and_runs_once(repositories: Repositories):
     old = repositories.commit_files("coder", {"flake.nix": WITH_INPUTS.encode()}, message="old")
     repositories.applied("coder").run("update-ref", MAIN, old)
     assert needs_migration(repositories, "coder")
     new = migrate(repositories, "coder")
     assert new == repositories.main("coder") != old
     git = repositories.applied("coder")
-    assert git.text("log", "--format=%P %s", "--max-count=1", MAIN).startswith(f"{old} Move flake.nix")
+    assert git.text("log", "--format=%P %s", "--max-count=1", MAIN).startswith(f"{old} Migrate flake.nix")
     assert git.text("diff-tree", "--name-only", "-r", old, new) == "flake.nix"
     assert migrate(repositories, "coder") is None
     assert repositories.main("coder") == new
 
 
 @pytest.mark.parametrize("flake", ["{ outputs = { ... }: { nixosModules.default = ./own.nix; }; }", "broken {", ""])
-def test_what_somebody_wrote_is_left_alone(repositories: Repositories, flake: str):
+def test_handwritten_flake_is_not_migrated(repositories: Repositories, flake: str):
     sha = repositories.commit_files("coder", {"flake.nix": flake.encode()}, message="own")
     repositories.applied("coder").run("update-ref", MAIN, sha)
     assert migrate(repositories, "coder") is None

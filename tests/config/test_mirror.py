@@ -1,4 +1,4 @@
-"""The mirror in a running hive: what is pushed and when, and that a forge which is no help costs nothing else."""
+"""The mirror in a running hive: what it pushes, and that a broken forge blocks nothing."""
 
 import subprocess
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def approve_a_change(hive: HiveProcess, text: str) -> int:
     return id
 
 
-def test_an_approved_change_is_on_the_mirror(hive: HiveProcess, server: ForgeServer):
+def test_approved_change_is_pushed_to_the_mirror(hive: HiveProcess, server: ForgeServer):
     hive.up().spawn("coder")
     eventually(lambda: state(hive) == "up to date", "the first push")
     assert set(server.refs("coder")) == {"refs/heads/main"}
@@ -71,9 +71,7 @@ def test_an_approved_change_is_on_the_mirror(hive: HiveProcess, server: ForgeSer
 
 
 @pytest.mark.parametrize("mode", ["unavailable", "garbage", "hangs"])
-def test_a_forge_that_is_no_help_costs_a_warning_and_is_caught_up_with(
-    hive: HiveProcess, server: ForgeServer, mode: str
-):
+def test_broken_forge_gives_one_warning_and_is_synced_later(hive: HiveProcess, server: ForgeServer, mode: str):
     server.mode = mode
     hive.up().spawn("coder")
     id = approve_a_change(hive, "new")
@@ -87,7 +85,7 @@ def test_a_forge_that_is_no_help_costs_a_warning_and_is_caught_up_with(
     eventually(lambda: state(hive) == "up to date", "the mirror caught up")
 
 
-def test_without_a_forge_the_mirror_is_off(hive: HiveProcess):
+def test_mirror_is_off_without_a_forge(hive: HiveProcess):
     hive.paths.settings.unlink()
     hive.up()
     assert state(hive) == "off"

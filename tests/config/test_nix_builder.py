@@ -1,4 +1,4 @@
-"""The Nix builder and the meta flake, with the real Nix, a store of its own and a stand-in for nixpkgs."""
+"""The Nix builder and the meta flake, with real Nix, a separate store and a stand-in for nixpkgs."""
 
 import json
 import os
@@ -47,7 +47,7 @@ assert !(flakeInputs ? self);
 
 
 class Host:
-    """One host with Nix: a store under the test's folder, and an input that agents may name."""
+    """A host with Nix: a store in the test's folder and an input that agents may use."""
 
     def __init__(self, folder: Path, paths: Paths, repositories: Repositories) -> None:
         self.paths, self.repositories = paths, repositories
@@ -105,7 +105,7 @@ def programs(generation: Path) -> set[str]:
     return {path.name for path in (generation / ENVIRONMENT / "bin").iterdir()}
 
 
-def test_the_template_builds_and_is_pinned_by_the_meta_flake(host: Host):
+def test_template_builds_and_meta_flake_pins_it(host: Host):
     sha = host.repositories.main("coder")
     assert programs(host.build(sha)) == {"git", "python3"}
     assert host.meta.pins() == {}
@@ -114,7 +114,7 @@ def test_the_template_builds_and_is_pinned_by_the_meta_flake(host: Host):
     assert json.loads(host.meta.lock() or b"")["nodes"]["agent-coder"]["locked"]["rev"] == sha
 
 
-def test_agent_nix_sees_each_input_but_self(host: Host):
+def test_agent_nix_sees_every_input_except_self(host: Host):
     sha = host.commit(WITH_FOO % host.foo, USES_FOO)
     assert programs(host.build(sha)) == {"git", "foo"}
     host.builder.deployed("coder", sha)
@@ -123,7 +123,7 @@ def test_agent_nix_sees_each_input_but_self(host: Host):
     assert nodes["foo"]["locked"]["narHash"]
 
 
-def test_the_agents_own_lock_decides_what_is_pinned(host: Host):
+def test_inputs_are_pinned_by_the_agents_own_lock(host: Host):
     def foo_of(name: str) -> dict[str, Any]:
         nodes = json.loads(host.meta.lock() or b"")["nodes"]
         found: dict[str, Any] = nodes[nodes[f"agent-{name}"]["inputs"]["foo"]]
@@ -150,7 +150,7 @@ def test_the_agents_own_lock_decides_what_is_pinned(host: Host):
         ("{ outputs = { self }: throw ''my own words''; }", "my own words"),
     ],
 )
-def test_a_broken_flake_fails_with_what_nix_said_and_changes_no_pin(host: Host, flake: str, said: str):
+def test_broken_flake_fails_with_nix_error_and_changes_no_pin(host: Host, flake: str, said: str):
     host.builder.deployed("coder", host.repositories.main("coder"))
     before = host.meta.pins(), host.meta.lock()
     sha = host.commit(flake)
@@ -172,7 +172,7 @@ def test_a_broken_flake_fails_with_what_nix_said_and_changes_no_pin(host: Host, 
         '{{ type = "path"; path = "{secret}"; }}',
     ],
 )
-def test_only_allowed_schemes_are_fetched(host: Host, tmp_path: Path, reference: str):
+def test_input_with_disallowed_scheme_is_refused(host: Host, tmp_path: Path, reference: str):
     secret = secret_folder(tmp_path)
     named = reference.format(secret=secret)
     spec = f"inputs.x = {named};" if named.startswith("{") else f"inputs.x.url = {named};"
@@ -204,7 +204,7 @@ def secret_folder(folder: Path) -> Path:
         "builtins.exec [ ''cat'' ''{secret}/secret.txt'' ]",
     ],
 )
-def test_no_secret_ends_in_the_store_or_in_an_error(host: Host, tmp_path: Path, expression: str):
+def test_evaluation_cannot_read_host_files(host: Host, tmp_path: Path, expression: str):
     secret = secret_folder(tmp_path)
     made = expression.format(secret=secret)
     flake = "{ outputs = { ... }: { nixosModules.default = throw (toString (" + made + ")); }; }"
@@ -214,7 +214,7 @@ def test_no_secret_ends_in_the_store_or_in_an_error(host: Host, tmp_path: Path, 
     assert not host.in_the_store("TOPSECRET")
 
 
-def test_an_input_of_an_input_finds_no_secret_either(host: Host, tmp_path: Path):
+def test_transitive_input_cannot_read_host_files(host: Host, tmp_path: Path):
     secret = secret_folder(tmp_path)
     (host.foo / "flake.nix").write_text(
         '{ inputs.x.url = "path:' + str(secret) + '"; outputs = { x, ... }: { packages = throw x.text; }; }'
@@ -225,7 +225,7 @@ def test_an_input_of_an_input_finds_no_secret_either(host: Host, tmp_path: Path)
     assert not host.in_the_store("TOPSECRET")
 
 
-def test_settings_of_the_flake_count_for_nothing(host: Host, tmp_path: Path):
+def test_nix_settings_of_the_flake_are_ignored(host: Host, tmp_path: Path):
     flake = (WITH_FOO % host.foo).replace(
         "{\n", "{\n  nixConfig.allow-import-from-derivation = true;\n  nixConfig.restrict-eval = false;\n", 1
     )
@@ -234,7 +234,7 @@ def test_settings_of_the_flake_count_for_nothing(host: Host, tmp_path: Path):
         host.build(host.commit(flake, agent))
 
 
-def test_meta_is_committed_once_for_each_change(paths: Paths, repositories: Repositories):
+def test_meta_flake_commits_once_for_each_change(paths: Paths, repositories: Repositories):
     meta = MetaFlake(paths)
     sha = repositories.main("coder")
     assert meta.pin({"coder": sha})

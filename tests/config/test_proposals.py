@@ -1,4 +1,4 @@
-"""Pinning commits of a repository that somebody hostile owns, and what becomes of them."""
+"""Pinning, tagging and deploying commits of an untrusted repository."""
 
 import os
 import shutil
@@ -29,16 +29,16 @@ def deployed(proposals: Proposals, manager: Manager, id: int, files: dict[str, s
 
 
 @pytest.mark.parametrize("named", ["{sha}", "{short}", "main", "HEAD", "refs/heads/main", "v1", "loose", "HEAD~0"])
-def test_a_pin_is_the_full_sha_however_it_was_named(proposals: Proposals, manager: Manager, named: str):
+def test_pin_returns_full_sha_for_any_kind_of_name(proposals: Proposals, manager: Manager, named: str):
     sha = manager.commit({"prompt.md": "new"})
     manager.git("tag", "-a", "-m", "annotated", "v1")
     manager.git("pack-refs", "--all")
     manager.git("branch", "loose")
     assert proposals.pin("coder", 1, named.format(sha=sha, short=sha[:7])) == sha
-    assert proposals.marked("coder", 1, "proposal") == sha
+    assert proposals.tagged("coder", 1, "proposal") == sha
 
 
-def test_packed_and_detached_repositories_are_read_too(proposals: Proposals, manager: Manager):
+def test_packed_repository_with_detached_head_is_pinned(proposals: Proposals, manager: Manager):
     sha = manager.commit({"prompt.md": "new"})
     manager.git("gc", "--quiet")
     manager.git("checkout", "--quiet", "--detach")
@@ -61,7 +61,7 @@ def delete_all(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("afterwards", [amend, rewind, delete_all])
-def test_what_was_pinned_does_not_change(
+def test_pinned_commit_survives_changes_to_proposed(
     proposals: Proposals, repositories: Repositories, manager: Manager, afterwards: Callable[[Manager], None]
 ):
     sha = proposals.pin("coder", 1, manager.commit({"prompt.md": "as proposed"}))
@@ -70,28 +70,28 @@ def test_what_was_pinned_does_not_change(
     assert (repositories.generation("coder", sha) / "prompt.md").read_text() == "as proposed"
 
 
-def test_a_moved_or_deleted_tag_is_refused(proposals: Proposals, repositories: Repositories, manager: Manager):
+def test_moved_or_deleted_tag_is_refused(proposals: Proposals, repositories: Repositories, manager: Manager):
     sha = proposals.pin("coder", 1, manager.commit({"prompt.md": "one"}))
     git = repositories.applied("coder")
     git.run("update-ref", "refs/tags/proposal/1", repositories.main("coder"))
     with pytest.raises(Refused, match="points at"):
         proposals.check_pinned("coder", 1, sha)
     git.run("update-ref", "-d", "refs/tags/proposal/1")
-    with pytest.raises(Refused, match="is gone"):
+    with pytest.raises(Refused, match="is missing"):
         proposals.check_pinned("coder", 1, sha)
 
 
 @pytest.mark.parametrize(
     "ref", ["nope", "0123456789", "--all", "-x", "a..b", "main:x", "@{-1}", "x;y", "", "a b", "\n"]
 )
-def test_an_unknown_or_strange_ref_pins_nothing(proposals: Proposals, manager: Manager, ref: str):
+def test_unknown_or_invalid_ref_pins_nothing(proposals: Proposals, manager: Manager, ref: str):
     with pytest.raises((NotFound, Refused)):
         proposals.pin("coder", 1, ref)
-    assert proposals.marked("coder", 1, "proposal") is None
+    assert proposals.tagged("coder", 1, "proposal") is None
 
 
 def secret_repository(folder: Path) -> str:
-    """Somebody else's repository, which the manager must not be able to have read for it."""
+    """A repository that the manager must not be able to read through the daemon."""
     folder.mkdir()
     secret = Manager(folder)
     secret.git("init", "--quiet", "-b", "main")
@@ -135,7 +135,7 @@ def by_linked_object_files(manager: Manager, secret: Path) -> None:
 @pytest.mark.parametrize(
     "reach", [by_gitfile, by_symlink, by_linked_repository, by_alternates, by_linked_objects, by_linked_object_files]
 )
-def test_no_object_of_another_repository_can_be_reached(
+def test_pin_cannot_reach_objects_of_other_repositories(
     proposals: Proposals,
     repositories: Repositories,
     manager: Manager,
@@ -149,7 +149,7 @@ def test_no_object_of_another_repository_can_be_reached(
     assert repositories.applied("coder").commit(sha) is None
 
 
-def test_nothing_of_the_proposed_repository_runs(proposals: Proposals, manager: Manager, tmp_path: Path):
+def test_no_program_of_the_proposed_repository_runs(proposals: Proposals, manager: Manager, tmp_path: Path):
     ran = tmp_path / "ran"
     evil = manager.folder / ".git/evil"
     evil.write_text(f"#!/bin/sh\ntouch {ran}\ncat\n")
@@ -173,7 +173,7 @@ def test_nothing_of_the_proposed_repository_runs(proposals: Proposals, manager: 
     assert not ran.exists()
 
 
-def test_pipes_and_huge_files_do_not_hold_the_daemon_up(
+def test_pipe_does_not_block_and_huge_file_is_refused(
     proposals: Proposals, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(quarantine, "COPY_LIMIT_BYTES", 1_000_000)
@@ -188,7 +188,7 @@ def test_pipes_and_huge_files_do_not_hold_the_daemon_up(
         proposals.pin("coder", 2, "main")
 
 
-def test_a_malformed_object_is_refused(proposals: Proposals, manager: Manager):
+def test_malformed_object_is_refused(proposals: Proposals, manager: Manager):
     sha = manager.commit({"prompt.md": "x"})
     tree = manager.git("rev-parse", "HEAD^{tree}")
     listing = f"040000 tree {tree}\t.GIT\n"
@@ -198,10 +198,10 @@ def test_a_malformed_object_is_refused(proposals: Proposals, manager: Manager):
     commit = manager.git("commit-tree", evil, "-p", sha, "-m", "x")
     with pytest.raises(Refused, match="hasDotgit"):
         proposals.pin("coder", 1, commit)
-    assert proposals.marked("coder", 1, "proposal") is None
+    assert proposals.tagged("coder", 1, "proposal") is None
 
 
-def test_a_shallow_proposal_is_refused(proposals: Proposals, manager: Manager):
+def test_shallow_proposal_is_refused(proposals: Proposals, manager: Manager):
     sha = manager.commit({"prompt.md": "x"})
     manager.git("repack", "-adq")
     (manager.folder / ".git/shallow").write_text(sha + "\n")
@@ -212,34 +212,32 @@ def test_a_shallow_proposal_is_refused(proposals: Proposals, manager: Manager):
         proposals.pin("coder", 1, sha)
 
 
-def test_deploy_moves_main_and_refuses_what_is_stale(
-    proposals: Proposals, repositories: Repositories, manager: Manager
-):
+def test_deploy_moves_main_and_refuses_stale_commit(proposals: Proposals, repositories: Repositories, manager: Manager):
     before = repositories.main("coder")
     one = deployed(proposals, manager, 1, {"a": "1"})
-    assert repositories.main("coder") == one == proposals.marked("coder", 1, "deployed")
+    assert repositories.main("coder") == one == proposals.tagged("coder", 1, "deployed")
     proposals.deploy("coder", 1, one)
     manager.git("checkout", "--quiet", "-b", "other", before)
     two = proposals.pin("coder", 2, manager.commit({"b": "2"}))
     with pytest.raises(Refused, match="silently undo"):
         proposals.deploy("coder", 2, two)
-    assert proposals.marked("coder", 2, "deployed") is None
+    assert proposals.tagged("coder", 2, "deployed") is None
     manager.git("pull", "--quiet", "--no-rebase", "--no-edit", "applied", "main")
     proposals.deploy("coder", 3, proposals.pin("coder", 3, "other"))
 
 
-def test_tags_carry_notes_and_are_set_once(proposals: Proposals, repositories: Repositories, manager: Manager):
+def test_tag_has_message_and_cannot_move(proposals: Proposals, repositories: Repositories, manager: Manager):
     sha = proposals.pin("coder", 1, manager.commit({"a": "1"}))
     for _ in range(2):
-        proposals.mark("coder", 1, "failed", sha, "line one\nline \x1b[31mtwo")
-    assert proposals.note_of("coder", 1, "failed") == "line one\nline \\x1b[31mtwo"
-    proposals.mark("coder", 1, "denied", sha, "")
-    assert proposals.marked("coder", 1, "denied") == sha
+        proposals.tag("coder", 1, "failed", sha, "line one\nline \x1b[31mtwo")
+    assert proposals.tag_message("coder", 1, "failed") == "line one\nline \\x1b[31mtwo"
+    proposals.tag("coder", 1, "denied", sha, "")
+    assert proposals.tagged("coder", 1, "denied") == sha
     with pytest.raises(AlreadyDone):
-        proposals.mark("coder", 1, "failed", repositories.main("coder"), "another")
+        proposals.tag("coder", 1, "failed", repositories.main("coder"), "another")
 
 
-def test_the_diff_shows_what_attributes_and_unicode_would_hide(proposals: Proposals, manager: Manager):
+def test_diff_ignores_attributes_and_escapes_unicode(proposals: Proposals, manager: Manager):
     text = "access = '\u202egnihton\u202c' # \u200b\x1b[2K\rnothing\u3164\n"
     sha = manager.commit(
         {
@@ -256,7 +254,9 @@ def test_the_diff_shows_what_attributes_and_unicode_would_hide(proposals: Propos
     assert proposals.diff("coder", sha).text == diff.text
 
 
-def test_a_long_diff_is_cut_and_a_stale_one_says_so(proposals: Proposals, repositories: Repositories, manager: Manager):
+def test_long_diff_is_cut_and_stale_commit_is_marked(
+    proposals: Proposals, repositories: Repositories, manager: Manager
+):
     before = repositories.main("coder")
     deployed(proposals, manager, 1, {"a": "1"})
     manager.git("checkout", "--quiet", "-b", "other", before)
@@ -266,7 +266,7 @@ def test_a_long_diff_is_cut_and_a_stale_one_says_so(proposals: Proposals, reposi
     assert "-1" in diff.text
 
 
-def test_rolling_back_again_goes_further_back(proposals: Proposals, repositories: Repositories, manager: Manager):
+def test_second_rollback_goes_one_further_back(proposals: Proposals, repositories: Repositories, manager: Manager):
     for id, text in enumerate(("one", "two", "three"), 1):
         deployed(proposals, manager, id, {"prompt.md": text})
     for id, text in ((4, "two"), (5, "one")):
@@ -280,6 +280,6 @@ def test_rolling_back_again_goes_further_back(proposals: Proposals, repositories
         proposals.rollback_commit("coder", "feedfeed")
 
 
-def test_there_is_nothing_before_the_first(proposals: Proposals):
+def test_rollback_of_the_first_configuration_is_refused(proposals: Proposals):
     with pytest.raises(NotFound, match="before this one"):
         proposals.rollback_commit("coder")

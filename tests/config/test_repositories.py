@@ -1,4 +1,4 @@
-"""The two repositories, their template, and generations written from a commit."""
+"""The two repositories, their template and checked-out generations."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ from hive.paths import Paths
 from .proposing_manager import Manager
 
 
-def test_a_new_agent_has_the_template_in_both_repositories(repositories: Repositories, paths: Paths, manager: Manager):
+def test_new_agent_has_template_in_both_repositories(repositories: Repositories, paths: Paths, manager: Manager):
     sha = repositories.main("coder")
     assert len(sha) == 40
     assert manager.git("rev-parse", "main") == sha
@@ -22,13 +22,13 @@ def test_a_new_agent_has_the_template_in_both_repositories(repositories: Reposit
     assert (paths.agent("coder") / "applied").resolve() == paths.applied("coder").resolve()
 
 
-def test_ensure_changes_nothing_the_second_time(repositories: Repositories, manager: Manager):
+def test_ensure_is_idempotent(repositories: Repositories, manager: Manager):
     mine = manager.commit({"prompt.md": "mine"})
     assert repositories.ensure("coder") == repositories.main("coder")
     assert manager.git("rev-parse", "HEAD") == mine
 
 
-def test_an_emptied_proposed_repository_is_made_again(repositories: Repositories, paths: Paths, manager: Manager):
+def test_emptied_proposed_repository_is_recreated(repositories: Repositories, paths: Paths, manager: Manager):
     manager.git("clean", "-ffdxq")
     for path in sorted(paths.proposed("coder").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -36,13 +36,13 @@ def test_an_emptied_proposed_repository_is_made_again(repositories: Repositories
     assert manager.git("rev-parse", "main") == repositories.main("coder")
 
 
-def test_the_manager_can_fetch_what_was_applied(repositories: Repositories, manager: Manager):
+def test_manager_can_fetch_applied_main(repositories: Repositories, manager: Manager):
     manager.git("fetch", "--quiet", "applied")
     assert manager.git("rev-parse", "applied/main") == repositories.main("coder")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_proposed_repository_belongs_to_whom_the_others_belong(paths: Paths):
+def test_new_proposed_repository_has_owner_of_parent_folder(paths: Paths):
     paths.all_proposed.mkdir(parents=True)
     os.chown(paths.all_proposed, 54321, 54321)
     Repositories(paths).ensure("coder")
@@ -50,7 +50,7 @@ def test_a_proposed_repository_belongs_to_whom_the_others_belong(paths: Paths):
     assert {path.lstat().st_uid for path in paths.applied("coder").rglob("*")} == {0}
 
 
-def test_a_generation_is_the_tree_byte_for_byte(repositories: Repositories, paths: Paths):
+def test_generation_equals_the_tree_byte_for_byte(repositories: Repositories, paths: Paths):
     changes = {
         "tools/run": b"#!/bin/sh\r\necho $Id$\r\n",
         ".gitattributes": b"* text eol=lf ident export-ignore\n* filter=evil\n",
@@ -66,7 +66,7 @@ def test_a_generation_is_the_tree_byte_for_byte(repositories: Repositories, path
     assert repositories.generation("coder", sha) == folder
 
 
-def test_a_program_stays_one_when_it_is_edited(repositories: Repositories, manager: Manager, paths: Paths):
+def test_edited_program_stays_executable(repositories: Repositories, manager: Manager, paths: Paths):
     manager.write("run", "one")
     (manager.folder / "run").chmod(0o755)
     one = manager.commit({})
@@ -84,7 +84,9 @@ def test_a_program_stays_one_when_it_is_edited(repositories: Repositories, manag
         (b'prompt = "gone.md"\n', "agent.toml: prompt: there is no file gone.md"),
     ],
 )
-def test_a_bad_agent_file_is_named_and_leaves_nothing(repositories: Repositories, paths: Paths, text: bytes, said: str):
+def test_invalid_agent_file_is_reported_and_leaves_no_folder(
+    repositories: Repositories, paths: Paths, text: bytes, said: str
+):
     sha = repositories.commit_files("coder", {"agent.toml": text}, message="broken")
     with pytest.raises(BadRequest, match="^" + said):
         repositories.generation("coder", sha)
@@ -92,7 +94,7 @@ def test_a_bad_agent_file_is_named_and_leaves_nothing(repositories: Repositories
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../outside", "a/../../outside", "loop/../../x", "..", ""])
-def test_a_link_out_of_the_tree_is_refused(repositories: Repositories, target: str):
+def test_link_out_of_the_tree_is_refused(repositories: Repositories, target: str):
     git = repositories.applied("coder")
     blob = git.text("hash-object", "-w", "--stdin", stdin=target.encode())
     listing = f"120000 blob {blob}\tlink\n".encode()
@@ -101,7 +103,7 @@ def test_a_link_out_of_the_tree_is_refused(repositories: Repositories, target: s
         repositories.generation("coder", made)
 
 
-def test_a_link_within_the_tree_is_kept(repositories: Repositories):
+def test_link_within_the_tree_is_kept(repositories: Repositories):
     git = repositories.applied("coder")
     blob = git.text("hash-object", "-w", "--stdin", stdin=b"../prompt.md")
     inner = git.text("mktree", stdin=f"120000 blob {blob}\tlink\n".encode())
@@ -113,7 +115,7 @@ def test_a_link_within_the_tree_is_kept(repositories: Repositories):
     assert (folder / "folder/link").read_bytes() == (folder / "prompt.md").read_bytes()
 
 
-def test_a_submodule_is_refused(repositories: Repositories):
+def test_submodule_is_refused(repositories: Repositories):
     git = repositories.applied("coder")
     listing = f"160000 commit {repositories.main('coder')}\tsub\n".encode()
     made = git.text("commit-tree", git.text("mktree", "--missing", stdin=listing), "-m", "x")
@@ -121,7 +123,7 @@ def test_a_submodule_is_refused(repositories: Repositories):
         repositories.generation("coder", made)
 
 
-def test_only_the_last_generations_stay_and_the_wanted_one_among_them(paths: Paths):
+def test_old_generations_are_removed_except_applied_main(paths: Paths):
     repositories = Repositories(paths, generations_kept=3)
     wanted = repositories.ensure("coder")
     repositories.generation("coder", wanted)
@@ -132,7 +134,7 @@ def test_only_the_last_generations_stay_and_the_wanted_one_among_them(paths: Pat
     assert {path.name for path in paths.generations("coder").iterdir()} == {wanted, made[3], made[4]}
 
 
-def test_what_was_left_unfinished_is_swept(repositories: Repositories, paths: Paths):
+def test_sweep_removes_unfinished_folders(repositories: Repositories, paths: Paths):
     repositories.generation("coder", repositories.main("coder"))
     left = paths.generations("coder") / ".unfinished-x"
     left.mkdir()
@@ -140,20 +142,20 @@ def test_what_was_left_unfinished_is_swept(repositories: Repositories, paths: Pa
     assert not left.exists()
 
 
-def test_refusals(repositories: Repositories):
+def test_invalid_requests_are_refused(repositories: Repositories):
     with pytest.raises(NotFound):
         repositories.generation("coder", "0" * 40)
     with pytest.raises(BadRequest):
         repositories.generation("coder", "main")
     with pytest.raises(NotFound):
         repositories.main("nobody")
-    with pytest.raises(Refused, match="already so"):
+    with pytest.raises(Refused, match="already has this"):
         repositories.commit_files("coder", {"gone": None}, message="nothing")
     for path in ("../x", "/x", ".git/config", "a/.GIT/x", "a//b", "a\nb"):
         with pytest.raises(BadRequest):
             repositories.commit_files("coder", {path: b"x"}, message="bad path")
 
 
-def test_files_are_the_configuration_as_data(repositories: Repositories):
+def test_files_returns_contents_by_path(repositories: Repositories):
     assert set(repositories.files("coder", repositories.main("coder"))) == set(TEMPLATE)
     assert repositories.agent_file("coder", repositories.main("coder")).prompt == "prompt.md"

@@ -1,4 +1,4 @@
-# Packages and services of this agent, a NixOS module. Hosts without Nix do not read it.
+# Packages and services of this agent, as a NixOS module. Hosts without Nix ignore this file.
 { pkgs, flakeInputs, ... }:
 {
   environment.systemPackages = [

@@ -1,1 +1,1 @@
-"""The process inside an agent's container: it takes messages from the daemon and runs Claude Code turns with them."""
+"""The process inside an agent's container: takes messages from the daemon and runs Claude Code turns."""

@@ -1,4 +1,4 @@
-"""`python -m hive.harness`: run by a runtime inside an agent's container, as the daemon says in the environment."""
+"""`python -m hive.harness`: runs inside an agent's container, configured by its environment."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ STATE_UMASK = 0o077
 
 
 async def serve(env: Environment) -> Ending:
-    """One harness, from here to its end."""
+    """Run one harness until it ends."""
     return await Harness(env).run()
 
 
 def main() -> int:
-    """Returns the exit code: 0 after SIGTERM, 2 when started by hand."""
+    """Return the exit code: 0 after SIGTERM, 2 if the environment is incomplete."""
     os.umask(STATE_UMASK)
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), _line],
@@ -31,7 +31,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     if asyncio.run(serve(env)) == "shrink":
-        # Nothing else gives back the memory of modules once imported. Same process, same incarnation.
+        # Only exec frees the memory of imported modules. Process and incarnation stay the same.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0
 

@@ -1,4 +1,4 @@
-"""The agent's mind: the CLI and its session, one turn or compaction at a time. Used by the loop and the controls."""
+"""The CLI and its session: runs one turn or compaction at a time. Used by the loop and the controls."""
 
 import asyncio
 import contextlib
@@ -23,22 +23,22 @@ from hive.harness.stats import TurnRow, TurnStats
 from hive.harness.tools import Toolbox
 
 if TYPE_CHECKING:
-    # The SDK takes 70 MB; a resting harness does without it.
+    # Importing the SDK takes 70 MB; a resting harness does not load it.
     from hive.harness.claude import Claude
-    from hive.harness.tally import Tally
     from hive.harness.turn import Turn
+    from hive.harness.turn_statistics import TurnStatistics
 
 TURN_LIMIT_MINUTES = 60
-"""Where agent.toml sets none."""
+"""The default, if agent.toml sets no limit."""
 COUNTS_AWAY_S = 2.0
-"""Open threads and reminders are worth no longer wait at the end of a turn."""
+"""Timeout of the requests for open threads and reminders at the end of a turn."""
 NOTE_LIMIT_CHARACTERS = 1_000
 
 log = structlog.get_logger()
 
 
 class Agent:
-    """Owns the CLI. `busy` is held by whoever uses it: a turn, a compaction, a change of session."""
+    """Owns the CLI. A turn, a compaction or a session change holds `busy` while it uses the CLI."""
 
     def __init__(self, env: Environment, daemon: Daemon, live: Live, login: Login, memory: Memory) -> None:
         self._env = env
@@ -61,7 +61,7 @@ class Agent:
 
     @property
     def taken(self) -> list[int]:
-        """Ids of the messages that the model itself took during the last turn."""
+        """Ids of the messages that the model received with `recv` during the last turn."""
         return self._toolbox.taken
 
     @property
@@ -73,7 +73,7 @@ class Agent:
         return self._claude is not None
 
     def configuration(self) -> agent_file.AgentFile:
-        """The agent file of the running generation; a bad one counts as empty, and is said."""
+        """The agent file of the running generation. An invalid file is reported and treated as empty."""
         try:
             return agent_file.load(self._env.config)
         except BadRequest as error:
@@ -83,14 +83,14 @@ class Agent:
             return agent_file.AgentFile()
 
     def model(self) -> str | None:
-        """The operator's choice, else the agent's, else the host's; None leaves it to the CLI."""
+        """The model set by the operator, else by agent.toml, else by the host. None: the CLI's default."""
         return self._memory.model or self.configuration().model or self._env.default_model
 
     async def turn(
         self, messages: list[dict[str, Any]], remaining: int, *, note: str = ""
     ) -> tuple[TurnOutcome, TurnRow]:
-        """Run one turn with these messages and describe it."""
-        # An interrupt counts from here on, also while a compaction keeps this turn waiting.
+        """Run one turn with these messages and return its outcome."""
+        # Accept an interrupt from here on, also while the turn waits for a compaction.
         self._interrupt_as = None
         self._in_turn = True
         async with self.busy:
@@ -116,14 +116,14 @@ class Agent:
             return outcome, row
 
     def interrupt(self, why: str) -> None:
-        """End the running turn, if there is one; `why` as `Turn.interrupt` takes it."""
+        """Interrupt the running turn, if any. `why` is passed to `Turn.interrupt`."""
         if self._turn is not None:
             self._turn.interrupt(why)
         elif self._in_turn:
             self._interrupt_as = why
 
     async def compact(self) -> None:
-        """Shorten the conversation, after the turn that may be running."""
+        """Compact the conversation, after the running turn if there is one."""
         async with self.busy:
             if self._memory.session_id is None:
                 self._live.notice("There is no conversation to compact yet.")
@@ -132,16 +132,16 @@ class Agent:
 
             try:
                 claude = await self._connected()
-                turn, tally = self._new_turn(claude)
+                turn, statistics = self._new_turn(claude)
                 if not await turn.compact():
                     self._live.notice("The conversation could not be compacted.")
-                self._memory.session_id = tally.session_id or self._memory.session_id
+                self._memory.session_id = statistics.session_id or self._memory.session_id
             except CliEnded as ended:
                 await self._discard(ended)
                 self._live.notice(f"The conversation could not be compacted: {ended}")
 
     async def set_model(self, model: str | None) -> None:
-        """Use another model from the next request on, and after every restart."""
+        """Use another model from the next request on; the choice survives restarts."""
         self._memory.model = model
         claude = self._claude
         if claude is not None:
@@ -155,46 +155,46 @@ class Agent:
         self._live.notice(f"The model is now {self.model() or 'the default'}.")
 
     async def new_session(self) -> None:
-        """Forget the conversation, after the turn that may be running."""
+        """Start a new session, after the running turn if there is one."""
         async with self.busy:
             await self.put_down_locked()
             self._memory.session_id = None
             self._live.notice("The next turn starts a new session.")
 
     async def put_down_locked(self, *, at_once: bool = False) -> None:
-        """Give the CLI back; the session is resumed by the next turn. The caller holds `busy` or ends the process."""
+        """End the CLI; the next turn resumes the session. The caller holds `busy` or ends the process."""
         claude, self._claude = self._claude, None
         if claude is not None:
             await claude.put_down(at_once=at_once)
 
     async def _run(self, prompt: str, row: TurnRow) -> TurnOutcome:
-        # Here for the first time the SDK is needed.
+        # The first use of the SDK.
         from hive.harness.claude import CliEnded
         from hive.harness.turn import Interrupted
 
-        tally = None
+        statistics = None
         try:
             claude = await self._connected()
-            self._turn, tally = self._new_turn(claude)
+            self._turn, statistics = self._new_turn(claude)
             if self._interrupt_as is not None:
                 self._turn.interrupt(self._interrupt_as)
             outcome = await self._turn.run(prompt)
         except CliEnded as ended:
             await self._discard(ended)
             outcome = ended.outcome if isinstance(ended, Interrupted) else failed(str(ended))
-        if tally is not None:
-            tally.fill(row)
-            self._memory.session_id = tally.session_id or self._memory.session_id
+        if statistics is not None:
+            statistics.fill(row)
+            self._memory.session_id = statistics.session_id or self._memory.session_id
         if outcome.requeue == "needs_login":
-            # The CLI read its credentials when it started.
+            # The CLI reads its credentials only at its start.
             await self.put_down_locked()
         return outcome
 
     async def _connected(self) -> "Claude":
-        """The live CLI, started if there is none.
+        """Return the live CLI; start it if none runs.
 
         Raises:
-            CliEnded: it cannot be started.
+            CliEnded: the CLI does not start.
         """
         if self._claude is not None:
             return self._claude
@@ -226,16 +226,16 @@ class Agent:
             on_stderr=on_stderr,
         )
 
-    def _new_turn(self, claude: "Claude") -> "tuple[Turn, Tally]":
-        from hive.harness.tally import Tally
+    def _new_turn(self, claude: "Claude") -> "tuple[Turn, TurnStatistics]":
         from hive.harness.turn import Turn
+        from hive.harness.turn_statistics import TurnStatistics
 
-        tally = Tally(self._live)
+        statistics = TurnStatistics(self._live)
         minutes = self.configuration().limits.turn_minutes or TURN_LIMIT_MINUTES
-        return Turn(claude, tally, limit_s=minutes * 60.0), tally
+        return Turn(claude, statistics, limit_s=minutes * 60.0), statistics
 
     async def _discard(self, ended: Exception) -> None:
-        """Drop a CLI that is no use any more. Its session stays: only a CLI that says it is gone proves that."""
+        """Drop a CLI that has ended. Keep its session, unless the CLI reported that the session does not exist."""
         from hive.harness.claude import SessionGone
 
         if isinstance(ended, SessionGone):
@@ -269,7 +269,7 @@ class Agent:
 
 
 def cli_path() -> Path:
-    """The CLI that the SDK ships, found without importing the SDK."""
+    """Path of the CLI bundled with the SDK, found without importing the SDK."""
     import importlib.util
 
     found = importlib.util.find_spec("claude_agent_sdk")
@@ -279,5 +279,5 @@ def cli_path() -> Path:
 
 
 def sdk_loaded() -> bool:
-    """Whether this process has the SDK in memory."""
+    """Whether this process has imported the SDK."""
     return "claude_agent_sdk" in sys.modules

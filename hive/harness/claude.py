@@ -1,4 +1,4 @@
-"""One live Claude Code CLI, kept between turns: started, asked, interrupted, put down. Imported when a turn is due."""
+"""Controls one live Claude Code CLI, kept between turns. Imported when the first turn starts."""
 
 import asyncio
 import collections
@@ -12,33 +12,33 @@ from claude_agent_sdk import ClaudeAgentOptions, ClaudeSDKClient, ClaudeSDKError
 from hive.errors import HiveError
 
 CONNECT_LIMIT_S = 120.0
-"""A cold start takes about a second; a host that swaps may take this long."""
+"""A cold start takes about a second; on a host that swaps it may take this long."""
 SEND_LIMIT_S = 30.0
 CONTROL_LIMIT_S = 10.0
 DRAIN_S = 2.0
-"""From the end of the CLI's process to the end of its output, which a grandchild may hold open."""
+"""From the end of the CLI's process to the end of its output; a grandchild may hold the pipe open."""
 STDERR_LINES = 20
 NO_SESSION = "No conversation found with session ID"
 
 
 class CliEnded(HiveError):
-    """The CLI's process or its stream ended without a result."""
+    """The CLI's process or output stream ended without a result."""
 
     code = "unavailable"
 
 
 class SessionGone(CliEnded):
-    """The session to resume does not exist any more."""
+    """The session to resume no longer exists."""
 
 
 class Interjection(str):
-    """A word of the harness among the CLI's messages: why the turn must end."""
+    """Inserted by the harness into the CLI's messages: the reason to end the turn."""
 
     __slots__ = ()
 
 
 class Claude:
-    """A client over one CLI process. Everything it says comes out of `next`, and so does what `interject` puts in."""
+    """A client of one CLI process. `next` returns the CLI's messages and what `interject` inserts."""
 
     def __init__(self, options: Callable[[Callable[[str], None]], ClaudeAgentOptions]) -> None:
         self._stderr: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
@@ -51,8 +51,8 @@ class Claude:
         """Start the CLI.
 
         Raises:
-            CliEnded: it did not start.
-            SessionGone: there is nothing to resume.
+            CliEnded: the CLI did not start.
+            SessionGone: the session to resume does not exist.
         """
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
@@ -60,15 +60,15 @@ class Claude:
         except TimeoutError as error:
             await self.put_down()
             raise CliEnded(f"The Claude Code CLI did not start within {CONNECT_LIMIT_S:.0f} s.") from error
-        except Exception as error:  # The SDK raises bare Exception for what the CLI answers.
+        except Exception as error:  # The SDK raises plain Exception for an error reply of the CLI.
             raise self._ended(error) from error
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch_process())]
 
     async def ask(self, prompt: str, *, command: bool = False) -> None:
-        """Begin a turn. A prompt is taken as written; a command (`/compact`) is carried out.
+        """Begin a turn. A prompt is sent literally; a command (`/compact`) is executed.
 
         Raises:
-            CliEnded: the CLI is gone.
+            CliEnded: the CLI has ended.
         """
         while not self._said.empty():
             left = self._said.get_nowait()
@@ -80,7 +80,7 @@ class Claude:
             "message": {"role": "user", "content": prompt},
             "parent_tool_use_id": None,
             "uuid": self._asked,
-            # Without this, `@/path` in a stranger's message would make the CLI read that file into the prompt.
+            # Otherwise `@/path` in a message makes the CLI read that file into the prompt.
             "client_composed": not command,
         }
         try:
@@ -90,10 +90,10 @@ class Claude:
             raise self._ended(error) from error
 
     async def next(self) -> Message | Interjection:
-        """The next thing the CLI says, or an interjection. Silence is no death: a long tool says nothing for minutes.
+        """Return the next CLI message or interjection. No timeout: a long tool call sends nothing for minutes.
 
         Raises:
-            CliEnded: process or stream ended.
+            CliEnded: the process or the stream ended.
         """
         while True:
             said = await self._said.get()
@@ -102,7 +102,7 @@ class Claude:
             if isinstance(said, ResultMessage) and said.user_message_uuids:
                 if self._asked in said.user_message_uuids:
                     return said
-                continue  # The late end of an interrupted turn.
+                continue  # The late result of an interrupted turn.
             return said
 
     def interject(self, why: str) -> None:
@@ -110,8 +110,8 @@ class Claude:
         self._said.put_nowait(Interjection(why))
 
     async def interrupt(self) -> None:
-        """Ask the CLI to end the turn; its result still comes. A CLI that does not react is the caller's to kill."""
-        # The SDK raises bare Exception for a refused control request.
+        """Ask the CLI to end the turn; its result still arrives. The caller kills a CLI that does not react."""
+        # The SDK raises plain Exception for a refused control request.
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CONTROL_LIMIT_S):
                 await self._client.interrupt()
@@ -120,7 +120,7 @@ class Claude:
         """Change the model from the next request on.
 
         Raises:
-            CliEnded: the CLI refused or is gone.
+            CliEnded: the CLI refused or has ended.
         """
         try:
             async with asyncio.timeout(CONTROL_LIMIT_S):
@@ -129,14 +129,14 @@ class Claude:
             raise CliEnded(f"The CLI did not take the model: {error}") from error
 
     async def put_down(self, *, at_once: bool = False) -> None:
-        """End the CLI: at once, or after it has written its session down."""
+        """End the CLI, either at once or after it has saved its session."""
         for task in self._tasks:
             task.cancel()
         process = self._process()
         if at_once and process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-        # Ending a process that is already dead must not fail its owner, whatever the SDK thinks of it.
+        # The process may have ended already; errors of the SDK are ignored.
         with contextlib.suppress(Exception):
             await self._client.disconnect()
 
@@ -147,16 +147,16 @@ class Claude:
         return None if process is None else int(process.pid)
 
     def _process(self) -> Any:
-        # The SDK has no public way to its process, and a hung CLI can be ended in no other way.
+        # The SDK has no public access to its process, and a hung CLI must be killed.
         return getattr(getattr(self._client, "_transport", None), "_process", None)
 
     async def _listen(self) -> None:
-        """Drain the SDK's stream at all times: unread, it would block the answers to control requests too."""
+        """Always read the SDK's stream: unread messages block the replies to control requests."""
         try:
             async for message in self._client.receive_messages():
                 self._said.put_nowait(message)
             self._said.put_nowait(self._ended(None))
-        except Exception as error:  # noqa: BLE001 - whatever ends the stream, the turn must hear of it
+        except Exception as error:  # noqa: BLE001 - the turn must see every error that ends the stream
             self._said.put_nowait(self._ended(error))
 
     async def _watch_process(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests to the daemon over the agent socket: they survive its restart. Used by all of the harness that asks it."""
+"""Sends requests over the agent socket and repeats them when the daemon restarts."""
 
 import asyncio
 import contextlib
@@ -13,34 +13,34 @@ import msgspec
 from hive.errors import HiveError
 
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
-"""Of one reply: 32 messages of 256 KiB and room."""
+"""Limit of one reply: 32 messages of 256 KiB and some room."""
 REPLY_TIMEOUT_S = 60.0
-"""Beyond what the request itself waits; then the connection counts as dead."""
+"""Added to the request's own wait; after that the connection counts as dead."""
 RECONNECT_FIRST_S = 0.05
 RECONNECT_CAP_S = 0.25
-"""What waits for a daemon that comes back must be there well within a second of it; a try costs microseconds."""
+"""Short, so that a waiting request reaches a restarted daemon well within a second. A try costs microseconds."""
 IDLE_CONNECTIONS = 4
 
 
 class DaemonRefused(HiveError):
-    """The daemon answered `ok: false`; `str()` is its sentence."""
+    """The daemon replied `ok: false`; `str()` is its error text."""
 
     code = "refused"
 
 
 class DaemonAway(HiveError):
-    """The daemon did not answer within the time allowed."""
+    """The daemon did not reply in time."""
 
     code = "unavailable"
 
 
 def fresh_key() -> str:
-    """Names one mutating request, so that sending it again gives the first answer again."""
+    """Return an idempotency key: the daemon answers a repeated request with its first reply."""
     return secrets.token_urlsafe(18)
 
 
 class Connection:
-    """One connection: requests go one after another, each sent again with the same key after a reconnect."""
+    """One connection. Requests are sequential; after a reconnect a request is sent again with the same key."""
 
     def __init__(self, socket: Path, incarnation: str) -> None:
         self._socket = socket
@@ -59,12 +59,12 @@ class Connection:
         whole: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> dict[str, Any]:
-        """Send one request and return the reply; `fields` that are None are left out, those of `whole` are not.
+        """Send one request and return the reply. `fields` that are None are omitted; those of `whole` are kept.
 
-        `waits_s` is how long the daemon may hold the reply; `away_s` how long to try while it is away (None: ever).
+        `waits_s`: how long the daemon may hold the reply. `away_s`: how long to retry while it is away (None: forever).
 
         Raises:
-            DaemonRefused: it said no.
+            DaemonRefused: the daemon refused.
             DaemonAway: it was away for longer than `away_s`.
         """
         request = {"cmd": cmd, **{name: value for name, value in fields.items() if value is not None}}
@@ -88,7 +88,7 @@ class Connection:
                     await asyncio.sleep(pause_s)
                     pause_s = min(pause_s * 2, RECONNECT_CAP_S)
                 except asyncio.CancelledError:
-                    # The reply may still come; whoever asks next must not read it.
+                    # The reply may still arrive; the next request must not read it.
                     self._drop()
                     raise
         if not reply.get("ok"):
@@ -127,17 +127,17 @@ class Connection:
         self._reader = self._writer = None
 
     def close(self) -> None:
-        """Hang up; the next call opens again."""
+        """Close the connection; the next call reconnects."""
         self._drop()
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands now."""
+        """Whether the connection is open."""
         return self._writer is not None
 
 
 class Daemon:
-    """The daemon as the harness sees it: a connection for each kind of talk, and a pool for the model's tools."""
+    """The connections to the daemon: one for each kind of traffic and a pool for the model's tools."""
 
     def __init__(self, socket: Path, incarnation: str) -> None:
         def connect() -> Connection:
@@ -153,7 +153,7 @@ class Daemon:
         self._idle: list[Connection] = []
 
     async def tool(self, cmd: str, *, waits_s: float, away_s: float, **fields: Any) -> dict[str, Any]:
-        """A request of one of the model's tools, beside others that may be parked; repeated safely.
+        """Send a request of one of the model's tools, in parallel to parked ones; it is repeated safely.
 
         Raises:
             DaemonRefused, DaemonAway
@@ -168,6 +168,6 @@ class Daemon:
                 connection.close()
 
     def close(self) -> None:
-        """Hang up everywhere."""
+        """Close all connections."""
         for connection in (self.inbox, self.reports, self.controls, self.live, *self._idle):
             connection.close()

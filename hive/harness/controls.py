@@ -1,4 +1,4 @@
-"""The operator's controls, as the daemon hands them on: cancel, model, compact, new session, login; and the pause."""
+"""Executes the operator's controls: cancel, model, compact, new session, login and pause."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class Controls:
-    """Follows `next_control` and acts. What must wait for the turn's end runs beside, so that a cancel never waits."""
+    """Polls `next_control` and executes controls. Slow ones run as tasks, so that a cancel never waits."""
 
     def __init__(
         self,
@@ -40,15 +40,15 @@ class Controls:
         self._on_change = on_change
         self._beside: set[asyncio.Task[None]] = set()
         self.done = done
-        """The control that was acted on last. The daemon shows each one until it hears that, so none is lost."""
+        """Id of the last control executed. The daemon repeats a control until it receives this id, so none is lost."""
 
     @property
     def busy(self) -> bool:
-        """A control is being acted on."""
+        """A control is being executed."""
         return bool(self._beside)
 
     async def follow_forever(self) -> None:
-        """Until cancelled. The pause is asked for anew after every reconnect, for it may have changed meanwhile."""
+        """Run until cancelled. After each reconnect the pause is requested again; it may have changed."""
         pause_s = RETRY_FIRST_S
         while True:
             try:
@@ -59,10 +59,10 @@ class Controls:
                     self._on_paused(paused)
                     control = reply.get("control")
                     if isinstance(control, dict) and (id := str(control.get("id"))) != self.done:
-                        # Noted first: one that cannot be done would fail for ever.
+                        # Record the id first: otherwise a control that fails is repeated forever.
                         self.done = id
                         await self._act(str(control.get("action")), control.get("value"))
-                    # Saying what was told last, so that a change between two requests is not missed.
+                    # Send the last known state, so that a change between two requests is not missed.
                     reply = await self._connection.call(
                         "next_control", waits_s=WAIT_S, away_s=0, wait_seconds=WAIT_S, paused=paused, done=self.done
                     )

@@ -1,4 +1,4 @@
-"""What the harness was started with: folders, socket, names and keys. Read once from the environment by `__main__`."""
+"""The harness's settings: folders, socket, names and keys. `__main__` reads them once from the environment."""
 
 import os
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from hive.errors import BadRequest
 from hive.names import AgentName
 
 CLI_SETTINGS_FOLDER = ".claude"
-"""Under the agent's state: the Claude Code CLI's own folder, one for each agent, never shared."""
+"""The Claude Code CLI's own folder in the agent's state; never shared between agents."""
 CREDENTIALS_FILE = ".credentials.json"
-"""In that folder: a login of the CLI."""
+"""The CLI's login, in that folder."""
 TURN_STATS_FILE = "hive-turn-stats.sqlite"
 HARNESS_STATE_FILE = "hive-harness.json"
 KEY_NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
@@ -29,7 +29,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     state: Path
     config: Path
     has_key: bool
-    """An API key or token stands in the environment; its value is never copied out of there."""
+    """Whether the environment holds an API key or token. Its value is never copied."""
     default_model: str | None
     idle_minutes: float
 
@@ -43,10 +43,10 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Environment:
-    """Read the variables that the daemon and the runtime set.
+    """Read the variables set by the daemon and the runtime.
 
     Raises:
-        BadRequest: one is missing or wrong.
+        BadRequest: a variable is missing or invalid.
     """
 
     def needed(name: str) -> str:

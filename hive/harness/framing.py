@@ -1,4 +1,4 @@
-"""How messages stand in a prompt or a tool result so that no body can pass for another message or for the operator."""
+"""Frames messages in prompts and tool results, so that no body can imitate another message or the operator."""
 
 import json
 import re
@@ -10,18 +10,18 @@ import msgspec
 
 from hive.names import SYSTEM
 
-# Left as they are, these could imitate a mark or a reminder, hide text, or turn it round on a screen.
+# Unescaped, these could imitate a mark or a reminder, hide text or reverse it on a screen.
 _ESCAPED = re.compile("[<>&\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 def encode(value: Any) -> str:
-    """One line of JSON in which whatever a stranger wrote stays inside its quotes."""
+    """One line of JSON; the sender's text cannot leave its quotes."""
     text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def message(row: dict[str, Any]) -> dict[str, Any]:
-    """A message as the model reads it. Only what the daemon itself said is unpacked into `event`."""
+    """A message as the model sees it. Only bodies from `system` are decoded into `event`."""
     shown = dict(row)
     if row.get("from") == SYSTEM:
         try:
@@ -35,7 +35,7 @@ def message(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def wake_prompt(messages: Sequence[dict[str, Any]], remaining: int, *, note: str = "") -> str:
-    """The prompt of one turn: its messages, one line of JSON each between marks nobody could know before."""
+    """The prompt of one turn: its messages, one line of JSON each, between unpredictable marks."""
     nonce = secrets.token_hex(8)
     many = "1 new message" if len(messages) == 1 else f"{len(messages)} new messages"
     waiting = f"{remaining} more wait in your inbox." if remaining else "No more wait."

@@ -1,4 +1,4 @@
-"""The turn stream that people watch: typed lines, batched to the daemon, dropped rather than waited for."""
+"""The live turn stream: typed lines, sent to the daemon in batches; dropped if the daemon does not take them."""
 
 import asyncio
 import collections
@@ -10,10 +10,10 @@ from hive.clock import rfc3339
 from hive.harness.connection import Connection, DaemonAway, DaemonRefused
 
 BATCH_PAUSE_S = 0.1
-"""How long lines may gather before they go out."""
+"""How long lines are collected before they are sent."""
 BATCH_LINES = 200
 WAITING_LINES = 2_000
-"""Kept while the daemon is away; the oldest go first."""
+"""Lines kept while the daemon is away; the oldest are dropped first."""
 TEXT_LIMIT_CHARACTERS = 4_000
 AWAY_S = 30.0
 
@@ -30,24 +30,24 @@ class Live:
         self._some = asyncio.Event()
 
     def line(self, type: str, /, **fields: Any) -> None:
-        """Add one line; strings are cut where they get too long."""
+        """Add one line; long strings are truncated."""
         shown = {name: _cut(value) for name, value in fields.items() if value is not None}
         self._waiting.append({"at": rfc3339(time.time_ns() // 1_000_000), "type": type, **shown})
         self._some.set()
 
     def notice(self, text: str) -> None:
-        """Something about the harness itself, in a sentence."""
+        """Add a sentence about the harness itself."""
         self.line("notice", text=text)
 
     async def send_forever(self) -> None:
-        """Send what gathers, until cancelled."""
+        """Send collected lines until cancelled."""
         while True:
             await self._some.wait()
             await asyncio.sleep(BATCH_PAUSE_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what waits now; lines that the daemon does not take are lost."""
+        """Send the collected lines now; lines that the daemon does not take are lost."""
         while self._waiting:
             lines = [self._waiting.popleft() for _ in range(min(BATCH_LINES, len(self._waiting)))]
             with contextlib.suppress(DaemonAway, DaemonRefused):

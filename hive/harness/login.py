@@ -1,4 +1,4 @@
-"""Whether the CLI can speak to the API, and the operator's login: the CLI's own flow in a pseudo-terminal."""
+"""Tracks whether the CLI has valid credentials, and runs the CLI's login flow in a pseudo-terminal."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from hive.harness.live import Live
 from hive.harness.memory import Fingerprint, Refused
 
 TERMINAL_COLUMNS = 4_000
-"""Wide, so that the URL stands in one line."""
+"""Wide enough to keep the URL in one line."""
 TERMINAL_ROWS = 60
 FLOW_LIMIT_S = 15 * 60.0
 OUTPUT_LIMIT_BYTES = 64 * 1024
@@ -24,7 +24,7 @@ CODE_PROMPT = "Paste code"
 WATCH_STEP_MS = 200
 WATCH_DEBOUNCE_MS = 400
 REFUSED_RETRY_MS = 15 * 60_000
-"""A key that was refused may have been allowed again since."""
+"""A refused key is tried again after this time; it may be valid again."""
 
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?<>=]*[A-Za-z]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][A-Z0-9]|[=>78cDEM])")
 _URL = re.compile(r"https://[^\s\"'<>\x1b]+")
@@ -33,40 +33,40 @@ _now_ms = SystemClock().now_ms
 
 
 class Login:
-    """Knows which credentials there are and which of them the API refused."""
+    """Tracks which credentials exist and which of them the API refused."""
 
     def __init__(self, env: Environment, was: Refused) -> None:
         self._env = env
         self.state = was
 
     def usable(self) -> bool:
-        """Something is there that was not refused yet."""
+        """Whether there are credentials that the API has not refused."""
         return self.use_key or self._fresh_file()
 
     @property
     def use_key(self) -> bool:
-        """The key of the environment counts; a login made after it was refused takes its place."""
+        """Whether to use the environment's key. A login made after the key was refused replaces it."""
         return self._env.has_key and not self.state.key
 
     @property
     def doubtful(self) -> bool:
-        """What was refused is being tried again; only a turn can tell."""
+        """Whether refused credentials are being retried; only a turn shows if they work."""
         return self.state.doubtful
 
     def retry_in_s(self) -> float | None:
-        """Until what was refused is tried again; None where nothing was."""
+        """Time until refused credentials are retried; None if none were refused."""
         return None if self.state.retry_ms is None else max(0.0, (self.state.retry_ms - _now_ms()) / 1000)
 
     def refused(self) -> None:
-        """The API said 401 to what is there now."""
+        """Record that the API refused the current credentials with 401."""
         self.state = Refused(file=self._fingerprint(), key=self._env.has_key, retry_ms=_now_ms() + REFUSED_RETRY_MS)
 
     def forgive(self) -> None:
-        """Let what was refused be tried again."""
+        """Allow the refused credentials to be retried."""
         self.state = Refused(doubtful=True)
 
     def accepted(self) -> None:
-        """A turn got through to the model."""
+        """Record that a turn reached the model."""
         self.state.doubtful = False
 
     def _fresh_file(self) -> bool:
@@ -82,7 +82,7 @@ class Login:
 
 
 async def watch(credentials: Path, changed: Callable[[], None]) -> None:
-    """Call `changed` whenever the credentials file changes; until cancelled. Its folder must exist."""
+    """Call `changed` on each change of the credentials file until cancelled. Its folder must exist."""
     async for changes in watchfiles.awatch(
         credentials.parent, recursive=False, step=WATCH_STEP_MS, debounce=WATCH_DEBOUNCE_MS, watch_filter=None
     ):
@@ -91,7 +91,7 @@ async def watch(credentials: Path, changed: Callable[[], None]) -> None:
 
 
 class LoginFlow:
-    """`claude auth login` in a pseudo-terminal: its URL and its result go to the live stream, the code comes back."""
+    """Runs `claude auth login` in a pseudo-terminal. URL and result go to the live stream; the code is typed in."""
 
     def __init__(self, env: Environment, live: Live, cli: Callable[[], Path]) -> None:
         self._env = env
@@ -105,19 +105,19 @@ class LoginFlow:
         return self._running is not None and not self._running.done()
 
     def start(self) -> None:
-        """Begin; a flow that is already running is ended first."""
+        """Start the flow; a running one is ended first."""
         self.stop()
         self._running = asyncio.create_task(self._run())
 
     def code(self, text: str) -> None:
-        """Type the code that the operator got."""
+        """Type the operator's code."""
         if self._terminal is None or not self.active:
-            self._live.line("login_result", ok=False, text="No login is going on; start one first.")
+            self._live.line("login_result", ok=False, text="No login is in progress; start one first.")
             return
         try:
             self._terminal.write(text.strip().encode() + b"\r")
         except OSError:
-            self._live.line("login_result", ok=False, text="The login ended before the code came; start it again.")
+            self._live.line("login_result", ok=False, text="The login ended before the code arrived; start it again.")
 
     def stop(self) -> None:
         """End the flow."""
@@ -138,7 +138,7 @@ class LoginFlow:
             "TERM": "xterm",
         }
         try:
-            # It waits for the program to be executed; in a thread, so that the loop does not.
+            # Spawning waits for exec; use a thread to keep the event loop free.
             terminal = await asyncio.to_thread(
                 ptyprocess.PtyProcess.spawn,
                 [str(self._cli()), "auth", "login"],
@@ -157,13 +157,13 @@ class LoginFlow:
             self._live.line("login_result", ok=code == 0, text=last or f"exit code {code}")
         except TimeoutError:
             terminal.terminate(force=True)
-            self._live.line("login_result", ok=False, text="The login was given up: nobody finished it in time.")
+            self._live.line("login_result", ok=False, text="The login timed out; start it again.")
 
     async def _read(self, terminal: ptyprocess.PtyProcess) -> str:
-        """Follow the output to its end; returns its last line."""
+        """Read the output to its end and return its last line."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        # The event may be set once more than there is something to read, and a read must not hold the loop up.
+        # The event may be set without data to read, and a read must not block the event loop.
         os.set_blocking(terminal.fd, False)
         loop.add_reader(terminal.fd, readable.set)
         raw, output, url = b"", "", ""
@@ -175,20 +175,20 @@ class LoginFlow:
                     chunk = os.read(terminal.fd, 65_536)
                 except BlockingIOError:
                     continue
-                except OSError:  # Linux says EIO when the other side of a pseudo-terminal is gone.
+                except OSError:  # Linux returns EIO when the other end of a pseudo-terminal is closed.
                     chunk = b""
                 if not chunk:
                     break
                 raw = (raw + chunk)[-OUTPUT_LIMIT_BYTES:]
                 output = _ESCAPES.sub("", raw.decode(errors="replace"))
                 found = _URL.search(output)
-                # The end of the URL is certain once something follows it.
+                # The URL is complete only when more output follows it.
                 if found and found.end() < len(output) and found[0] != url:
                     url = found[0]
                     self._live.line("login_url", url=url)
         finally:
             loop.remove_reader(terminal.fd)
         lines = [line.strip() for line in output.replace("\r", "\n").splitlines() if line.strip()]
-        # The prompt's line echoes the code, which nobody else needs to see.
+        # The prompt's line echoes the code; do not show it.
         lines = [line for line in lines if not line.startswith(CODE_PROMPT)]
         return lines[-1][:500] if lines else ""

@@ -1,4 +1,4 @@
-"""The harness: takes messages when it may, runs a turn with them, settles them, rests when it must."""
+"""The harness's main loop: receives messages, runs turns, acks or requeues messages, backs off after failures."""
 
 import asyncio
 import contextlib
@@ -22,36 +22,36 @@ from hive.harness.reports import Reports
 
 RECV_WAIT_S = 180
 BATCH = 8
-"""Messages for one turn; a message may be large, and all of them stand in one prompt."""
+"""Maximum messages in one turn: a message may be large, and all go into one prompt."""
 STOP_FINISH_S = 2.0
-"""A turn that is nearly done may end by itself before it is interrupted."""
+"""Time for a turn to finish before a stop interrupts it."""
 STOP_REPORT_S = 1.5
-"""For the last reports; what the daemon does not get it finds out when the incarnation ends."""
+"""Time for the last reports. The daemon derives missing ones from the end of the incarnation."""
 STOP_CLI_S = 2.0
 FAILED_FIRST_S, FAILED_CAP_S = 1.0, 60.0
 OVERLOADED_FIRST_S, OVERLOADED_CAP_S = 5.0, 120.0
 LOGIN_LOOK_S = 15 * 60.0
-"""A credentials file that the watch missed is found."""
+"""Interval of a check for a credentials file that the watch missed."""
 SHRINK_LOOK_S = 30.0
-"""A resting harness that cannot be made small yet looks again."""
+"""Interval of the check whether a resting harness can restart without the SDK."""
 RECV_REFUSED_S = 5.0
 PAUSE_LOOK_S = 10.0
-"""Two connections told of the pause: the older word may have come last, so a paused harness asks again."""
+"""Two connections report the pause and may arrive out of order, so a paused harness asks again."""
 
 CANCELLED_NOTE = (
-    "The operator cancelled the turn that had these messages before. Do not simply do the same again: look at what is"
-    " done, and if it is not plain what was wrong, ask the operator and end your turn."
+    "The operator cancelled the turn that had these messages before. Do not just do the same again: check what is"
+    " done. If it is not clear what was wrong, ask the operator and end your turn."
 )
 
 TOO_LONG_TURNS = 2
-"""So many turns in a row that could not even be compacted end the session: else every message would die of it."""
+"""After this many consecutive turns that cannot be compacted, start a new session; otherwise every message fails."""
 TOO_LONG_NOTE = (
-    "Your conversation became too long to go on and could not be compacted, so this is a new one. Look at your notes"
-    " and at what is already done."
+    "Your conversation became too long and could not be compacted, so this is a new one. Read your notes and check"
+    " what is already done."
 )
 
 Ending = Literal["stopped", "shrink"]
-"""`shrink`: start over in the same process, to be small again."""
+"""`shrink`: exec the harness again to free memory."""
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ _Result = TypeVar("_Result")
 
 
 class Harness:
-    """One agent's loop. Everything that happens beside it only stirs it."""
+    """One agent's loop. Other tasks change state and wake the loop."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -82,11 +82,11 @@ class Harness:
             done=was.control,
         )
         self._stopping = asyncio.Event()
-        self._stirred = asyncio.Event()
+        self._wake = asyncio.Event()
         self._broken: BaseException | None = None
         self._paused = False
         self._pause_known = asyncio.Event()
-        """Set once the daemon has said whether the agent is paused."""
+        """Set when the daemon has reported whether the agent is paused."""
         self._login_told: bool | None = None
         self._limited = was.limited
         self._rest_until_ms: TimeMs = was.until_ms
@@ -96,7 +96,7 @@ class Harness:
         self._used_at = time.monotonic()
 
     async def run(self) -> Ending:
-        """Until SIGTERM, or until an agent that is idle or rests has given its CLI back."""
+        """Run until SIGTERM, or until an idle or resting agent has ended its CLI."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
@@ -127,7 +127,7 @@ class Harness:
     async def _serve(self) -> Ending:
         if not self._limited:
             await self._or_stop(self._reports.rate_limited(None))
-        # A recv is not held back by a pause: what it brought would have to go back, marked as redelivered.
+        # Do not recv while paused: received messages would be requeued and marked as redelivered.
         await self._or_stop(self._pause_known.wait())
         while (may := await self._may_take()) == "take":
             reply = await self._receive()
@@ -148,9 +148,9 @@ class Harness:
         return may
 
     async def _may_take(self) -> Literal["take"] | Ending:
-        """Wait until nothing speaks against a turn, or the harness is to end or to be small."""
+        """Wait until a turn may start, or the harness must end or shrink."""
         while not self._stopping.is_set():
-            self._stirred.clear()
+            self._wake.clear()
             if self._rests() and self._shrinks():
                 return "shrink"
             if self._paused:
@@ -174,7 +174,7 @@ class Harness:
         return self._paused or not self._login.usable() or self._rest_until_ms > _now_ms()
 
     def _shrinks(self) -> bool:
-        """Whether the process starts over to lose what the SDK takes: nothing is in hand, and none of it is lost."""
+        """Whether the process can exec itself to free the SDK's memory: no work is in progress."""
         at_work = self._agent.connected or self._agent.busy.locked() or self._controls.busy or self._login_flow.active
         if self._stopping.is_set() or at_work or not sdk_loaded():
             return False
@@ -198,15 +198,15 @@ class Harness:
         return True
 
     async def _park(self, seconds: float) -> bool:
-        """Whether something stirred the loop before the time was over. Once idle, the CLI is given back meanwhile."""
+        """Wait; return whether the loop was woken before the time was over. An idle CLI is ended meanwhile."""
         idle_s = self._idle_left_s()
         if not sdk_loaded():
-            return await self._stir_or(seconds)
+            return await self._woken_within(seconds)
         if idle_s <= 0 and (not self._agent.connected or self._agent.busy.locked()):
-            return await self._stir_or(min(seconds, SHRINK_LOOK_S))
+            return await self._woken_within(min(seconds, SHRINK_LOOK_S))
         if idle_s >= seconds:
-            return await self._stir_or(seconds)
-        if await self._stir_or(max(0.0, idle_s)):
+            return await self._woken_within(seconds)
+        if await self._woken_within(max(0.0, idle_s)):
             return True
         if not self._agent.busy.locked():
             await self._give_cli_back()
@@ -216,13 +216,13 @@ class Harness:
         await self._tell_login(False)
         await self._give_cli_back()
         self._env.cli_settings.mkdir(parents=True, exist_ok=True, mode=0o700)
-        watching = asyncio.create_task(watch(self._env.credentials, self._stirred.set))
+        watching = asyncio.create_task(watch(self._env.credentials, self._wake.set))
         try:
-            # The watch stands after its first step; what appeared before is seen by looking once more.
+            # The watch is active after its first step; check once more for earlier changes.
             await asyncio.sleep(0)
             retry_s = self._login.retry_in_s()
             wait_s = LOGIN_LOOK_S if retry_s is None else retry_s
-            if self._login.usable() or await self._stir_or(min(wait_s, SHRINK_LOOK_S) if sdk_loaded() else wait_s):
+            if self._login.usable() or await self._woken_within(min(wait_s, SHRINK_LOOK_S) if sdk_loaded() else wait_s):
                 return
             if self._login.retry_in_s() == 0:
                 self._login.forgive()
@@ -235,17 +235,17 @@ class Harness:
         if self._agent.connected or sdk_loaded():
             wait_s = max(1, min(RECV_WAIT_S, round(self._idle_left_s())))
         try:
-            # Nothing is in hand here: what a lost reply held comes again.
+            # No messages are held here: the daemon redelivers those of a lost reply.
             return await self._or_stop(
                 self._daemon.inbox.call("recv", waits_s=wait_s, wait_seconds=wait_s, max=BATCH, holding=[])
             )
         except DaemonRefused as refused:
             log.warning("harness.recv_refused", error=str(refused))
-            await self._stir_or(RECV_REFUSED_S)
+            await self._woken_within(RECV_REFUSED_S)
             return None
 
     async def _take(self, messages: list[dict[str, Any]], remaining: int) -> None:
-        """One turn with these messages; afterwards each of them is acked or requeued."""
+        """Run one turn with these messages, then ack or requeue each of them."""
         ids = [int(row["id"]) for row in messages]
         await self._or_stop(
             self._reports.turn_started(model=self._agent.model(), wake_from=str(messages[0].get("from")), ids=ids)
@@ -270,7 +270,7 @@ class Harness:
         await self._draw_conclusions(outcome)
 
     async def _draw_conclusions(self, outcome: TurnOutcome) -> None:
-        """Decide how long to rest before the next turn."""
+        """Set the delay before the next turn."""
         self._failures = 0 if outcome.requeue in (None, "cancelled") else self._failures + 1
         if outcome.requeue is None:
             self._login.accepted()
@@ -320,12 +320,12 @@ class Harness:
 
     def _stop(self) -> None:
         self._stopping.set()
-        self._stirred.set()
+        self._wake.set()
         if self._agent.in_turn:
             asyncio.get_running_loop().call_later(STOP_FINISH_S, self._agent.interrupt, "stopping")
 
     def _beside_ended(self, task: asyncio.Task[None]) -> None:
-        """Without its controls or its stream a harness is not whole: end it, and let the daemon start another."""
+        """End the harness when its controls or live stream task fails; the daemon starts another."""
         if not task.cancelled() and task.exception() is not None:
             self._broken = task.exception()
             self._stop()
@@ -334,24 +334,24 @@ class Harness:
         self._pause_known.set()
         if paused != self._paused:
             self._paused = paused
-            self._stirred.set()
+            self._wake.set()
 
     def _end_rest(self) -> None:
-        """Another model may have what this one has not: room, or no limit."""
+        """Clear limits of the previous model: another model may have none."""
         self._rest_until_ms = 0
-        self._stirred.set()
+        self._wake.set()
 
-    async def _stir_or(self, seconds: float) -> bool:
-        """Whether something stirred the loop before the time was over."""
+    async def _woken_within(self, seconds: float) -> bool:
+        """Wait; return whether the loop was woken before the time was over."""
         try:
             async with asyncio.timeout(seconds):
-                await self._stirred.wait()
+                await self._wake.wait()
         except TimeoutError:
             return False
         return True
 
     async def _or_stop(self, work: Coroutine[Any, Any, _Result], *, grace_s: float = 0.0) -> _Result | None:
-        """Wait for this, but once the harness is being stopped no longer than the grace; then None."""
+        """Wait for the result; while the harness stops, wait no longer than the grace period and return None."""
         task = asyncio.ensure_future(work)
         stopping = asyncio.create_task(self._stopping.wait())
         try:

@@ -1,4 +1,4 @@
-"""Serves the tools to the CLI as the in-process MCP server `hive`. Imported when a turn is due: it needs the SDK."""
+"""Serves the tools to the CLI as the in-process MCP server `hive`. Needs the SDK; imported when a turn starts."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hive.harness.tools import Tool, Toolbox, offered
 
 
 def serve(toolbox: Toolbox, *, manager: bool) -> McpSdkServerConfig:
-    """The server of an agent or of the manager."""
+    """Return the server for an agent or for the manager."""
     return create_sdk_mcp_server(OWN_MCP_SERVER, tools=[_as_sdk_tool(tool, toolbox) for tool in offered(manager)])
 
 

@@ -1,4 +1,4 @@
-"""What the harness remembers between starts: session, model, and why it rests. One small JSON file of the loop's."""
+"""State that the harness keeps between starts: session, model and refused login. One small JSON file."""
 
 from pathlib import Path
 
@@ -8,23 +8,23 @@ from hive.clock import TimeMs
 from hive.harness.environment import HARNESS_STATE_FILE
 
 Fingerprint = tuple[int, int, int]
-"""Of a file: inode, modification time in ns, size."""
+"""A file's inode, modification time in ns and size."""
 
 
 class Refused(msgspec.Struct, omit_defaults=True):
-    """Which login the API refused."""
+    """The credentials that the API refused."""
 
     file: Fingerprint | None = None
-    """The credentials file as it was then."""
+    """The credentials file at that time."""
     key: bool = False
     retry_ms: TimeMs | None = None
-    """When it is tried again all the same."""
+    """When the credentials are retried."""
     doubtful: bool = False
-    """It is being tried again; only a turn can tell."""
+    """The credentials are being retried; only a turn shows if they work."""
 
 
 class Rest(msgspec.Struct, omit_defaults=True):
-    """What holds while the harness starts over in the same process to be small; a new incarnation begins without."""
+    """State kept across an exec of the harness; a new incarnation starts without it."""
 
     incarnation: str = ""
     until_ms: TimeMs = 0
@@ -34,7 +34,7 @@ class Rest(msgspec.Struct, omit_defaults=True):
     note: str = ""
     """For the next turn's prompt."""
     control: str = ""
-    """The operator's control that was acted on last."""
+    """Id of the last control executed."""
     refused: Refused = msgspec.field(default_factory=Refused)
 
 
@@ -45,7 +45,7 @@ class _Remembered(msgspec.Struct, omit_defaults=True):
 
 
 class Memory:
-    """Reads the file once and writes it whole on every change. The agent can write it too: nothing in it is trusted."""
+    """Reads the file once and rewrites it on each change. The agent can write it too, so its content is not trusted."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / HARNESS_STATE_FILE
@@ -67,7 +67,7 @@ class Memory:
 
     @property
     def model(self) -> str | None:
-        """The operator's choice for this agent, above `agent.toml` and the host's default."""
+        """The model set by the operator; it overrides `agent.toml` and the host's default."""
         return self._now.model
 
     @model.setter
@@ -76,11 +76,11 @@ class Memory:
         self._write()
 
     def rest_of(self, incarnation: str) -> Rest:
-        """What this incarnation was at when it started over; empty at its first start."""
+        """State of this incarnation before its exec; empty at its first start."""
         return self._now.rest if self._now.rest.incarnation == incarnation else Rest(incarnation=incarnation)
 
     def keep_rest(self, rest: Rest) -> None:
-        """Raises OSError: the agent's disk is full, or its folder spoilt."""
+        """Raises OSError: the disk is full or the folder is not writable."""
         self._now.rest = rest
         self._write()
 

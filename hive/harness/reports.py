@@ -1,4 +1,4 @@
-"""What the harness tells the daemon about messages, turns and badges: in order, never lost, safe to repeat."""
+"""Reports messages, turns and badges to the daemon in order. Each report is repeated until it is accepted."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ log = structlog.get_logger()
 
 
 class Reports:
-    """Each report goes on until the daemon has it; one it refuses is logged and left."""
+    """Repeats each report until the daemon replies. A refused report is logged and dropped."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def ack(self, ids: list[int]) -> None:
-        """The turn with these messages ended well."""
+        """Ack these messages: their turn succeeded."""
         if ids:
             await self._tell("ack", ids=ids)
 
     async def requeue(self, ids: list[int], reason: str) -> None:
-        """Give them back."""
+        """Requeue these messages."""
         if ids:
             await self._tell("requeue", ids=ids, reason=reason)
 
@@ -32,15 +32,15 @@ class Reports:
         await self._tell("turn_started", model=model, wake_from=wake_from, message_ids=ids)
 
     async def turn_ended(self, row: TurnRow) -> None:
-        """Every column, unknown ones as null."""
+        """Send every column; unknown values are null."""
         await self._tell_whole("turn_ended", msgspec.structs.asdict(row))
 
     async def rate_limited(self, until: TimeMs | None) -> None:
-        """The badge, with the time it ends; None takes it away."""
+        """Set the badge and its end; None clears it."""
         await self._tell_whole("rate_limited", {"until": None if until is None else rfc3339(until)})
 
     async def login(self, logged_in: bool) -> None:
-        """Whether the CLI can speak to the API."""
+        """Report whether the CLI has valid credentials."""
         await self._tell("login", logged_in=logged_in)
 
     async def _tell(self, cmd: str, **fields: Any) -> None:

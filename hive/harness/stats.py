@@ -1,4 +1,4 @@
-"""One row per turn in the agent's own SQLite file. A failure here never stops a turn."""
+"""Writes one row per turn to the agent's SQLite file. An error here never stops a turn."""
 
 import contextlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS turn_stats (
 
 
 class TurnRow(msgspec.Struct, kw_only=True):
-    """The columns, in order. Unknown is None, never 0; times are RFC 3339 in UTC."""
+    """The columns, in order. Unknown values are None, never 0; times are RFC 3339 in UTC."""
 
     model: str | None = None
     wake_from: str | None = None
@@ -45,13 +45,13 @@ class TurnRow(msgspec.Struct, kw_only=True):
 
 
 class TurnStats:
-    """The file; opened for each use, because the agent may delete, lock or spoil it at any time."""
+    """The file. Opened for each write, because the agent may delete, lock or corrupt it."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / TURN_STATS_FILE
 
     def record(self, row: TurnRow, now: TimeMs) -> str | None:
-        """Add a row and sweep those older than 90 days; returns what went wrong, for the log."""
+        """Add a row and delete rows older than 90 days. Return an error text for the log, if any."""
         oldest = rfc3339(now - KEEP_DAYS * DAY_MS)
         try:
             with self._open() as database:

@@ -1,4 +1,4 @@
-"""The tools that hive gives the model: names, schemas and requests. Knows no SDK; `mcp_server` serves the list."""
+"""The tools that hive gives the model: names, schemas and requests. No SDK needed; `mcp_server` serves them."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from hive.harness import framing
 from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
 
 RECV_CAP_S = 180
-"""The daemon parks a recv no longer than this."""
+"""Maximum time that the daemon parks a recv."""
 LIFECYCLE_WAIT_S = 20 * 60
-"""start, restart, kill and update answer when the act is done; a build takes minutes."""
+"""start, restart, kill and update reply when the act is done; a build takes minutes."""
 AWAY_S = 60.0
-"""How long a tool goes on trying while the daemon is away, before it tells the model."""
+"""How long a tool retries while the daemon is away, before it reports an error to the model."""
 
 WAIT_SECONDS = {
     "type": "integer",
@@ -26,14 +26,14 @@ WAIT_SECONDS = {
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool: its name is also the request's."""
+    """One tool; its name is the request's `cmd`."""
 
     name: str
     description: str
     properties: dict[str, Any] = {}
     required: tuple[str, ...] = ()
     waits_s: float = 0.0
-    """How long the daemon may take to answer."""
+    """How long the daemon may take to reply."""
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -54,10 +54,10 @@ def _number(description: str, **bounds: int) -> dict[str, Any]:
 
 
 _QUESTION = {
-    "question": _text("The question, complete in itself: the reader sees nothing of your conversation."),
+    "question": _text("The complete question: the reader does not see your conversation."),
     "options": {"type": "array", "items": {"type": "string"}, "description": "Answers to choose from."},
     "multi": {"type": "boolean", "description": "Any number of the options may be chosen. Default: one."},
-    "ttl_seconds": _number("Resolve as [expired] after so many seconds. Absent: wait for ever.", minimum=1),
+    "ttl_seconds": _number("Resolve as [expired] after this many seconds. Absent: wait forever.", minimum=1),
 }
 _AGENT = {"name": _text("The agent's name.")}
 
@@ -68,7 +68,7 @@ AGENT_TOOLS = (
         properties={
             "to": _text("Recipient's name."),
             "body": _text("What to say."),
-            "in_reply_to": _number("Id of the message this answers."),
+            "in_reply_to": _number("Id of the message that this replies to."),
         },
         required=("to", "body"),
     ),
@@ -106,30 +106,30 @@ AGENT_TOOLS = (
     ),
     Tool(
         name="answer",
-        description="Answer a question that was put to you (a question_asked event in your inbox).",
+        description="Answer a question that you were asked (a question_asked event in your inbox).",
         properties={"id": _number("The question's id."), "answer": _text("Your answer.")},
         required=("id", "answer"),
     ),
     Tool(
         name="open_threads",
-        description="List the questions that are still open: those you asked and those put to you.",
+        description="List the open questions: those you asked and those asked of you.",
     ),
     Tool(
         name="remind",
         description=(
-            "Have a message come to your own inbox later, from system. Give delay_seconds or at. Use this instead of"
+            "Send a message from system to your own inbox later. Give delay_seconds or at. Use this instead of"
             " waiting when something is due later."
         ),
         properties={
-            "message": _text("What to remind you of; write it for a reader who has forgotten."),
-            "delay_seconds": _number("Due in so many seconds, at most a year ahead.", minimum=1),
+            "message": _text("The reminder's text. Write it for a reader who has forgotten the context."),
+            "delay_seconds": _number("Due after this many seconds, at most a year ahead.", minimum=1),
             "at": _text("Due at this time, at most a year ahead; RFC 3339 with a zone, such as 2026-01-31T09:30:00Z."),
         },
         required=("message",),
     ),
     Tool(
         name="set_status",
-        description="Show one short line of status to the operator, such as what you are working on. Empty clears it.",
+        description="Show the operator one short status line, such as what you are working on. Empty clears it.",
         properties={"text": _text("The line.")},
         required=("text",),
     ),
@@ -144,7 +144,7 @@ MANAGER_TOOLS = (
         ),
         properties={
             "name": _text("The new agent's name: a-z, 0-9 and -, at most 32."),
-            "description": _text("Why, and what it will do. The operator decides by this."),
+            "description": _text("Why it is needed and what it will do. The operator decides based on this."),
         },
         required=("name",),
     ),
@@ -157,13 +157,13 @@ MANAGER_TOOLS = (
         properties={
             "agent": _text("Whose configuration."),
             "commit_ref": _text("The commit in /agents/<agent>: a sha, branch or tag."),
-            "description": _text("What changes and why. The operator decides by this and the diff."),
+            "description": _text("What changes and why. The operator decides based on this and the diff."),
         },
         required=("agent", "commit_ref"),
     ),
     Tool(
         name="cancel_request",
-        description="Withdraw a request of yours that the operator has not decided yet.",
+        description="Withdraw one of your requests that is still pending.",
         properties={"id": _number("The approval's id.")},
         required=("id",),
     ),
@@ -206,27 +206,27 @@ MANAGER_TOOLS = (
 
 
 def offered(manager: bool) -> tuple[Tool, ...]:
-    """The tools of an agent, or of the manager."""
+    """Return the tools of an agent or of the manager."""
     return AGENT_TOOLS + MANAGER_TOOLS if manager else AGENT_TOOLS
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What the model reads."""
+    """The text that the model reads."""
 
     text: str
     is_error: bool = False
 
 
 class Toolbox:
-    """Runs the model's calls. Messages that it takes belong to the turn and are settled with it."""
+    """Runs the model's tool calls. Messages that it receives are acked or requeued with the turn."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self.taken: list[int] = []
-        """Ids that `recv` delivered since the turn began."""
+        """Ids of the messages that `recv` delivered during this turn."""
 
     async def run(self, tool: Tool, arguments: dict[str, Any]) -> Outcome:
-        """Make one request. A refusal is an error result with the daemon's own sentence."""
+        """Send one request. A refusal becomes an error result with the daemon's text."""
         fields = {"limit": 10} if tool.name == "recent" else {"lines": 50} if tool.name == "logs" else {}
         try:
             reply = await self._daemon.tool(tool.name, waits_s=tool.waits_s, away_s=AWAY_S, **(fields | arguments))
@@ -234,8 +234,8 @@ class Toolbox:
             return Outcome(str(refused), is_error=True)
         except DaemonAway:
             return Outcome(
-                f"The hive daemon did not answer for {AWAY_S:.0f} s, so this may not have happened. Look before you"
-                " repeat it, or end your turn: hive tries again by itself.",
+                f"The hive daemon did not answer for {AWAY_S:.0f} s, so this may not have happened. Check before you"
+                " repeat it, or end your turn: hive retries it by itself.",
                 is_error=True,
             )
         away_s = reply.pop("daemon_away_s", None)

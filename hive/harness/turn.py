@@ -1,4 +1,4 @@
-"""One turn on a live CLI: ask, listen, interrupt, compact once when the prompt is too long. Used by `agent`."""
+"""Runs one turn on a live CLI; compacts once if the prompt is too long. Used by `agent`."""
 
 import asyncio
 
@@ -8,31 +8,31 @@ from hive.clock import SystemClock
 from hive.harness import outcome
 from hive.harness.claude import Claude, CliEnded, Interjection
 from hive.harness.outcome import TurnOutcome
-from hive.harness.tally import Tally
+from hive.harness.turn_statistics import TurnStatistics
 
 INTERRUPT_LIMIT_S = 15.0
-"""From an interrupt to the CLI's result; then the CLI is killed."""
+"""Timeout from an interrupt to the CLI's result; then the CLI is killed."""
 STOPPING_LIMIT_S = 4.0
-"""The same when the whole agent is being stopped: whoever stops it waits."""
+"""The same while the agent is being stopped: the caller waits."""
 RATE_LIMIT_WAIT_S = 5.0
-"""A rate limit that ends sooner is left to the CLI; a longer one ends the turn, so that the loop parks with a badge."""
+"""The CLI waits out a shorter rate limit. A longer one ends the turn, and the loop waits with a badge."""
 
 CANCELLED = "cancelled"
 STOPPING = "stopping"
 TIME_LIMIT = "time_limit"
 RATE_LIMITED = "rate_limited"
 GIVE_UP = "give_up"
-"""The interrupt itself got no answer."""
+"""The CLI did not answer the interrupt."""
 
 _now_ms = SystemClock().now_ms
 
 
 class Turn:
-    """Runs a prompt to its end. `interrupt` may come from any task at any time."""
+    """Runs one prompt to its end. `interrupt` may be called from any task at any time."""
 
-    def __init__(self, claude: Claude, tally: Tally, *, limit_s: float) -> None:
+    def __init__(self, claude: Claude, statistics: TurnStatistics, *, limit_s: float) -> None:
         self._claude = claude
-        self._tally = tally
+        self._statistics = statistics
         self._limit_s = limit_s
         self._asked = False
         self._early: str | None = None
@@ -41,10 +41,10 @@ class Turn:
         self._interrupting: asyncio.Task[None] | None = None
 
     async def run(self, prompt: str) -> TurnOutcome:
-        """Ask and listen until the turn has ended, one way or another.
+        """Send the prompt and read messages until the turn has ended.
 
         Raises:
-            CliEnded: process or stream ended; the caller needs a new client.
+            CliEnded: the process or stream ended; the caller needs a new client.
         """
         self._after(self._limit_s, TIME_LIMIT)
         try:
@@ -56,10 +56,10 @@ class Turn:
         return end
 
     async def compact(self) -> bool:
-        """Only shorten the conversation, in place of a prompt.
+        """Compact the conversation, without a prompt.
 
         Raises:
-            CliEnded: process or stream ended.
+            CliEnded: the process or stream ended.
         """
         self._after(self._limit_s, TIME_LIMIT)
         try:
@@ -68,7 +68,7 @@ class Turn:
             self._settle()
 
     def interrupt(self, why: str) -> None:
-        """End the turn: `cancelled`, `stopping`, `rate_limited` or `time_limit`. Only the first reason counts."""
+        """End the turn: `cancelled`, `stopping`, `rate_limited` or `time_limit`. The first reason is kept."""
         self._early = self._early or why
         if self._asked:
             self._claude.interject(why)
@@ -83,16 +83,16 @@ class Turn:
         await self._claude.ask(prompt)
         self._asked = True
         if self._early is not None:
-            # It came before there was anything to interrupt.
+            # The interrupt was requested before the prompt was sent.
             self._claude.interject(self._early)
         return self._judge(await self._result())
 
     async def _compact(self) -> bool:
-        """Shorten the conversation; whether it worked. The CLI reports a failure as a success with other words."""
-        self._tally.compacted = False
+        """Compact the conversation; return whether it worked. The CLI reports a failed compaction as a success."""
+        self._statistics.compacted = False
         await self._claude.ask("/compact", command=True)
         await self._result()
-        return self._tally.compacted and self._why is None
+        return self._statistics.compacted and self._why is None
 
     async def _result(self) -> ResultMessage:
         while True:
@@ -101,10 +101,10 @@ class Turn:
                 await self._heed(str(said))
                 continue
             now_ms = _now_ms()
-            self._tally.see(said, now_ms)
+            self._statistics.see(said, now_ms)
             if isinstance(said, ResultMessage):
                 return said
-            until = self._tally.limited_until_ms
+            until = self._statistics.limited_until_ms
             if until is not None and until - now_ms > RATE_LIMIT_WAIT_S * 1000 and self._why is None:
                 await self._heed(RATE_LIMITED)
 
@@ -114,7 +114,7 @@ class Turn:
             raise Interrupted(self._why_outcome())
         if self._why is None:
             self._why = why
-            # The control request waits for the CLI, and the CLI for nobody else meanwhile: listen on.
+            # The control request waits for the CLI, so keep reading its messages meanwhile.
             self._interrupting = asyncio.create_task(self._claude.interrupt())
             self._after(STOPPING_LIMIT_S if why == STOPPING else INTERRUPT_LIMIT_S, GIVE_UP)
 
@@ -130,7 +130,7 @@ class Turn:
             result.result or "; ".join(result.errors or []) or result.subtype,
             status=result.api_error_status,
             reason=result.terminal_reason,
-            limited_until_ms=self._tally.limited_until_ms,
+            limited_until_ms=self._statistics.limited_until_ms,
             now_ms=_now_ms(),
         )
 
@@ -143,7 +143,7 @@ class Turn:
                     result_kind="failed",
                     requeue="rate_limited",
                     note="The API refused the request: rate limit.",
-                    limited_until_ms=self._tally.limited_until_ms,
+                    limited_until_ms=self._statistics.limited_until_ms,
                 )
             case "stopping":
                 return outcome.failed("The turn was interrupted: the agent is being stopped.", requeue="stopping")
@@ -152,7 +152,7 @@ class Turn:
 
 
 class Interrupted(CliEnded):
-    """The turn was interrupted and the CLI had to be killed for it."""
+    """The turn was interrupted and the CLI was killed."""
 
     def __init__(self, outcome: TurnOutcome) -> None:
         super().__init__(outcome.note or "interrupted")

@@ -1,4 +1,4 @@
-"""A stand-in for the paid model: a loopback Messages API that plays a script per agent. For the demo and tests."""
+"""A loopback Messages API that replays a script per agent instead of calling the paid model. For the demo and tests."""
 
 from hive.scripted_model.answers import (
     Answer,

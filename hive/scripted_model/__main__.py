@@ -1,4 +1,4 @@
-"""`python -m hive.scripted_model --script FILE --port N`: the scripted model as a process of its own."""
+"""`python -m hive.scripted_model --script FILE --port N`: run the scripted model as its own process."""
 
 import argparse
 import runpy
@@ -11,7 +11,7 @@ from hive.scripted_model.server import ScriptedModel
 
 
 def load_scripts(file: Path) -> Mapping[str, AnyScript]:
-    """The mapping `scripts` (agent name to script) of a Python file."""
+    """Load the mapping `scripts` (agent name to script) from a Python file."""
     scripts = runpy.run_path(str(file)).get("scripts")
     if not isinstance(scripts, Mapping):
         raise SystemExit(f"{file} defines no mapping named `scripts` from agent name to script.")
@@ -19,7 +19,7 @@ def load_scripts(file: Path) -> Mapping[str, AnyScript]:
 
 
 def main() -> None:
-    """Serve until killed; says where in one line on stdout."""
+    """Serve until killed. Print the URL in one line on stdout."""
     parser = argparse.ArgumentParser(prog="python -m hive.scripted_model", description=__doc__)
     parser.add_argument("--script", type=Path, help="a Python file that defines `scripts`, agent name to script")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free port")

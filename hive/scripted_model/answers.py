@@ -1,4 +1,4 @@
-"""What the scripted model can answer: replies with text and tool calls, and every fault. Scripts are made of these."""
+"""The answers that scripts are built from: replies with text and tool calls, and API errors."""
 
 import time
 from datetime import UTC, datetime
@@ -8,20 +8,20 @@ import msgspec
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """Words of the model. `{name}` stands for a value that an earlier step caught."""
+    """Text of the model. `{name}` is replaced with a value captured by an earlier step."""
 
     text: str
 
 
 class Call(msgspec.Struct, frozen=True, tag="call"):
-    """One tool call. A hive tool may be named bare (`send`); strings of the input may hold `{name}`."""
+    """One tool call. A hive tool may be named without prefix (`send`); input strings may contain `{name}`."""
 
     tool: str
     input: dict[str, Any]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one request, as the API reports them."""
+    """Token usage of one request, as the API reports it."""
 
     input_tokens: int
     output_tokens: int
@@ -30,17 +30,17 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the model. It ends the turn unless it holds a call."""
+    """A message of the model. It ends the turn unless it contains a call."""
 
     blocks: tuple[Text | Call, ...]
     wait_s: float = 0.0
-    """Silence before the first byte."""
+    """Delay before the first byte."""
     pause_s: float = 0.0
-    """Silence before each streamed event: a slow answer."""
+    """Delay before each streamed event: a slow answer."""
     drop_after_events: int | None = None
-    """Close the connection after that many streamed events; None lets it end well."""
+    """Close the connection after this many streamed events; None: complete the stream."""
     usage: Usage | None = None
-    """None counts the request and the reply."""
+    """None: estimate it from the request and the reply."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hang(msgspec.Struct, frozen=True, kw_only=True):
-    """Accept the request and say nothing, then close the connection."""
+    """Accept the request, send nothing, then close the connection."""
 
     seconds: float
 
@@ -62,12 +62,12 @@ Answer = Reply | Fault | Hang
 
 
 def say(text: str, *, wait_s: float = 0.0, pause_s: float = 0.0, drop_after_events: int | None = None) -> Reply:
-    """End the turn with a text."""
+    """Reply with a text; this ends the turn."""
     return Reply(blocks=(Text(text),), wait_s=wait_s, pause_s=pause_s, drop_after_events=drop_after_events)
 
 
 def call(tool: str, /, **arguments: Any) -> Reply:
-    """Call one tool; the turn goes on with its result."""
+    """Call one tool; the turn continues with its result."""
     return Reply(blocks=(Call(tool, arguments),))
 
 
@@ -83,7 +83,7 @@ def unauthorized() -> Fault:
 
 
 def rate_limited(*, for_s: float) -> Fault:
-    """429 that ends in so many seconds, with the headers that say when."""
+    """429 with a limit that ends after this many seconds, and the headers that say so."""
     reset = time.time() + for_s
     return Fault(
         status=429,
@@ -100,25 +100,25 @@ def rate_limited(*, for_s: float) -> Fault:
 
 
 def overloaded() -> Fault:
-    """529: the API has no room now."""
+    """529: the API is overloaded."""
     return Fault(status=529, kind="overloaded_error", message="Overloaded")
 
 
 def server_error() -> Fault:
-    """500: something broke on the other side."""
+    """500: an internal error of the API."""
     return Fault(status=500, kind="api_error", message="Internal server error")
 
 
 def prompt_too_long() -> Fault:
-    """400: the conversation does not fit any more."""
+    """400: the prompt is too long."""
     return Fault(status=400, kind="invalid_request_error", message="prompt is too long: 214312 tokens > 200000 maximum")
 
 
 def dropped(text: str = "I was about to say", *, after_events: int = 3) -> Reply:
-    """Begin to answer, then lose the connection."""
+    """Start the answer, then close the connection."""
     return say(text, drop_after_events=after_events)
 
 
 def hang(seconds: float = 3600.0) -> Hang:
-    """Never answer."""
+    """Never answer the request."""
     return Hang(seconds=seconds)

@@ -1,4 +1,4 @@
-"""One request to the Messages API, read the way a script wants it. Used by the player and by callable scripts."""
+"""One request to the Messages API, parsed for scripts. Used by the player and by callable scripts."""
 
 import re
 from typing import Any, Literal
@@ -10,11 +10,11 @@ Kind = Literal["turn", "side", "compaction"]
 _COMPACTION = re.compile(
     r"create a detailed summary of (the|this|our) conversation|summar(y|ize) .{0,40}conversation", re.I
 )
-"""The Claude Code CLI asks for a compaction in an ordinary user message of the conversation."""
+"""The Claude Code CLI requests a compaction with an ordinary user message."""
 
 
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back from one call, in the newest user message."""
+    """The result of one tool call, from the newest user message."""
 
     tool: str
     """Its name, without `mcp__hive__`."""
@@ -23,14 +23,14 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation(msgspec.Struct, kw_only=True):
-    """What a script may look at to decide what to answer."""
+    """What a script can use to choose its answer."""
 
     agent: str
     request: dict[str, Any]
     step: int
-    """How many answers this agent's script has given before."""
+    """How many answers this agent's script has already given."""
     values: dict[str, str]
-    """What earlier steps caught; a callable script may keep its own here."""
+    """Values captured by earlier steps; a callable script may store its own."""
 
     @property
     def latest(self) -> str:
@@ -58,12 +58,12 @@ class Conversation(msgspec.Struct, kw_only=True):
 
     @property
     def tools(self) -> frozenset[str]:
-        """The full names of the tools that the caller offers."""
+        """Full names of the tools in the request."""
         return frozenset(str(tool.get("name")) for tool in self.request.get("tools", []))
 
 
 def kind_of(request: dict[str, Any]) -> Kind:
-    """Whether a request is a turn's own, a compaction, or one the CLI makes beside (titles, probes, topic checks)."""
+    """The kind of request: of a turn, a compaction, or a side request of the CLI (title, probe, topic check)."""
     latest = "\n".join(_texts(_latest_content(request)))
     if _COMPACTION.search(latest[-20_000:]) and "<summary>" in latest:
         return "compaction"
@@ -71,12 +71,12 @@ def kind_of(request: dict[str, Any]) -> Kind:
 
 
 def bare_tool(name: str) -> str:
-    """`send` for `mcp__hive__send`; every other tool keeps its name."""
+    """`send` for `mcp__hive__send`; other names are unchanged."""
     return name.removeprefix("mcp__hive__")
 
 
 def _latest_content(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """The blocks of every user message after the model's last word; one of role `system` may follow."""
+    """The blocks of all user messages after the model's last message; a `system` message may follow."""
     newest: list[dict[str, Any]] = []
     for message in reversed(request.get("messages", [])):
         if message.get("role") == "assistant":

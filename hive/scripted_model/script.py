@@ -1,4 +1,4 @@
-"""Scripts and the player that walks one of them per agent. Used by the server; scripts are written as `Step`s."""
+"""Scripts and the player that replays one per agent. Used by the server; a script is a list of `Step`s."""
 
 import re
 import threading
@@ -18,24 +18,24 @@ COMPACTION_ANSWER = say("<summary>The conversation so far, in short: the scripte
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer, played once (or `times`) when its turn has come and the newest user message matches."""
+    """One answer. It is played once (or `times`) when it is next and the newest user message matches."""
 
     answer: Answer | Decide
     when: str = ""
-    """Regular expression searched in the newest user text and tool results; named groups are caught as values."""
+    """Regular expression searched in the newest user text and tool results; named groups are captured as values."""
     times: int = 1
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """Steps in order; while the next one does not match, the model ends its turn with a short text.
+    """Steps in order. If the next one does not match, the model ends its turn with a short text.
 
-    A script may also be a callable alone: then it answers every request, and None means the short text.
+    A script may also be a callable: it answers every request; None means the short text.
     """
 
     steps: tuple[Step, ...] = ()
     decide: Decide | None = None
     compaction: Answer = COMPACTION_ANSWER
-    """Answers the CLI's request to sum up; these, and its requests beside the turn, never use up a step."""
+    """The answer to a compaction request. Compactions and side requests never use a step."""
 
 
 AnyScript = Script | Decide | Sequence[Step | Answer]
@@ -51,7 +51,7 @@ def as_script(script: AnyScript) -> Script:
 
 
 class Player:
-    """Plays one agent's script. Requests of one agent may come on several threads; a lock keeps the steps in order."""
+    """Replays one agent's script. Requests may arrive on several threads; a lock keeps the steps in order."""
 
     def __init__(self, agent: str, script: Script) -> None:
         self._agent = agent
@@ -63,7 +63,7 @@ class Player:
         self._values: dict[str, str] = {}
 
     def answer(self, request: dict[str, Any]) -> tuple[Kind, Answer]:
-        """The answer to this request; only a turn's own requests use up steps."""
+        """Return the answer to this request. Only requests of a turn use a step."""
         kind = kind_of(request)
         if kind == "side":
             return kind, SIDE_ANSWER
@@ -78,7 +78,7 @@ class Player:
 
     @property
     def steps_left(self) -> int:
-        """How many steps were not played to their end."""
+        """How many steps have not been played completely."""
         with self._lock:
             return len(self._steps)
 
@@ -98,7 +98,7 @@ class Player:
 
 
 def _resolved(answer: Answer, conversation: Conversation) -> Answer:
-    """Fill caught values in and give hive tools their full names."""
+    """Insert captured values and give hive tools their full names."""
     if not isinstance(answer, Reply):
         return answer
     blocks: list[Text | Call] = []
@@ -118,7 +118,7 @@ def _value(value: Any, values: dict[str, str]) -> Any:
     if not isinstance(value, str):
         return value
     filled = _filled(value, values)
-    # `id="{question}"` must arrive as the integer that the tool's schema wants.
+    # `id="{question}"` must become the integer that the tool's schema requires.
     whole = re.fullmatch(r"\{\w+\}", value) is not None and re.fullmatch(r"-?\d+", filled) is not None
     return int(filled) if whole else filled
 

@@ -1,4 +1,4 @@
-"""The loopback Messages API. `hive demo` and the tests point the real Claude Code CLI at it; it knows no hive state."""
+"""The loopback Messages API, used by `hive demo` and the tests with the real CLI. It cannot access hive's state."""
 
 import collections
 import contextlib
@@ -24,7 +24,7 @@ LOOPBACK = "127.0.0.1"
 RECORDED_REQUESTS = 1_000
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DUMMY_KEY = re.compile(r"hive-dummy-([a-z0-9-]{1,64})")
-"""The key that `hive up --model-url` gives an agent names it; nothing here is a secret."""
+"""The dummy key that `hive up --model-url` sets identifies the agent; it is not a secret."""
 
 
 class Recorded(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ScriptedModel:
-    """A Messages API on loopback that plays a script for each agent; a context manager, its server in a thread."""
+    """A Messages API on loopback that replays a script per agent. A context manager that serves in a thread."""
 
     def __init__(self, scripts: Mapping[str, AnyScript] | None = None, *, port: int = 0) -> None:
         self._scripts: dict[str, Script] = {name: as_script(script) for name, script in (scripts or {}).items()}
@@ -73,17 +73,17 @@ class ScriptedModel:
             return list(self._requests)
 
     def turns(self, agent: str) -> list[Recorded]:
-        """The requests of one agent that belong to its turns."""
+        """The requests of one agent's turns."""
         return [request for request in self.requests if request.agent == agent and request.kind == "turn"]
 
     def play(self, agent: str, script: AnyScript) -> None:
-        """Give an agent a new script, from its first step."""
+        """Set an agent's script and start at its first step."""
         with self._lock:
             self._scripts[agent] = as_script(script)
             self._players.pop(agent, None)
 
     def steps_left(self, agent: str) -> int:
-        """How many steps of an agent's script were not played yet."""
+        """How many steps of an agent's script remain."""
         return self._player(agent).steps_left
 
     def answer(self, agent: str, request: dict[str, Any]) -> Reply | Fault | Hang:
@@ -96,14 +96,14 @@ class ScriptedModel:
         return answer
 
     def cached_tokens(self, agent: str, prompt_tokens: int) -> int:
-        """How much of this prompt the agent's last request had: what the API would have read from its cache."""
+        """How many tokens of this prompt the agent's last request contained: the API's cache reads."""
         with self._lock:
             before = self._prompt_tokens.get(agent, 0)
             self._prompt_tokens[agent] = prompt_tokens
         return before if before <= prompt_tokens else 0
 
     def wait(self, seconds: float) -> None:
-        """Be silent, but not longer than the server lives."""
+        """Sleep, but wake when the server stops."""
         self._closing.wait(seconds)
 
     def _player(self, agent: str) -> Player:
@@ -122,7 +122,7 @@ class _Server(ThreadingHTTPServer):
         self.model = model
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is no news: agents are killed on purpose all the time."""
+        """Ignore disconnected clients: tests kill agents on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """`/requests` is for benchmarks in another process; anything else is alive but empty."""
+        """`/requests` serves benchmarks in another process; any other path returns an empty reply."""
         if urlsplit(self.path).path == "/requests":
             recorded = [
                 {"agent": one.agent, "kind": one.kind, "at_ms": one.at_ms, "status": one.status}
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _hang_up(self) -> None:
-        """Cut the connection without the chunk that would end it well."""
+        """Close the connection without the final chunk."""
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -227,4 +227,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silent: what was asked is in `requests`."""
+        """Log nothing: requests are recorded in `requests`."""

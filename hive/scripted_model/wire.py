@@ -15,12 +15,12 @@ _ids = itertools.count(1)
 
 
 def tokens_of(value: Any) -> int:
-    """A plausible count: one token for each four characters of JSON."""
+    """An estimate: one token for each four characters of JSON."""
     return max(1, len(json.dumps(value, ensure_ascii=False)) // CHARACTERS_PER_TOKEN)
 
 
 def usage_of(reply: Reply, prompt_tokens: int, cached_tokens: int) -> Usage:
-    """The figures of a request whose first `cached_tokens` the same agent has sent before."""
+    """Usage of a request whose first `cached_tokens` tokens are in the cache."""
     if reply.usage is not None:
         return reply.usage
     read = min(cached_tokens, max(0, prompt_tokens - UNCACHED_INPUT_TOKENS))
@@ -33,7 +33,7 @@ def usage_of(reply: Reply, prompt_tokens: int, cached_tokens: int) -> Usage:
 
 
 def message(reply: Reply, model: str, usage: Usage) -> dict[str, Any]:
-    """The whole answer at once, for a request without `stream`."""
+    """The complete answer, for a request without `stream`."""
     content: list[dict[str, Any]] = []
     for block in reply.blocks:
         if isinstance(block, Text):
@@ -61,7 +61,7 @@ def message(reply: Reply, model: str, usage: Usage) -> dict[str, Any]:
 
 
 def events(whole: dict[str, Any]) -> Iterator[bytes]:
-    """The same message as server-sent events, each with its own bytes so that a stream can be cut between two."""
+    """The message as server-sent events, one bytes object each, so that a stream can be cut between two."""
     usage = whole["usage"]
     start = {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
     yield _event({"type": "message_start", "message": start})

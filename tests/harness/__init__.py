@@ -1,1 +1,1 @@
-"""The harness with the real Claude Code CLI, the scripted model and a peer that speaks the daemon's protocol."""
+"""The harness with the real Claude Code CLI, the scripted model and a fake daemon on the agent socket."""

@@ -1,4 +1,4 @@
-"""A harness as a real process, its peer and its model."""
+"""Fixtures: a harness process, its fake daemon and its scripted model."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ NAME = "coder"
 
 
 class Run:
-    """One harness process and everything round it."""
+    """One harness process with its daemon and model."""
 
     def __init__(self, folder: Path, *, manager: bool = False) -> None:
         self.state = folder / "state"
@@ -62,13 +62,13 @@ class Run:
         return self.process.pid
 
     def stop(self) -> int:
-        """SIGTERM, as a runtime does; returns the exit code."""
+        """Send SIGTERM, as a runtime does, and return the exit code."""
         assert self.process is not None
         self.process.terminate()
         return self.process.wait(timeout=DEADLINE_S)
 
     def kill(self) -> None:
-        """SIGKILL for the whole container."""
+        """Send SIGKILL to the whole container."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -93,7 +93,7 @@ class Run:
         raise AssertionError("no VmRSS")
 
     def eventually(self, what: Callable[[], object], *, seconds: float = DEADLINE_S) -> None:
-        """Poll for something outside the peer."""
+        """Poll for a condition outside the peer."""
         deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline, self.log.read_text()[-3000:]

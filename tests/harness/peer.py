@@ -1,4 +1,4 @@
-"""A daemon's side of the agent socket, small and in memory: what the harness talks to in these tests."""
+"""A small in-memory implementation of the daemon's side of the agent socket."""
 
 import collections
 import json
@@ -16,7 +16,7 @@ REFUSED_NAME = "nobody"
 
 
 class Peer:
-    """Serves one agent socket. `down` and `up` are a daemon's restart: connections break, what was decided stays."""
+    """Serves one agent socket. `down` and `up` simulate a daemon restart: connections close, state is kept."""
 
     def __init__(self, path: Path, *, name: str = "coder", manager: bool = False) -> None:
         self.path = path
@@ -31,10 +31,10 @@ class Peer:
         self.lines: list[dict[str, Any]] = []
         self.controls: collections.deque[dict[str, Any]] = collections.deque()
         self.lose_control_replies = 0
-        """So many replies that hold a control do not arrive."""
+        """Drop this many replies that contain a control."""
         self.paused = False
         self.parked = 0
-        """How many wait in recv."""
+        """How many requests are parked in recv."""
         self._answers: dict[str, dict[str, Any]] = {}
         self._next_id = 0
         self._incarnation: str | None = None
@@ -64,7 +64,7 @@ class Peer:
             self.changed.notify_all()
 
     def put(self, body: str, *, sender: str = "operator") -> int:
-        """A message into the inbox."""
+        """Add a message to the inbox."""
         with self.changed:
             self._next_id += 1
             row = {"id": self._next_id, "at": "2026-01-31T09:30:00.000Z", "from": sender, "body": body}
@@ -86,26 +86,24 @@ class Peer:
             self.changed.notify_all()
 
     def wait_for(self, what: Callable[[], Any], *, seconds: float = DEADLINE_S) -> Any:
-        """Until `what` is true; fails with what happened so far."""
+        """Wait until `what` is true; on a timeout fail with the requests so far."""
         with self.changed:
             if not self.changed.wait_for(what, timeout=seconds):
                 seen = [{k: v for k, v in one.items() if k != "lines"} for one in self.requests[-30:]]
-                raise AssertionError(
-                    f"nothing of the kind within {seconds} s; last requests: {seen}; {self.lines[-5:]}"
-                )
+                raise AssertionError(f"condition not met within {seconds} s; last requests: {seen}; {self.lines[-5:]}")
             return what()
 
     def got(self, cmd: str) -> list[dict[str, Any]]:
-        """The requests of one kind so far."""
+        """The requests with this `cmd` so far."""
         return [request for request in self.requests if request.get("cmd") == cmd]
 
     def ended(self, count: int = 1) -> list[dict[str, Any]]:
-        """Wait for so many ended turns and return them."""
+        """Wait for this many ended turns and return them."""
         self.wait_for(lambda: len(self.got("turn_ended")) >= count)
         return self.got("turn_ended")
 
     def seen(self, type: str) -> list[dict[str, Any]]:
-        """The live lines of one type so far."""
+        """The live lines of this type so far."""
         return [line for line in self.lines if line["type"] == type]
 
     def answer(self, request: dict[str, Any], alive: Callable[[], bool]) -> dict[str, Any]:
@@ -211,7 +209,7 @@ class _Server(socketserver.ThreadingUnixStreamServer):
             time.sleep(0.01)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A harness that is killed breaks its connections."""
+        """Ignore connections closed by a killed harness."""
 
 
 class _Handler(socketserver.StreamRequestHandler):

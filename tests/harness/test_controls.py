@@ -1,4 +1,4 @@
-"""The operator's hand on an agent: pause, model, compaction, session, login flow, live stream; and the idle agent."""
+"""The operator's controls: pause, model, compaction, session, login flow, live stream; and idle agents."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 SMALL_MB = 60
 
 
-def test_a_paused_agent_takes_nothing_until_it_is_resumed(run: Run) -> None:
+def test_paused_agent_receives_nothing_until_resumed(run: Run) -> None:
     run.start()
     run.peer.wait_for(lambda: run.peer.got("recv"))
     run.peer.pause(True)
@@ -30,7 +30,7 @@ def test_a_paused_agent_takes_nothing_until_it_is_resumed(run: Run) -> None:
     assert run.peer.acked == [id]
 
 
-def test_an_agent_that_starts_paused_does_not_begin(run: Run) -> None:
+def test_agent_started_paused_runs_no_turn(run: Run) -> None:
     run.peer.pause(True)
     run.peer.put("later")
     run.start()
@@ -38,20 +38,20 @@ def test_an_agent_that_starts_paused_does_not_begin(run: Run) -> None:
     assert run.peer.got("turn_started") == []
     run.peer.pause(False)
     run.peer.ended()
-    assert run.peer.requeued == [], "nothing was taken to be given back"
+    assert run.peer.requeued == [], "a paused agent takes no messages"
 
 
-def test_a_resume_that_came_unnoticed_is_found(run: Run) -> None:
+def test_missed_resume_is_detected(run: Run) -> None:
     run.peer.pause(True)
     id = run.peer.put("later")
     run.start()
     run.peer.wait_for(lambda: run.peer.got("next_control"))
-    run.peer.paused = False  # And nobody is woken for it.
+    run.peer.paused = False  # Without waking the parked next_control.
     run.peer.ended()
     assert run.peer.acked == [id]
 
 
-def test_the_model_is_chosen_live_and_kept(run: Run) -> None:
+def test_model_change_takes_effect_and_survives_restart(run: Run) -> None:
     (run.config / "agent.toml").write_text('model = "claude-haiku-4-5"')
     run.extra = {"HIVE_MODEL": "claude-opus-4-5"}
     run.start()
@@ -90,7 +90,7 @@ def test_compact_and_new_session(run: Run) -> None:
     assert "in short" not in json.dumps(run.model.turns(run.name)[-1].body["messages"])
 
 
-def test_what_happens_in_a_turn_is_streamed(run: Run) -> None:
+def test_turn_is_streamed_live(run: Run) -> None:
     run.start([call("Bash", command="seq 3", description="count"), say("counted")])
     run.peer.put("count")
     run.peer.wait_for(lambda: run.peer.seen("turn_ended"))
@@ -104,7 +104,7 @@ def test_what_happens_in_a_turn_is_streamed(run: Run) -> None:
     assert all(line["at"].endswith("Z") for line in run.peer.lines)
 
 
-def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
+def test_idle_agent_frees_memory_and_resumes(run: Run) -> None:
     run.start([say("I shall remember walnut")], idle_minutes=0.02)
     run.peer.put("remember")
     run.peer.ended()
@@ -121,13 +121,13 @@ def test_an_idle_agent_gives_its_memory_back_and_resumes(run: Run) -> None:
 
 
 def is_small(run: Run) -> bool:
-    """It has started over in the same process and the same incarnation."""
+    """The harness has executed itself again: same process, same incarnation."""
     again = run.log.read_bytes().count(b"harness.started") > 1
     return again and not run.cli_pids() and run.rss_mb() < SMALL_MB
 
 
-def test_a_paused_agent_gives_its_memory_back(run: Run) -> None:
-    """It may be made to rest for days."""
+def test_paused_agent_frees_memory(run: Run) -> None:
+    """A harness that may rest for days must be small."""
     run.start(idle_minutes=0.05)
     run.peer.put("one")
     run.peer.ended()
@@ -140,7 +140,7 @@ def test_a_paused_agent_gives_its_memory_back(run: Run) -> None:
     assert run.peer.requeued == []
 
 
-def test_an_agent_whose_login_is_refused_gives_its_memory_back_and_knows_what_was_refused(run: Run) -> None:
+def test_agent_with_refused_login_frees_memory_and_remembers_refusal(run: Run) -> None:
     run.start(Script(steps=(Step(answer=unauthorized(), times=CLI_TRIES), Step(answer=say("well again")))))
     id = run.peer.put("one")
     run.peer.ended()
@@ -157,7 +157,7 @@ def test_an_agent_whose_login_is_refused_gives_its_memory_back_and_knows_what_wa
     assert len({hello["incarnation"] for hello in run.peer.got("hello")}) == 1
 
 
-def test_an_agent_parked_on_a_long_limit_gives_its_memory_back_and_keeps_its_badge(run: Run) -> None:
+def test_rate_limited_agent_frees_memory_and_keeps_badge(run: Run) -> None:
     run.start([rate_limited(for_s=86_400), say("well again")], idle_minutes=0.02)
     id = run.peer.put("one")
     run.peer.ended()
@@ -167,14 +167,14 @@ def test_an_agent_parked_on_a_long_limit_gives_its_memory_back_and_keeps_its_bad
     told = [one["until"] for one in run.peer.got("rate_limited")]
     assert told[0] is None
     assert len(told) == 2
-    assert told[1] is not None, "and nobody took it away when it started over"
+    assert told[1] is not None, "the badge survives the exec"
     assert run.peer.requeued == [([id], "rate_limited")]
     run.peer.control("model", "claude-haiku-4-5")
     run.peer.ended(2)
     assert run.peer.acked == [id], "another model may have no limit"
 
 
-def test_a_control_whose_reply_is_lost_comes_again_and_is_done_once(run: Run) -> None:
+def test_control_with_lost_reply_is_executed_once(run: Run) -> None:
     run.start()
     run.peer.wait_for(lambda: run.peer.got("next_control"))
     run.peer.lose_control_replies = 1
@@ -192,7 +192,7 @@ def test_a_control_whose_reply_is_lost_comes_again_and_is_done_once(run: Run) ->
     assert run.peer.lose_control_replies == 0
 
 
-def test_the_login_flow_shows_its_url_and_takes_the_code(run: Run) -> None:
+def test_login_flow_shows_url_and_accepts_code(run: Run) -> None:
     run.start(key=False)
     run.peer.wait_for(lambda: run.peer.got("login"))
     run.peer.control("login_start")
@@ -205,13 +205,13 @@ def test_the_login_flow_shows_its_url_and_takes_the_code(run: Run) -> None:
     assert result["text"]
 
 
-def test_a_code_without_a_flow_is_answered(run: Run) -> None:
+def test_login_code_without_flow_is_refused(run: Run) -> None:
     run.start(key=False)
     run.peer.control("login_code", "abc")
     run.peer.wait_for(lambda: run.peer.seen("login_result"))
 
 
-def test_the_agents_own_configuration_takes_effect(run: Run) -> None:
+def test_agent_toml_takes_effect(run: Run) -> None:
     server = run.config / "server.py"
     server.write_text(MCP_SERVER)
     (run.config / "agent.toml").write_text(
@@ -242,7 +242,7 @@ def test_the_agents_own_configuration_takes_effect(run: Run) -> None:
     assert {name for name in names if not name.startswith("mcp__hive__")} == {"Bash", "Read", "mcp__extra__add"}
 
 
-def test_settings_the_agent_writes_into_its_home_do_not_count(run: Run) -> None:
+def test_settings_in_agents_home_are_ignored(run: Run) -> None:
     home = run.state / ".claude"
     home.mkdir()
     hook = {"hooks": {"UserPromptSubmit": [{"hooks": [{"type": "command", "command": f"touch {run.state}/hooked"}]}]}}

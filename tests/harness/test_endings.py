@@ -1,4 +1,4 @@
-"""Every way a turn can end badly, each driven for real: what is requeued and why, and how the harness goes on."""
+"""Failed turns: which messages are requeued, with which reason, and how the harness continues."""
 
 import json
 import os
@@ -30,16 +30,16 @@ from .peer import DEADLINE_S
 pytestmark = pytest.mark.system
 
 CLI_TRIES = 3
-"""One request and the CLI's own retries."""
+"""One request and the CLI's retries."""
 
 
-def test_a_tool_error_is_the_models_to_handle(run: Run) -> None:
+def test_tool_error_reaches_model(run: Run) -> None:
     run.start([call("Read", file_path="/nonexistent"), Step(when="does not exist", answer=say("no such file"))])
     run.peer.put("read it")
     assert run.peer.ended()[0]["result_kind"] == "ok"
 
 
-def test_overloaded_backs_off_and_goes_on(run: Run) -> None:
+def test_overloaded_api_backs_off_and_continues(run: Run) -> None:
     run.start([*[overloaded()] * CLI_TRIES, say("now")])
     id = run.peer.put("go")
     first, second = run.peer.ended(2)
@@ -50,7 +50,7 @@ def test_overloaded_backs_off_and_goes_on(run: Run) -> None:
     assert run.peer.acked == [id]
 
 
-def test_an_error_of_the_api_and_a_lost_connection_do_not_count_against_the_message(run: Run) -> None:
+def test_api_error_and_lost_connection_do_not_count_as_failed_delivery(run: Run) -> None:
     run.start([*[server_error()] * CLI_TRIES, say("now"), dropped(), say("and now")])
     run.peer.put("go")
     run.peer.ended(2)
@@ -59,7 +59,7 @@ def test_an_error_of_the_api_and_a_lost_connection_do_not_count_against_the_mess
     assert [reason for _, reason in run.peer.requeued] == ["overloaded"]
 
 
-def test_an_api_out_of_reach_does_not_count_against_the_message(run: Run) -> None:
+def test_unreachable_api_does_not_count_as_failed_delivery(run: Run) -> None:
     run.extra = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
     run.start()
     id = run.peer.put("go")
@@ -67,7 +67,7 @@ def test_an_api_out_of_reach_does_not_count_against_the_message(run: Run) -> Non
     assert run.peer.requeued == [([id], "overloaded")]
 
 
-def test_a_rate_limit_parks_with_a_badge_until_it_ends(run: Run) -> None:
+def test_rate_limit_waits_with_badge_until_it_ends(run: Run) -> None:
     run.start([rate_limited(for_s=7), say("now")])
     id = run.peer.put("go")
     first, second = run.peer.ended(2)
@@ -79,7 +79,7 @@ def test_a_rate_limit_parks_with_a_badge_until_it_ends(run: Run) -> None:
     assert parse_rfc3339(second["started_at"]) >= parse_rfc3339(badges[1])
 
 
-def test_a_subscriptions_rate_limit_says_when_it_ends(run: Run) -> None:
+def test_subscription_rate_limit_reports_its_end(run: Run) -> None:
     run.extra = {"CLAUDE_CODE_OAUTH_TOKEN": f"hive-dummy-{run.name}"}
     run.start([rate_limited(for_s=4), say("now")], key=False)
     run.peer.put("go")
@@ -89,7 +89,7 @@ def test_a_subscriptions_rate_limit_says_when_it_ends(run: Run) -> None:
     assert parse_rfc3339(second["started_at"]) >= parse_rfc3339(until)
 
 
-def test_a_refused_key_needs_login_rests_and_goes_on_with_a_login(run: Run) -> None:
+def test_refused_key_needs_login_and_continues_after_login(run: Run) -> None:
     run.start(Script(steps=(Step(answer=unauthorized(), times=CLI_TRIES), Step(answer=say("in")))))
     id = run.peer.put("go")
     run.peer.wait_for(lambda: [one for one in run.peer.got("login") if not one["logged_in"]])
@@ -102,7 +102,7 @@ def test_a_refused_key_needs_login_rests_and_goes_on_with_a_login(run: Run) -> N
     assert run.peer.acked == [id]
 
 
-def test_without_a_login_it_rests_without_work_and_notices_the_login_at_once(run: Run) -> None:
+def test_agent_without_login_rests_and_detects_login_at_once(run: Run) -> None:
     id = run.peer.put("go")
     run.start(key=False)
     run.peer.wait_for(lambda: run.peer.got("login"))
@@ -114,7 +114,7 @@ def test_without_a_login_it_rests_without_work_and_notices_the_login_at_once(run
     assert run.peer.acked == [id]
 
 
-def test_a_prompt_too_long_is_compacted_once_and_tried_again(run: Run) -> None:
+def test_prompt_too_long_is_compacted_once_and_retried(run: Run) -> None:
     run.start([say("first"), say("second"), prompt_too_long(), say("fits")])
     for count in (1, 2):
         run.peer.put(f"message {count}")
@@ -125,7 +125,7 @@ def test_a_prompt_too_long_is_compacted_once_and_tried_again(run: Run) -> None:
     assert run.peer.requeued == []
 
 
-def test_a_prompt_that_stays_too_long_says_so(run: Run) -> None:
+def test_prompt_that_stays_too_long_is_reported(run: Run) -> None:
     steps = (Step(answer=say("first")), Step(answer=prompt_too_long(), times=50))
     run.start(Script(steps=steps, compaction=prompt_too_long()))
     run.peer.put("message")
@@ -136,7 +136,7 @@ def test_a_prompt_that_stays_too_long_says_so(run: Run) -> None:
     assert run.peer.requeued[0] == ([id], "failed")
 
 
-def test_a_conversation_that_cannot_be_compacted_gives_way_to_a_new_one(run: Run) -> None:
+def test_conversation_that_cannot_be_compacted_is_replaced(run: Run) -> None:
     def decide(conversation: Conversation) -> Answer | None:
         if "old times" in json.dumps(conversation.request["messages"]) and "go on" in conversation.latest:
             return prompt_too_long()
@@ -151,7 +151,7 @@ def test_a_conversation_that_cannot_be_compacted_gives_way_to_a_new_one(run: Run
     assert "this is a new one" in json.dumps(run.model.turns(run.name)[-1].body)
 
 
-def test_a_killed_cli_is_replaced_and_the_message_comes_again(run: Run) -> None:
+def test_killed_cli_is_replaced_and_message_redelivered(run: Run) -> None:
     run.start([say("warm"), hang(60), say("done")])
     run.peer.put("warm up")
     run.peer.ended()
@@ -165,7 +165,7 @@ def test_a_killed_cli_is_replaced_and_the_message_comes_again(run: Run) -> None:
     assert "warm up" in json.dumps(run.model.turns(run.name)[-1].body["messages"]), "the session goes on"
 
 
-def test_a_hanging_turn_ends_at_its_limit(run: Run) -> None:
+def test_hanging_turn_ends_at_time_limit(run: Run) -> None:
     (run.config / "agent.toml").write_text("limits.turn_minutes = 0.05")
     run.start([hang(600), say("done")])
     id = run.peer.put("go")
@@ -175,7 +175,7 @@ def test_a_hanging_turn_ends_at_its_limit(run: Run) -> None:
     assert run.peer.requeued[0] == ([id], "failed")
 
 
-def test_a_cancelled_turns_messages_come_again_with_a_word_about_it(run: Run) -> None:
+def test_cancelled_turn_redelivers_messages_with_note(run: Run) -> None:
     run.start([hang(600), say("done")])
     id = run.peer.put("go")
     run.eventually(lambda: run.model.turns(run.name))
@@ -186,7 +186,7 @@ def test_a_cancelled_turns_messages_come_again_with_a_word_about_it(run: Run) ->
     assert "The operator cancelled the turn that had these" in json.dumps(run.model.turns(run.name)[-1].body)
 
 
-def test_a_cli_that_is_stopped_dead_is_killed_when_cancelled(run: Run) -> None:
+def test_stopped_cli_is_killed_when_cancelled(run: Run) -> None:
     run.start([say("warm"), hang(600), say("done")])
     run.peer.put("warm up")
     run.peer.ended()
@@ -201,7 +201,7 @@ def test_a_cli_that_is_stopped_dead_is_killed_when_cancelled(run: Run) -> None:
     assert pid not in run.cli_pids()
 
 
-def test_sigterm_in_mid_turn_requeues_and_exits_zero(run: Run) -> None:
+def test_sigterm_during_turn_requeues_and_exits_zero(run: Run) -> None:
     run.start([hang(600)])
     id = run.peer.put("go")
     run.eventually(lambda: run.model.turns(run.name))
@@ -210,7 +210,7 @@ def test_sigterm_in_mid_turn_requeues_and_exits_zero(run: Run) -> None:
     assert run.peer.ended()[0]["result_kind"] == "failed"
 
 
-def test_sigterm_lets_a_turn_finish_that_is_nearly_done(run: Run) -> None:
+def test_sigterm_lets_short_turn_finish(run: Run) -> None:
     asked, told = threading.Event(), threading.Event()
 
     def decide(_: Conversation) -> Answer | None:
@@ -228,7 +228,7 @@ def test_sigterm_lets_a_turn_finish_that_is_nearly_done(run: Run) -> None:
     assert run.peer.acked == [id]
 
 
-def test_a_daemon_that_restarts_loses_no_ack(run: Run) -> None:
+def test_daemon_restart_loses_no_ack(run: Run) -> None:
     run.start([say("done", wait_s=1.0)])
     id = run.peer.put("go")
     run.eventually(lambda: run.model.turns(run.name))
@@ -241,7 +241,7 @@ def test_a_daemon_that_restarts_loses_no_ack(run: Run) -> None:
     run.peer.ended(2)
 
 
-def test_a_tool_call_waits_for_a_restarting_daemon_and_says_so(run: Run) -> None:
+def test_tool_call_waits_for_restarting_daemon_and_reports_it(run: Run) -> None:
     run.start(
         [
             say("warm"),
@@ -264,7 +264,7 @@ def test_a_tool_call_waits_for_a_restarting_daemon_and_says_so(run: Run) -> None
 
 
 def log_in(run: Run) -> None:
-    """What a login leaves behind."""
+    """Write the file that a login creates."""
     folder = run.state / ".claude"
     folder.mkdir(exist_ok=True)
     token = {

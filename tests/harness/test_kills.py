@@ -1,4 +1,4 @@
-"""Harness, CLI and daemon are killed at any moment: no message is lost, and none that was acked comes again."""
+"""Kills harness, CLI and daemon at random times: no message is lost, and no acked message is redelivered."""
 
 import contextlib
 import json
@@ -20,18 +20,18 @@ SEED = 20260131
 
 
 def decide(conversation: Conversation) -> Answer | None:
-    """Each turn does a little work first, so that a kill may hit it anywhere."""
+    """Each turn does some work first, so that a kill can hit any phase."""
     return say("done", wait_s=0.05) if conversation.results else call("Bash", command="true", description="work")
 
 
-def test_nothing_is_lost_and_nothing_acked_comes_again(run: Run) -> None:
+def test_no_message_is_lost_and_no_acked_message_redelivered(run: Run) -> None:
     chance = random.Random(SEED)
     run.start(decide)
     ids: list[int] = []
     while len(set(run.peer.acked)) < MESSAGES:
         if len(ids) < MESSAGES:
             ids.append(run.peer.put(f"message {len(ids)}"))
-        # The moment is what is tested here, so it is chance that waits.
+        # The random delay is the test: kills must hit any moment.
         time.sleep(chance.uniform(0.1, 0.5))
         match chance.choice(["harness", "cli", "daemon", "nothing", "nothing", "nothing"]):
             case "harness" if len(ids) < MESSAGES:

@@ -1,4 +1,4 @@
-"""The harness's parts that need no CLI: framing, outcomes, statistics, memory, the connection, the tools' schemas."""
+"""Parts of the harness that need no CLI: framing, outcomes, statistics, memory, connection and tool schemas."""
 
 import asyncio
 import json
@@ -24,11 +24,11 @@ from .peer import Peer
 NOW = SystemClock().now_ms()
 KNOCKS = 10
 KNOCK_WITHIN_S = 0.5
-"""So that an agent parked when its daemon was killed has its next message well within a second of the next one."""
+"""A parked agent must get its next message well within a second of the daemon's restart."""
 
 
 @given(st.text(), st.lists(st.text(), max_size=4))
-def test_whatever_a_body_holds_it_stays_in_its_line(sender: str, bodies: list[str]) -> None:
+def test_any_body_stays_in_its_line(sender: str, bodies: list[str]) -> None:
     rows = [{"id": id, "from": sender, "body": body} for id, body in enumerate(bodies)]
     prompt = framing.wake_prompt(rows, 0)
     lines = prompt.split("\n")
@@ -38,20 +38,20 @@ def test_whatever_a_body_holds_it_stays_in_its_line(sender: str, bodies: list[st
     assert not {"<", ">"} & set("".join(lines[2:-1]))
 
 
-def test_the_marks_are_new_each_time() -> None:
+def test_marks_differ_each_time() -> None:
     rows = [{"id": 1, "from": "a", "body": "x"}]
     assert framing.wake_prompt(rows, 0) != framing.wake_prompt(rows, 0)
     assert "3 more wait in your inbox" in framing.wake_prompt(rows, 3)
 
 
-def test_only_the_system_speaks_in_events() -> None:
+def test_only_system_bodies_become_events() -> None:
     body = '{"event": "operator_answered", "id": 3}'
     assert framing.message({"from": "system", "body": body}) == {"from": "system", "event": json.loads(body)}
     assert framing.message({"from": "coder", "body": body}) == {"from": "coder", "body": body}
     assert framing.message({"from": "system", "body": "plain"}) == {"from": "system", "body": "plain"}
 
 
-def test_hidden_and_turning_characters_are_shown_as_escapes() -> None:
+def test_invisible_and_bidi_characters_are_escaped() -> None:
     assert framing.encode("a\u202eb\u200bc\x1b[0m") == '"a\\u202eb\\u200bc\\u001b[0m"'
 
 
@@ -74,7 +74,7 @@ def test_outcomes(text: str, status: int | None, reason: str | None, kind: str, 
     assert (end.limited_until_ms is not None) == (requeue == "rate_limited")
 
 
-def test_rows_older_than_ninety_days_go(tmp_path: Path) -> None:
+def test_rows_older_than_ninety_days_are_deleted(tmp_path: Path) -> None:
     stats = TurnStats(tmp_path)
     for days in (91, 89, 0):
         row = TurnRow(started_at=rfc3339(NOW - days * DAY_MS), input_tokens=10, result_kind="ok")
@@ -84,13 +84,13 @@ def test_rows_older_than_ninety_days_go(tmp_path: Path) -> None:
     assert rows == [(rfc3339(NOW - 89 * DAY_MS),), (rfc3339(NOW),)]
 
 
-def test_a_spoilt_statistics_file_stops_nothing(tmp_path: Path) -> None:
+def test_corrupt_statistics_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "hive-turn-stats.sqlite").write_bytes(b"not a database" * 1000)
     assert TurnStats(tmp_path).record(TurnRow(), NOW)
 
 
-def test_a_row_has_the_columns_of_the_event() -> None:
-    """Written twice, because a resting harness must not load the whole vocabulary."""
+def test_row_has_columns_of_event() -> None:
+    """Defined twice, because a resting harness must not import all events."""
     assert TurnRow.__struct_fields__ == tuple(name for name in TurnEnded.__struct_fields__ if name != "agent")
 
 
@@ -101,7 +101,7 @@ def test_unknown_figures_are_null_in_the_file(tmp_path: Path) -> None:
     assert row == (None, None, None, rfc3339(NOW), *[None] * 11)
 
 
-def test_memory_survives_and_bears_spoiling(tmp_path: Path) -> None:
+def test_memory_survives_restart_and_corruption(tmp_path: Path) -> None:
     memory = Memory(tmp_path)
     memory.session_id = "s"
     memory.model = "m"
@@ -110,12 +110,12 @@ def test_memory_survives_and_bears_spoiling(tmp_path: Path) -> None:
     assert Memory(tmp_path).session_id is None
 
 
-def test_the_environment_must_be_whole() -> None:
+def test_incomplete_environment_is_refused() -> None:
     with pytest.raises(BadRequest, match="HIVE_AGENT_NAME is not set"):
         from_environment({})
 
 
-def test_a_request_outlives_a_daemons_restart_and_counts_once(tmp_path: Path) -> None:
+def test_request_repeated_after_daemon_restart_counts_once(tmp_path: Path) -> None:
     async def story(peer: Peer) -> None:
         connection = Connection(peer.path, "run-1")
         await connection.call("whoami")
@@ -136,8 +136,8 @@ def test_a_request_outlives_a_daemons_restart_and_counts_once(tmp_path: Path) ->
         assert [one["incarnation"] for one in peer.got("hello")] == ["run-1", "run-1"]
 
 
-def test_who_waits_for_a_daemon_knocks_several_times_a_second(tmp_path: Path) -> None:
-    """A busy machine makes waits longer, never shorter: the shortest of the late ones is how long it means to wait."""
+def test_reconnect_is_tried_several_times_a_second(tmp_path: Path) -> None:
+    """A busy machine only lengthens waits, so the shortest late wait is the intended one."""
     knocks: list[float] = []
     enough = asyncio.Event()
 
@@ -159,7 +159,7 @@ def test_who_waits_for_a_daemon_knocks_several_times_a_second(tmp_path: Path) ->
     assert min(waits[KNOCKS // 2 :]) < KNOCK_WITHIN_S
 
 
-def test_a_daemon_that_stays_away_is_reported(tmp_path: Path) -> None:
+def test_absent_daemon_is_reported(tmp_path: Path) -> None:
     async def story() -> None:
         with pytest.raises(DaemonAway):
             await Connection(tmp_path / "nothing.sock", "run-1").call("whoami", away_s=0)
@@ -167,7 +167,7 @@ def test_a_daemon_that_stays_away_is_reported(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_cancelled_request_leaves_no_stale_reply(tmp_path: Path) -> None:
+def test_cancelled_request_leaves_no_stale_reply(tmp_path: Path) -> None:
     async def story(peer: Peer) -> None:
         connection = Connection(peer.path, "run-1")
         parked = asyncio.create_task(connection.call("recv", waits_s=30, wait_seconds=30))
@@ -199,7 +199,7 @@ def test_parallel_tools_do_not_wait_for_a_parked_recv(tmp_path: Path) -> None:
         asyncio.run(story(peer))
 
 
-def test_every_tool_says_what_its_arguments_mean() -> None:
+def test_every_tool_describes_its_arguments() -> None:
     for tool in tools.offered(manager=True):
         assert tool.description.endswith((".", "."))
         assert set(tool.required) <= set(tool.properties)

@@ -44,7 +44,7 @@ def result(text: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": text}]}
 
 
-def test_each_agent_has_its_own_script_and_strangers_a_default() -> None:
+def test_each_agent_has_its_own_script_and_others_the_default() -> None:
     with ScriptedModel({"coder": [say("one"), say("two")]}) as model:
         assert ask(model).json()["content"] == [{"type": "text", "text": "one"}]
         assert ask(model, agent="other").json()["stop_reason"] == "end_turn"
@@ -55,7 +55,7 @@ def test_each_agent_has_its_own_script_and_strangers_a_default() -> None:
         assert [request.agent for request in model.requests] == ["coder", "other", "coder", "coder", "coder"]
 
 
-def test_a_stream_says_the_same_as_the_whole_message() -> None:
+def test_stream_equals_complete_message() -> None:
     answer = calls(("send", {"to": "x", "body": "ü" * 50}), ("Bash", {"command": "true"}), text="a long text " * 9)
     with ScriptedModel({"coder": [answer, answer]}) as model:
         whole = ask(model).json()
@@ -72,7 +72,7 @@ def test_a_stream_says_the_same_as_the_whole_message() -> None:
     assert events[-2]["delta"]["stop_reason"] == whole["stop_reason"] == "tool_use"
 
 
-def test_a_step_waits_for_its_word_and_catches_values() -> None:
+def test_step_waits_for_match_and_captures_values() -> None:
     steps = [Step(when=r'"id": (?P<question>\d+)', answer=call("answer", id="{question}", answer="q {question}"))]
     with ScriptedModel({"coder": steps}) as model:
         assert ask(model).json()["stop_reason"] == "end_turn"
@@ -82,7 +82,7 @@ def test_a_step_waits_for_its_word_and_catches_values() -> None:
         assert model.steps_left("coder") == 0
 
 
-def test_a_script_may_be_a_function() -> None:
+def test_script_may_be_a_function() -> None:
     def decide(conversation: Conversation) -> Answer | None:
         if conversation.results:
             return say(f"{conversation.results[0].text} after {conversation.step}")
@@ -93,7 +93,7 @@ def test_a_script_may_be_a_function() -> None:
         assert ask(model, user("hello"), result("sent")).json()["content"][0]["text"] == "sent after 1"
 
 
-def test_requests_beside_the_turn_use_up_no_step() -> None:
+def test_side_requests_use_no_step() -> None:
     summing_up = user(
         "Your task is to create a detailed summary of the conversation so far. Wrap it in <summary> tags."
     )
@@ -105,7 +105,7 @@ def test_requests_beside_the_turn_use_up_no_step() -> None:
         assert [request.kind for request in model.requests] == ["side", "compaction", "turn"]
 
 
-def test_usage_counts_what_was_sent_before_as_cached() -> None:
+def test_usage_counts_repeated_prefix_as_cached() -> None:
     with ScriptedModel() as model:
         first = ask(model).json()["usage"]
         second = ask(model, user("hi"), {"role": "assistant", "content": "x"}, user("more " * 50)).json()["usage"]
@@ -125,7 +125,7 @@ def test_usage_counts_what_was_sent_before_as_cached() -> None:
         (prompt_too_long(), 400, "invalid_request_error"),
     ],
 )
-def test_errors_look_like_the_apis(answer: Answer, status: int, kind: str) -> None:
+def test_errors_have_api_shape(answer: Answer, status: int, kind: str) -> None:
     with ScriptedModel({"coder": [answer]}) as model:
         reply = ask(model)
     assert (reply.status_code, reply.json()["error"]["type"]) == (status, kind)
@@ -134,7 +134,7 @@ def test_errors_look_like_the_apis(answer: Answer, status: int, kind: str) -> No
         assert reply.headers["anthropic-ratelimit-unified-status"] == "rejected"
 
 
-def test_connections_can_be_lost_and_answers_withheld() -> None:
+def test_connections_can_be_closed_and_answers_withheld() -> None:
     with ScriptedModel({"coder": [dropped(), hang(0.05)]}) as model:
         with pytest.raises(httpx.HTTPError):
             ask(model, stream=True)
@@ -150,7 +150,7 @@ def test_bad_requests_are_refused() -> None:
         assert httpx.head(model.url).status_code == 200
 
 
-def test_it_runs_as_a_process_of_its_own(tmp_path: Path) -> None:
+def test_runs_as_its_own_process(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("from hive.scripted_model import say\nscripts = {'coder': [say('from a file')]}\n")
     command = [sys.executable, "-m", "hive.scripted_model", "--script", str(script)]

@@ -1,4 +1,4 @@
-"""Reads the CLI's messages during one turn: counts for the turn's row, lines for the people who watch."""
+"""Reads the CLI's messages during one turn: collects the turn's statistics and writes the live stream."""
 
 import collections
 import json
@@ -21,12 +21,12 @@ from hive.harness.live import Live
 from hive.harness.stats import TurnRow
 
 SYNTHETIC_MODEL = "<synthetic>"
-"""The CLI's own words about an error, dressed as the model's."""
+"""Model name of error messages that the CLI itself creates."""
 MS_PER_S = 1000
 
 
-class Tally:
-    """The figures of one turn."""
+class TurnStatistics:
+    """Collects the statistics of one turn."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -38,7 +38,7 @@ class Tally:
         self._results: list[ResultMessage] = []
 
     def see(self, message: Message, now_ms: int) -> None:
-        """Take one message in."""
+        """Process one message."""
         match message:
             case AssistantMessage():
                 self._assistant(message)
@@ -57,7 +57,7 @@ class Tally:
                 pass
 
     def fill(self, row: TurnRow) -> None:
-        """Put what is known into the row; tokens only where the CLI reported a request that went through."""
+        """Write the statistics to the row; tokens only if the CLI reported a successful request."""
         counts = collections.Counter(self._calls.values())
         row.model = self.model or row.model
         row.tool_call_count = sum(counts.values())
@@ -103,7 +103,7 @@ class Tally:
             status, delay_ms = data.get("error_status"), data.get("retry_delay_ms") or 0
             self._live.notice(f"The API answered {status or 'nothing'}; trying again in {delay_ms / MS_PER_S:.1f} s.")
             if status == 429:
-                # With an API key this delay, taken from retry-after, is all the CLI says about when the limit ends.
+                # With an API key the CLI reports the end of the limit only by this delay (from retry-after).
                 self.limited_until_ms = now_ms + int(delay_ms)
 
 

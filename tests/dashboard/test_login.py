@@ -35,7 +35,7 @@ def test_a_login_from_the_page(page: Page, hive: HiveProcess) -> None:
 
     code.fill("too-soon")
     page.get_by_role("button", name="hand over").click()
-    expect(terminal.locator(".login_result").last).to_contain_text("No login is going on")
+    expect(terminal.locator(".login_result").last).to_contain_text("No login is in progress")
 
     page.get_by_role("button", name="log in", exact=True).click()
     expect(page.locator("#toasts")).to_contain_text("The login begins")

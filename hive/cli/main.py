@@ -25,6 +25,7 @@ MODULES: Final = {
     "down": "daemon",
     "dashboard": "dashboard",
     "demo": "daemon",
+    "service": "service",
     "doctor": "doctor",
     "completion": "shell",
     "man": "shell",

@@ -18,7 +18,7 @@ from hive.cli.screen import Column, Styled
 from hive.cli.session import Noun, Session
 from hive.errors import HiveError
 from hive.paths import Paths
-from hive.runtimes.facts import Fact, runtime_facts
+from hive.runtimes.host_checks import HostCheck, runtime_checks
 
 noun = Noun("Daemon")
 
@@ -34,26 +34,28 @@ ESSENTIAL = frozenset({"runtime", "git", "python", "SQLite", "Claude Code", "sta
 @noun.command("doctor", example="hive doctor")
 def doctor(hive: Session) -> None:
     """Say what this host has and lacks, each with the fix."""
-    facts = [*_host(), *runtime_facts(hive.paths.state), *_optional(), *_folders(hive.paths), _daemon(hive)]
+    checks = [*_host(), *runtime_checks(hive.paths.state), *_optional(), *_folders(hive.paths), _daemon(hive)]
     if hive.as_json:
-        screen.print_json(facts)
+        screen.print_json(checks)
     else:
         marks = {True: Styled("ok", "green"), False: Styled("lacks", "yellow")}
-        cells = [(marks[fact.good], fact.name, fact.says + (f"\n→ {fact.fix}" if fact.fix else "")) for fact in facts]
+        cells = [
+            (marks[check.good], check.name, check.says + (f"\n→ {check.fix}" if check.fix else "")) for check in checks
+        ]
         screen.table((Column("", whole=True), Column("", whole=True), ""), cells)
-    if any(not fact.good and fact.name in ESSENTIAL for fact in facts):
+    if any(not check.good and check.name in ESSENTIAL for check in checks):
         raise typer.Exit(1)
 
 
-def _host() -> Iterator[Fact]:
+def _host() -> Iterator[HostCheck]:
     version = ".".join(map(str, sys.version_info[:3]))
     good = sys.version_info >= PYTHON_OLDEST
-    yield Fact(name="python", good=good, says=version, fix=None if good else "Install Python 3.11 or newer.")
+    yield HostCheck(name="python", good=good, says=version, fix=None if good else "Install Python 3.11 or newer.")
     yield _sqlite()
     yield _claude()
 
 
-def _sqlite() -> Fact:
+def _sqlite() -> HostCheck:
     import apsw
 
     from hive.events.sqlite import refuse_unsafe
@@ -62,69 +64,71 @@ def _sqlite() -> Fact:
     try:
         refuse_unsafe(version)
     except HiveError as error:
-        return Fact(name="SQLite", good=False, says=version, fix=str(error))
-    return Fact(
+        return HostCheck(name="SQLite", good=False, says=version, fix=str(error))
+    return HostCheck(
         name="SQLite", good=True, says=f"{version} through apsw (the system's {sqlite3.sqlite_version} is not used)"
     )
 
 
-def _claude() -> Fact:
+def _claude() -> HostCheck:
     """The CLI that the SDK ships, asked for its version."""
     fix = "`make venv` installs claude-agent-sdk anew, with the CLI it ships."
     found = importlib.util.find_spec("claude_agent_sdk")
     if found is None or found.origin is None:
-        return Fact(name="Claude Code", good=False, says="claude-agent-sdk is not installed", fix=fix)
+        return HostCheck(name="Claude Code", good=False, says="claude-agent-sdk is not installed", fix=fix)
     program = Path(found.origin).parent / "_bundled" / "claude"
     try:
         done = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=CLI_ANSWERS_WITHIN_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Fact(name="Claude Code", good=False, says=f"{program} does not run: {error}", fix=fix)
+        return HostCheck(name="Claude Code", good=False, says=f"{program} does not run: {error}", fix=fix)
     good = done.returncode == 0
-    return Fact(name="Claude Code", good=good, says=(done.stdout or done.stderr).strip(), fix=None if good else fix)
+    return HostCheck(
+        name="Claude Code", good=good, says=(done.stdout or done.stderr).strip(), fix=None if good else fix
+    )
 
 
-def _optional() -> Iterator[Fact]:
+def _optional() -> Iterator[HostCheck]:
     uses = {"nix": "configurations may add packages with a flake", "systemd-nspawn": "not used by any runtime yet"}
     for program, use in uses.items():
         path = shutil.which(program)
-        yield Fact(name=program, good=True, says=f"{path}: {use}" if path else f"not here, and not needed ({use})")
+        yield HostCheck(name=program, good=True, says=f"{path}: {use}" if path else f"not here, and not needed ({use})")
 
 
-def _folders(paths: Paths) -> Iterator[Fact]:
+def _folders(paths: Paths) -> Iterator[HostCheck]:
     existing = next(folder for folder in (paths.state, *paths.state.parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free
     enough = free >= DISK_FREE_MIN_BYTES
     says = f"{free / 1024**3:.1f} GiB free below {existing}"
-    yield Fact(
+    yield HostCheck(
         name="disk", good=enough, says=says, fix=None if enough else "Free some space, or move --state elsewhere."
     )
     yield _permissions(paths.state, existing)
 
 
-def _permissions(state: Path, existing: Path) -> Fact:
+def _permissions(state: Path, existing: Path) -> HostCheck:
     name = "state folder"
     if not os.access(existing, os.W_OK | os.X_OK):
         fix = f"Name another with --state, or let this user write {existing}."
-        return Fact(name=name, good=False, says=f"{state} cannot be written by this user", fix=fix)
+        return HostCheck(name=name, good=False, says=f"{state} cannot be written by this user", fix=fix)
     if existing != state:
-        return Fact(name=name, good=True, says=f"{state} will be made by `hive up`")
+        return HostCheck(name=name, good=True, says=f"{state} will be made by `hive up`")
     mode = stat.S_IMODE(state.stat().st_mode)
     if not mode & OTHERS_MAY:
-        return Fact(name=name, good=True, says=f"{state}, mode {mode:04o}")
+        return HostCheck(name=name, good=True, says=f"{state}, mode {mode:04o}")
     log = state / "events.db"
     private = not log.exists() or not log.stat().st_mode & (stat.S_IRWXO | stat.S_IRWXG)
     says = f"{state}, mode {mode:04o}; the log itself is private" if private else f"{log} can be read by others"
-    return Fact(name=name, good=private, says=says, fix=None if private else f"`chmod 600 {log}`")
+    return HostCheck(name=name, good=private, says=says, fix=None if private else f"`chmod 600 {log}`")
 
 
-def _daemon(hive: Session) -> Fact:
+def _daemon(hive: Session) -> HostCheck:
     runs = lock.is_held(hive.paths.lock)
     try:
         agents = hive.ask("list")["agents"]
     except HiveError as error:
         if runs:
-            return Fact(name="daemon", good=False, says=f"one runs on {hive.paths.state}", fix=str(error))
-        return Fact(name="daemon", good=True, says=f"none runs on {hive.paths.state}; `hive up` starts one")
-    return Fact(name="daemon", good=True, says=f"runs with {len(agents)} agents")
+            return HostCheck(name="daemon", good=False, says=f"one runs on {hive.paths.state}", fix=str(error))
+        return HostCheck(name="daemon", good=True, says=f"none runs on {hive.paths.state}; `hive up` starts one")
+    return HostCheck(name="daemon", good=True, says=f"runs with {len(agents)} agents")

@@ -1,1 +1,1 @@
-"""Where agents run: one protocol, one module for each kind of wall."""
+"""Runtimes that start agents in containers: one protocol, one module for each kind."""

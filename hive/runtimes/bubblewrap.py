@@ -1,8 +1,8 @@
-"""The default runtime: bubblewrap round each agent. Under root every agent is an unprivileged host uid of its own.
+"""The default runtime: each agent runs under bubblewrap. Under root every agent has its own unprivileged host uid.
 
-As root there is no user namespace: bubblewrap sets up the mounts with root's sight, then our init becomes the agent's
-uid and gives up every capability. (A uid mapped to the host's 0 could read a bound root-only file.) As an ordinary user
-bubblewrap makes a user namespace, and the agent is that user.
+As root there is no user namespace: bubblewrap sets up the mounts as root, then our init switches to the agent's uid and
+drops every capability. (A uid mapped to the host's 0 could read a root-only file in a mount.) As an ordinary user
+bubblewrap creates a user namespace, and the agent runs as that user.
 """
 
 import os
@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from hive.errors import Unavailable
-from hive.runtimes import installation, launch, ownership, seccomp, stage
+from hive.runtimes import idmap, installation, launch, ownership, seccomp
 from hive.runtimes.protocol import Container, Exit, Running, Status
 from hive.runtimes.record import Record
 
 TMP_BYTES = 2 * 1024**3
-"""Bound of /tmp and of /dev/shm, each; it counts as the agent's memory."""
+"""Size of /tmp and of /dev/shm, each; both count as the agent's memory."""
 PROBE_S = 10.0
 INIT = Path(__file__).with_name("init.py")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -39,19 +39,19 @@ ETC = (
     "ssl/openssl.cnf",
     "static",
 )
-"""What programs need of the host's /etc and anybody may read."""
+"""World-readable parts of the host's /etc that programs need."""
 BEFORE_DROP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_OVERRIDE")
-"""What init needs to be read from a folder of the agent's and to become the agent; it gives all of it up."""
+"""What init needs to read its own file and to switch to the agent's uid; it drops them all."""
 NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
 INSTALL = "Install it with `apt-get install bubblewrap` (or your system's package manager)."
 
 
 class BubblewrapRuntime:
-    """Walls by namespaces. It shares the host's network; so nothing on loopback may trust a caller for being local."""
+    """Isolation by namespaces. Agents share the host's network, so loopback services must not trust local callers."""
 
     kind = "bubblewrap"
 
-    def lacks(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         program = shutil.which("bwrap")
         if program is None:
             return f"bubblewrap is not installed. {INSTALL}"
@@ -62,7 +62,7 @@ class BubblewrapRuntime:
             return f"bubblewrap does not run here ({error}). {INSTALL}"
         if done.returncode == 0:
             return None
-        return f"bubblewrap cannot build its walls here ({done.stderr.strip()}). {_namespace_fix()}"
+        return f"bubblewrap cannot create a sandbox here ({done.stderr.strip()}). {_namespace_fix()}"
 
     def start(self, container: Container) -> Running:
         program = shutil.which("bwrap")
@@ -70,25 +70,25 @@ class BubblewrapRuntime:
             raise Unavailable(f"bubblewrap is not installed. {INSTALL}")
         root = os.geteuid() == 0
         if root and not container.uid:
-            raise Unavailable(f"Agent {container.name} has no uid of its own, and walls do not hold root.")
-        shown = _shown(container)
-        _check(container, shown)
+            raise Unavailable(f"Agent {container.name} has no uid of its own, and a sandbox does not contain root.")
+        folders = _folders(container)
+        _check(container, folders)
         container.record.mkdir(mode=0o700, parents=True, exist_ok=True)
         container.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root and container.uid:
             _give_state(container, container.uid)
-        walls: launch.Walls = {
+        sandbox: launch.Sandbox = {
             "bwrap": program,
-            "arguments": [*_arguments(container), *_binds(container, shown, staged=root)],
+            "arguments": [*_arguments(container), *_binds(container, folders, idmapped=root)],
             "files": _files(container),
             "seccomp": seccomp.program(),
             "last": ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"],
-            "stage": [(str(index), *entry[1:]) for index, entry in enumerate(shown)] if root else [],
-            "stage_folder": str(container.record.resolve()),
+            "idmapped": [(str(index), *entry[1:]) for index, entry in enumerate(folders)] if root else [],
+            "mount_point": str(container.record.resolve()),
             "uid": container.uid if root else None,
             "init": [sys.executable, "-I", "-S", str(INIT)],
         }
-        return launch.start(container, environment=_environment(container), folder="/state", walls=walls)
+        return launch.start(container, environment=_environment(container), folder="/state", sandbox=sandbox)
 
     def stop(self, record: Path, *, grace_s: float) -> Exit | None:
         return Record(record).stop(grace_s)
@@ -103,51 +103,53 @@ class BubblewrapRuntime:
         return Record(record).output(lines)
 
 
-_Shown = tuple[str, str, bool, str]
-"""Path inside, real host path, read-only, and what `stage` does where ids cannot be mapped."""
+_Folder = tuple[str, str, bool, str]
+"""Path inside, real host path, read-only, and `idmap`'s fallback where ids cannot be mapped."""
 
 
-def _shown(container: Container) -> list[_Shown]:
-    """The agent's folders and the installation, outer paths before inner ones."""
-    shown: list[_Shown] = [
+def _folders(container: Container) -> list[_Folder]:
+    """The agent's folders and the installation, parents before children."""
+    folders: list[_Folder] = [
         ("/state", str(container.state.resolve()), False, "give"),
         ("/config", str(container.config.resolve()), True, "share"),
         ("/run/hive", str(container.socket_folder.resolve()), True, "share"),
     ]
-    shown += [
+    folders += [
         (bind.inside, str(bind.host_path.resolve()), bind.read_only, "share" if bind.read_only else "give")
         for bind in container.binds
     ]
-    # Not resolved: a mount was recorded by its real path, and a link there now is somebody's trick.
-    shown += [(f"/work/{mount.folder}", str(mount.host_path), mount.read_only, "refuse") for mount in container.mounts]
-    shown += [(str(inside), str(host), True, "plain") for inside, host in installation.folders().items()]
-    return sorted(shown)
+    # Not resolved: mounts are recorded by their real path, so a link there now is an attack.
+    folders += [
+        (f"/work/{mount.folder}", str(mount.host_path), mount.read_only, "refuse") for mount in container.mounts
+    ]
+    folders += [(str(inside), str(host), True, "plain") for inside, host in installation.folders().items()]
+    return sorted(folders)
 
 
-def _check(container: Container, shown: list[_Shown]) -> None:
-    """Refuse what would open the hive itself to the agent.
+def _check(container: Container, folders: list[_Folder]) -> None:
+    """Refuse mounts that would give the agent access to the hive itself.
 
     Raises:
-        Unavailable: a folder is missing, is a link, or holds the hive's own files.
+        Unavailable: a folder is missing, is a link, or contains the hive's own files.
     """
     own = {path.resolve() for path in (container.state, container.config, container.socket_folder)}
     own |= {bind.host_path.resolve() for bind in container.binds}
-    precious = [container.record.resolve(), container.state.resolve(), container.socket_folder.resolve()]
-    for inside, host, *_ in shown:
+    protected = [container.record.resolve(), container.state.resolve(), container.socket_folder.resolve()]
+    for inside, host, *_ in folders:
         path = Path(host)
         if path in own:
             continue
         if not path.is_dir():
-            raise Unavailable(f"{host} is no folder; agent {container.name} wants it at {inside}.")
+            raise Unavailable(f"{host} is not a folder; agent {container.name} needs it at {inside}.")
         if path.resolve() != path:
-            raise Unavailable(f"{host} leads through a link to {path.resolve()}; mount that path instead.")
-        if any(secret.is_relative_to(path) for secret in precious):
+            raise Unavailable(f"{host} contains a link to {path.resolve()}; mount that path instead.")
+        if any(folder.is_relative_to(path) for folder in protected):
             raise Unavailable(
-                f"{host} would show agent {container.name} the hive's own files; keep state and run folder out of it."
+                f"{host} would give agent {container.name} access to the hive's own files; mount a folder without them."
             )
     for mount in container.mounts:
         if mount.folder in ("", ".", "..") or "/" in mount.folder:
-            raise Unavailable(f"A mount's folder is one name, not {mount.folder!r}.")
+            raise Unavailable(f"A mount's folder must be one name, not {mount.folder!r}.")
         place = Path("/work", mount.folder)
         for installed in installation.folders():
             if installed.is_relative_to(place):
@@ -155,7 +157,7 @@ def _check(container: Container, shown: list[_Shown]) -> None:
 
 
 def _give_state(container: Container, uid: int) -> None:
-    """Make state the agent's own, also what an earlier start under another uid or the daemon left there."""
+    """Change the owner of state to the agent, including files of an earlier uid or of the daemon."""
     folder = ownership.open_folder(str(container.state.resolve()))
     try:
         ownership.give(folder, uid)
@@ -171,7 +173,7 @@ def _unsharing() -> list[str]:
 
 
 def _arguments(container: Container) -> list[str]:
-    """The walls themselves and the read-only system."""
+    """The namespaces and the read-only system."""
     arguments = ["--die-with-parent", "--new-session", "--as-pid-1", *_unsharing(), "--hostname", container.name]
     for folder in SYSTEM_FOLDERS:
         arguments += ["--ro-bind-try", folder, folder]
@@ -191,21 +193,21 @@ def _arguments(container: Container) -> list[str]:
     return [*arguments, "--perms", "0755", "--dir", "/work"]
 
 
-def _binds(container: Container, shown: list[_Shown], *, staged: bool) -> list[str]:
+def _binds(container: Container, folders: list[_Folder], *, idmapped: bool) -> list[str]:
     arguments: list[str] = []
-    # Bubblewrap would make the folders above a private one private too, and they are root's.
-    above = {str(parent) for inside, *_ in shown for parent in Path(inside).parents}
+    # Bubblewrap would create the parents of a private folder as private to root.
+    above = {str(parent) for inside, *_ in folders for parent in Path(inside).parents}
     for folder in sorted(above - {"/", *SYSTEM_FOLDERS}):
-        if not any(Path(folder).is_relative_to(inside) for inside, *_ in shown):
+        if not any(Path(folder).is_relative_to(inside) for inside, *_ in folders):
             arguments += ["--perms", "0755", "--dir", folder]
-    for index, (inside, host, read_only, _) in enumerate(shown):
-        source = f"{container.record.resolve()}/{index}" if staged else host
+    for index, (inside, host, read_only, _) in enumerate(folders):
+        source = f"{container.record.resolve()}/{index}" if idmapped else host
         arguments += ["--ro-bind" if read_only else "--bind", source, inside]
     return arguments
 
 
 def _files(container: Container) -> list[tuple[str, bytes]]:
-    """/etc as far as it is made for the agent alone."""
+    """The generated files of /etc."""
     uid = container.uid if os.geteuid() == 0 else os.getuid()
     gid = container.uid if os.geteuid() == 0 else os.getgid()
     shell = _shell()
@@ -252,7 +254,7 @@ def _environment(container: Container) -> dict[str, str]:
 
 
 def _namespace_fix() -> str:
-    """What to change on this host, from what the kernel says."""
+    """What to change on this host, according to the kernel's settings."""
     for file, wanted, fix in (
         ("/proc/sys/kernel/unprivileged_userns_clone", "1", "sysctl -w kernel.unprivileged_userns_clone=1"),
         (
@@ -267,13 +269,15 @@ def _namespace_fix() -> str:
             continue
         if value != wanted and os.geteuid() != 0:
             return f"As root: `{fix}`."
-    return "The kernel must allow namespaces: give a container around hive more rights, or run it on the host."
+    return (
+        "The kernel must allow namespaces. If hive runs in a container, give it more rights, or run hive on the host."
+    )
 
 
 def maps_owners(folder: Path) -> bool:
-    """Whether folders of other owners on this file system can be shown to an agent as its own. As root only."""
+    """Whether this file system supports id-mapped mounts. Root only."""
     fd = ownership.open_folder(str(folder.resolve()))
     try:
-        return stage.can_map(fd)
+        return idmap.can_map(fd)
     finally:
         os.close(fd)

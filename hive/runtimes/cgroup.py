@@ -1,9 +1,9 @@
-"""What the kernel's control groups (version 1 and 2) do for one agent: limits, and telling out of memory from a kill.
+"""Control groups (version 1 and 2): they limit one agent and tell out of memory from a kill.
 
-Stdlib only: the daemon plans, the shim creates, asks and removes.
+Stdlib only, because the shim imports it. The daemon plans the groups; the shim creates, reads and removes them.
 """
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH103, PTH106, PTH120, PTH123
 
 import os
@@ -11,19 +11,19 @@ import time
 
 MOUNTS = "/proc/self/mounts"
 PARENT = "hive"
-"""Folder under a hierarchy's root that holds one group for each agent."""
+"""The folder below a hierarchy's root that holds one group for each agent."""
 REMOVE_TRIES = 50
 REMOVE_PAUSE_S = 0.01
-"""A group stays busy for a moment after its last process was reaped."""
+"""A group stays busy for a moment after its last process is reaped."""
 
 V1 = 1
 V2 = 2
 Plan = tuple[int, str, tuple[tuple[str, str], ...]]
-"""Version, directory of the group, and the (file, value) pairs to write there."""
+"""Version, directory of the group, and the (file, value) pairs to write into it."""
 
 
 def plan(leaf: str, memory_bytes: int | None, processes: int | None) -> list[Plan]:
-    """The groups this host can give an agent; empty without root or without a writable hierarchy."""
+    """The groups this host offers an agent; empty without root or without a writable hierarchy."""
     if os.geteuid() != 0:
         return []
     found: list[Plan] = []
@@ -44,7 +44,7 @@ def _memory_values(version: int, memory_bytes: int) -> list[tuple[str, str]]:
 
 
 def hierarchies() -> list[tuple[int, str, frozenset[str]]]:
-    """Version, mount point and useful controllers (memory, pids) of each mounted, writable hierarchy that has one."""
+    """Version, mount point and supported controllers of each writable hierarchy that has any."""
     found: list[tuple[int, str, frozenset[str]]] = []
     with open(MOUNTS) as mounts:
         for line in mounts:
@@ -60,7 +60,7 @@ def hierarchies() -> list[tuple[int, str, frozenset[str]]]:
 
 
 class Groups:
-    """The groups of one run. Nothing here raises: a host that gives no group gives no limit, and no answer."""
+    """The groups of one run. No method raises: on a host without groups there is no limit and no answer."""
 
     def __init__(self, plans: list[Plan]) -> None:
         self._made: list[tuple[int, str]] = []
@@ -72,19 +72,19 @@ class Groups:
         self._killed_before = self._out_of_memory_kills()
 
     def join(self) -> None:
-        """Move the calling process in; what it starts stays in."""
+        """Move the calling process into the groups; its children stay in them."""
         for _, directory in self._made:
             _write(f"{directory}/cgroup.procs", "0")
 
     def kill(self) -> None:
-        """Let nothing new start in here; on version 2, also kill all that is in here."""
+        """Forbid new processes; on version 2, also kill all members."""
         for version, directory in self._made:
             _write(f"{directory}/pids.max", "0")
             if version == V2:
                 _write(f"{directory}/cgroup.kill", "1")
 
     def out_of_memory(self) -> bool | None:
-        """Whether the kernel killed something in here for want of memory since the run began; None: nobody knows."""
+        """Whether the kernel's OOM killer ended a member since the run began; None if unknown."""
         now = self._out_of_memory_kills()
         if now is None or self._killed_before is None:
             return None
@@ -109,7 +109,7 @@ def members(directory: str) -> list[int]:
 
 
 def remove(directories: list[str]) -> None:
-    """Remove groups whose processes are gone; one that stays busy is left."""
+    """Remove groups without processes; a group that stays busy is left."""
     for directory in directories:
         for _ in range(REMOVE_TRIES):
             try:
@@ -129,7 +129,7 @@ def _create(version: int, directory: str) -> bool:
     except OSError:
         return False
     if version == V2:
-        # A controller must be handed down level by level before a leaf has its files.
+        # A leaf has a controller's files only after every level above enables it.
         for level in (os.path.dirname(parent), parent):
             for controller in ("+memory", "+pids"):
                 _write(f"{level}/cgroup.subtree_control", controller)

@@ -1,4 +1,4 @@
-"""Picks the runtime that the operator asked for. A new kind is one line here and one module beside it."""
+"""Selects the runtime that the operator configured. A new kind needs one line here and one module."""
 
 from typing import Final
 
@@ -10,33 +10,33 @@ from hive.runtimes.protocol import Runtime
 AUTO: Final = "auto"
 
 
-def walled() -> list[Runtime]:
-    """The kinds with walls, strongest first; `auto` takes the first that works here."""
+def sandboxed() -> list[Runtime]:
+    """The runtimes that isolate agents, strongest first; `auto` takes the first that works."""
     return [BubblewrapRuntime()]
 
 
 def choose(kind: str = AUTO) -> Runtime:
-    """The runtime of that kind, probed; `auto` is the strongest with walls and never `process`.
+    """The runtime of that kind, probed; `auto` is the strongest sandboxed one and never `process`.
 
     Raises:
-        BadRequest: there is no such kind.
+        BadRequest: the kind is unknown.
         Unavailable: this host cannot run it; the text says what to do.
     """
-    known: dict[str, Runtime] = {runtime.kind: runtime for runtime in (*walled(), ProcessRuntime())}
+    known: dict[str, Runtime] = {runtime.kind: runtime for runtime in (*sandboxed(), ProcessRuntime())}
     if kind == AUTO:
         reasons = []
-        for runtime in walled():
-            why = runtime.lacks()
+        for runtime in sandboxed():
+            why = runtime.unavailable_reason()
             if why is None:
                 return runtime
             reasons.append(why)
         raise Unavailable(
-            f"No runtime with walls works on this host. {' '.join(reasons)} "
-            "To run agents without any walls, ask for it: --runtime process."
+            f"No sandboxed runtime works on this host. {' '.join(reasons)} "
+            "To run agents without a sandbox, use --runtime process."
         )
     if kind not in known:
-        raise BadRequest(f"There is no runtime {kind!r}; say one of {', '.join((AUTO, *known))}.")
+        raise BadRequest(f"Unknown runtime {kind!r}; use one of {', '.join((AUTO, *known))}.")
     runtime = known[kind]
-    if why := runtime.lacks():
+    if why := runtime.unavailable_reason():
         raise Unavailable(why)
     return runtime

@@ -1,10 +1,10 @@
-"""Process 1 behind the walls: gives up every privilege, starts the program, collects orphans, reports how it ended.
+"""Process 1 in the sandbox: drops privileges, starts the program, reaps orphans, reports how the program ended.
 
 Run by bubblewrap as `python -I -S init.py SPEC_FD GO_FD REPORT_FD`; stdlib only.
-When it ends, the kernel ends all else inside.
+When it exits, the kernel kills every other process in the sandbox.
 """
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH100, PTH120
 
 import os
@@ -23,12 +23,12 @@ PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 CAPABILITIES = 64
-"""More than any kernel knows; dropping an unknown one is refused and harmless."""
+"""More than any kernel has; the kernel refuses to drop an unknown one, which is harmless."""
 CAPABILITY_VERSION_3 = 0x20080522
 
 
 def drop_privileges(uid: int | None) -> None:
-    """Become `uid` with no capability, no group but its own, and no way back. None: already an ordinary user."""
+    """Switch to `uid` irrevocably, without capabilities and supplementary groups. None: already an ordinary user."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in range(CAPABILITIES):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -40,14 +40,14 @@ def drop_privileges(uid: int | None) -> None:
     nothing = (ctypes.c_uint32 * 6)()
     if libc.capset(header, nothing) != 0 or libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the kernel refused to drop privileges")
-    # The program has the same uid: keep it from tracing us and from our descriptors.
+    # The program has the same uid; this denies it ptrace and access to our descriptors.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def end_with_shim(life: int) -> None:
-    """Wait for the end of the shim's pipe, then end, and the container with us.
+    """Exit, and end the container, when the shim's pipe closes.
 
-    A parent-death signal would not do: bubblewrap, without capabilities, may not signal another uid.
+    A parent-death signal does not work: bubblewrap without capabilities may not signal another uid.
     """
     while os.read(life, 1):
         pass
@@ -61,14 +61,14 @@ def main() -> None:
     spec = marshal.loads(spawn.read_all(spec_fd))
     try:
         drop_privileges(spec["uid"])
-        held = spawn.Held(spec["argv"], spec["environment"], spec["folder"])
+        held = spawn.PausedProcess(spec["argv"], spec["environment"], spec["folder"])
     except OSError as error:
         os.write(report_fd, f"failed {error}\n".encode())
         return
     os.write(report_fd, b"held\n")
     if not os.read(go_fd, 1):
         return
-    if failure := held.let_go():
+    if failure := held.release():
         os.write(report_fd, f"failed {' '.join(failure.split())}\n".encode())
         return
     os.write(report_fd, b"executed\n")

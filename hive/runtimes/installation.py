@@ -1,6 +1,6 @@
-"""Which folders hold what an agent runs: the interpreter, the environment, the hive package, the Claude Code CLI.
+"""The folders of the installation: the interpreter, the environment, the hive package, the Claude Code CLI.
 
-They may lie anywhere on the host and are shown to the agent read-only at their own paths.
+They may lie anywhere on the host and are mounted read-only in the container at the same paths.
 """
 
 import os
@@ -12,11 +12,11 @@ import hive
 SYSTEM = Path("/usr")
 PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 LINKS = 16
-"""Links followed from the interpreter's name to its file."""
+"""Maximum links followed from the interpreter's name to its file."""
 
 
 def folders() -> dict[Path, Path]:
-    """Inside path to host path, outermost folders only; nothing below /usr, which is shown anyway."""
+    """Path inside to host path, outermost folders only; without /usr, which is always mounted."""
     found: dict[Path, Path] = {}
     roots = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.base_exec_prefix), *_interpreter_homes()]
     packages = [Path(entry) for entry in sys.path if Path(entry).name in PACKAGE_FOLDERS]
@@ -34,12 +34,12 @@ def folders() -> dict[Path, Path]:
 
 
 def _shows(outer: Path, outer_host: Path, inside: Path, host: Path) -> bool:
-    """Whether showing `outer` already shows `host` at `inside`."""
+    """Whether mounting `outer` already makes `host` visible at `inside`."""
     return inside.is_relative_to(outer) and outer_host / inside.relative_to(outer) == host
 
 
 def _interpreter_homes() -> list[Path]:
-    """Installations that the links from sys.executable lead through, by the names they use."""
+    """Installations on the way from sys.executable through its links, by the names the links use."""
     real_home = Path(sys.base_prefix).resolve()
     homes = []
     path = Path(sys.executable)

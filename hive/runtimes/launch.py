@@ -1,4 +1,4 @@
-"""How the daemon starts a shim and hears whether the program runs. Every runtime uses it; no process is its own."""
+"""Starts a shim and waits for its report that the program runs. Every runtime uses it."""
 
 import marshal
 import os
@@ -18,27 +18,28 @@ from hive.runtimes.protocol import Container, Running
 from hive.runtimes.record import Record
 
 START_S = 60.0
-"""From starting the shim to the running program; a cold disk and eight starts at once included."""
+"""From the shim's start to the program's; allows for a cold disk and eight starts at once."""
 SHIM = Path(__file__).with_name("shim.py")
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
 
-class Walls(TypedDict):
-    """What the shim needs to put bubblewrap round the program."""
+class Sandbox(TypedDict):
+    """What the shim needs to run the program under bubblewrap."""
 
     bwrap: str
     arguments: list[str]
     files: list[tuple[str, bytes]]
-    """Small files made for the container: path inside and content."""
+    """Small generated files: path inside and content."""
     seccomp: bytes | None
     """The system call filter."""
     last: list[str]
-    """Arguments after the files."""
-    stage: list[tuple[str, str, bool, str]]
-    """Folders shown with their owner mapped to the agent: see `stage`."""
-    stage_folder: str
+    """Arguments that follow the files."""
+    idmapped: list[tuple[str, str, bool, str]]
+    """Folders to mount with their owner mapped to the agent; see `idmap`."""
+    mount_point: str
+    """Where the id-mapped mounts are assembled."""
     uid: int | None
-    """To become inside; None when the daemon is an ordinary user already."""
+    """The uid to switch to inside; None if the daemon is an ordinary user already."""
     init: list[str]
 
 
@@ -49,20 +50,20 @@ class _Spec(TypedDict):
     environment: dict[str, str]
     folder: str
     cgroups: list[cgroup.Plan]
-    walls: Walls | None
+    sandbox: Sandbox | None
 
 
-def start(container: Container, *, environment: dict[str, str], folder: str, walls: Walls | None) -> Running:
-    """Start one run under a shim of its own.
+def start(container: Container, *, environment: dict[str, str], folder: str, sandbox: Sandbox | None) -> Running:
+    """Start one run under its own shim.
 
     Raises:
-        AlreadyDone: a run of this record is alive.
-        Unavailable: the program could not be started; nothing is left behind.
+        AlreadyDone: a run with this record is alive.
+        Unavailable: the program could not be started. Nothing keeps running.
     """
     container.record.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = Record(container.record).status()
     if isinstance(status, Running):
-        raise AlreadyDone(f"Agent {container.name} runs already, as process {status.pid}.")
+        raise AlreadyDone(f"Agent {container.name} already runs as process {status.pid}.")
     limits = container.limits
     plans = cgroup.plan(group_name(container), limits.memory_bytes, limits.processes)
     head = {"incarnation": container.incarnation, "name": container.name, "groups": [plan[1] for plan in plans]}
@@ -73,30 +74,30 @@ def start(container: Container, *, environment: dict[str, str], folder: str, wal
         "environment": environment,
         "folder": folder,
         "cgroups": plans,
-        "walls": walls,
+        "sandbox": sandbox,
     }
-    # marshal, because the shim is the same interpreter and json would cost each shim a megabyte.
+    # marshal: the shim is the same interpreter, and importing json would cost it 1 MB of memory.
     outcome = _run_shim(container.name, marshal.dumps(dict(spec)))
     match outcome.split(" ", 2):
         case ["running", pid, since_ms]:
             return Running(incarnation=container.incarnation, pid=int(pid), since_ms=int(since_ms))
         case ["busy", *_]:
-            raise AlreadyDone(f"Agent {container.name} is being started already.")
+            raise AlreadyDone(f"Agent {container.name} is already being started.")
         case _:
-            reason = outcome.removeprefix("failed ") or "its shim ended without a word"
-            cgroup.remove([directory for _, directory, _ in plans])  # In case the shim was killed before it could.
+            reason = outcome.removeprefix("failed ") or "its shim ended without a report"
+            cgroup.remove([directory for _, directory, _ in plans])  # The shim may have been killed before it could.
             raise Unavailable(f"Agent {container.name} could not be started: {reason}")
 
 
 def group_name(container: Container) -> str:
-    """The agent's control group; two hives on one host do not share it."""
+    """The name of the agent's control group; unique among the hives of one host."""
     import hashlib
 
     return f"{container.name}.{hashlib.sha256(bytes(container.record.resolve())).hexdigest()[:12]}"
 
 
 def _run_shim(name: str, spec: bytes) -> str:
-    """Start the shim, hand it the spec through a pipe, and return its last line."""
+    """Start the shim, send it the spec through a pipe, and return its last line."""
     spec_read, spec_write = os.pipe()
     ready_read, ready_write = os.pipe()
     try:
@@ -122,8 +123,8 @@ def _run_shim(name: str, spec: bytes) -> str:
         with os.fdopen(spec_write, "wb") as pipe:
             pipe.write(spec)
     except BrokenPipeError:
-        pass  # It has ended; what it said, or its silence, is read below.
-    shim.wait()  # It forks at once: the one that stays is not our child.
+        pass  # It has ended; its report, if any, is read below.
+    shim.wait()  # It forks immediately; the process that stays is not our child.
     try:
         return _outcome(ready_read)
     finally:
@@ -131,7 +132,7 @@ def _run_shim(name: str, spec: bytes) -> str:
 
 
 def _outcome(ready: int) -> str:
-    """The line after the shim's pid; a shim that says nothing in time is killed, and bubblewrap with it."""
+    """The line after the shim's pid. A shim that does not answer in time is killed, and bubblewrap with it."""
     deadline = time.monotonic() + START_S
     said = b""
     poll = select.poll()

@@ -1,6 +1,6 @@
-"""Opening folders to an agent's uid, following no link an agent may have planted. Daemon and shim use it."""
+"""Gives an agent's uid access to folders without following links. Used by the daemon and the shim."""
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH106, PTH208
 
 import os
@@ -14,7 +14,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_folder(path: str) -> int:
-    """Open a folder by its absolute path, refusing a link in any component."""
+    """Open a folder by its absolute path; refuse a link in any component."""
     fd = os.open("/", FOLDER)
     for part in path.split("/"):
         if not part or part == ".":
@@ -22,7 +22,7 @@ def open_folder(path: str) -> int:
         try:
             below = os.open(part, FOLDER, dir_fd=fd)
         except OSError as error:
-            what = "is a link or no folder now" if error.errno in (20, 40) else (error.strerror or "cannot be opened")
+            what = "is a link or not a folder" if error.errno in (20, 40) else (error.strerror or "cannot be opened")
             raise OSError(error.errno, f"{path}: {part} {what}") from error
         finally:
             os.close(fd)
@@ -31,31 +31,31 @@ def open_folder(path: str) -> int:
 
 
 def open_file(folder: str, relative: str) -> int:
-    """Open for reading a plain file that an agent may have made, refusing links, pipes and devices on the way.
+    """Open a regular file that an agent may have created; refuse links, pipes and devices.
 
     Raises:
-        OSError: FileNotFoundError when it is not there, another one when it is not a plain file.
+        OSError: FileNotFoundError if it does not exist, another one if it is not a regular file.
     """
     *parents, name = relative.split("/")
     below = open_folder("/".join((folder, *parents)))
     try:
-        # O_NONBLOCK: a pipe in the file's place must not hold the daemon.
+        # O_NONBLOCK: opening a pipe must not block the daemon.
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=below)
     finally:
         os.close(below)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(f"{folder}/{relative} is not a plain file")
+        raise OSError(f"{folder}/{relative} is not a regular file")
     return fd
 
 
 def give(folder: int, uid: int) -> None:
-    """Make the tree under an open folder the agent's own (uid and gid are the same number)."""
+    """Change the owner of the tree below an open folder to the agent (uid and gid are the same number)."""
     _walk(folder, lambda fd, name, facts: _give_one(fd, name, facts, uid))
 
 
 def remove(path: str) -> None:
-    """Remove a stopped agent's tree, however deep the agent made it (shutil.rmtree recurses); gone already is fine."""
+    """Remove a stopped agent's tree of any depth (shutil.rmtree recurses); a missing tree is fine."""
     try:
         folder = open_folder(path)
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def remove(path: str) -> None:
 
 
 def _empty(folder: int) -> None:
-    """Flatten the tree into its top while removing it, so that no path in it is ever longer than two names."""
+    """Move nested folders to the top while removing, so that no path is longer than two names."""
     moved = 0
     while names := os.listdir(folder):
         for name in names:
@@ -91,19 +91,19 @@ def _empty(folder: int) -> None:
 
 
 def share(folder: int, gid: int) -> None:
-    """Let the agent's group read the tree; its owner stays."""
+    """Let the agent's group read the tree; the owner does not change."""
     _walk(folder, lambda fd, name, facts: _share_one(fd, name, facts, gid))
 
 
 def may(facts: os.stat_result, uid: int, *, write: bool) -> bool:
-    """Whether the permission bits of a folder let the agent use it."""
+    """Whether the permission bits of a folder grant the agent access."""
     needed = 7 if write else 5
     shift = 6 if facts.st_uid == uid else 3 if facts.st_gid == uid else 0
     return (facts.st_mode >> shift) & needed == needed
 
 
 def _give_one(fd: int, name: str, facts: os.stat_result, uid: int) -> None:
-    # A file with a second name may be somebody else's, linked here.
+    # A hard-linked file may belong to another user.
     linked = stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
     if (facts.st_uid, facts.st_gid) != (uid, uid) and not linked:
         os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
@@ -121,14 +121,14 @@ def _share_one(fd: int, name: str, facts: os.stat_result, gid: int) -> None:
         os.fchown(opened, -1, gid)
         enter = ENTER_GROUP if facts.st_mode & stat.S_IXUSR else 0
         if stat.S_ISDIR(facts.st_mode):
-            enter |= stat.S_ISGID  # A socket that the daemon makes here later has the group too.
+            enter |= stat.S_ISGID  # The daemon's later sockets here inherit the group.
         os.fchmod(opened, stat.S_IMODE(facts.st_mode) | READ_GROUP | enter)
     finally:
         os.close(opened)
 
 
 def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
-    """Call `act` on the folder itself and on all below it, on this file system, without following links."""
+    """Call `act` on the folder and everything below it on the same file system, without following links."""
     device = os.fstat(folder).st_dev
     act(folder, ".", os.fstat(folder))
     pending: list[tuple[str, ...]] = [()]
@@ -148,7 +148,7 @@ def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
 
 
 def _open_below(folder: int, parts: tuple[str, ...]) -> int:
-    """One open descriptor at a time, however deep or wide the agent made its tree."""
+    """Open a nested folder with one descriptor at a time, whatever the depth of the tree."""
     fd = os.dup(folder)
     for part in parts:
         try:

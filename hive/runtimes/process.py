@@ -1,4 +1,4 @@
-"""The runtime without walls: the program as a plain process of the daemon's own user. Only when asked for by name."""
+"""The runtime without a sandbox: the program runs as the daemon's user. It must be requested by name."""
 
 import sys
 from pathlib import Path
@@ -10,11 +10,11 @@ from hive.runtimes.record import Record
 
 
 class ProcessRuntime:
-    """No walls: host paths, the daemon's own uid. Control groups, where root has them, still hold the limits."""
+    """No isolation: host paths and the daemon's uid. Control groups still enforce limits where available."""
 
     kind = "process"
 
-    def lacks(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         if sys.platform != "linux":
             return "hive runs agents on Linux only (it needs /proc and pidfd)."
         return None
@@ -36,7 +36,7 @@ class ProcessRuntime:
             "HIVE_AGENT_STATE": str(container.state),
             "HIVE_AGENT_CONFIG": str(container.config),
         }
-        return launch.start(container, environment=environment, folder=str(container.state), walls=None)
+        return launch.start(container, environment=environment, folder=str(container.state), sandbox=None)
 
     def stop(self, record: Path, *, grace_s: float) -> Exit | None:
         return Record(record).stop(grace_s)

@@ -1,4 +1,4 @@
-"""What every runtime offers. The Agent actor is its only caller; one contract test holds for all of them."""
+"""The interface of every runtime. The agent actors and the builders call it; one contract test covers all kinds."""
 
 from pathlib import Path
 from signal import SIGRTMIN, Signals
@@ -19,7 +19,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 
 class Bind(msgspec.Struct, frozen=True):
-    """A folder of the hive shown inside the container, beside the ones every agent has."""
+    """An additional hive folder that the container shows."""
 
     host_path: Path
     inside: str
@@ -39,28 +39,28 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
     name: AgentName
     incarnation: str
-    """New for each start; tells this run of the agent from the ones before."""
+    """A new id for each start."""
     argv: tuple[str, ...]
-    """The program and its arguments, as seen inside."""
+    """The program and its arguments, with paths inside the container."""
     environment: dict[str, str]
-    """The environment of the program; nothing is inherited. Never put on a command line: it may hold a key.
+    """The program's whole environment; it inherits nothing. Never put it on a command line: it may hold a key.
 
-    The runtime adds `HIVE_AGENT_SOCKET` (path of `hive.sock`), `HIVE_AGENT_STATE` and `HIVE_AGENT_CONFIG` (folders) as
-    the program sees them: `/run/hive/hive.sock`, `/state`, `/config` behind walls, host paths without, and a PATH with
-    /usr/bin.
+    The runtime adds `HIVE_AGENT_SOCKET` (path of `hive.sock`), `HIVE_AGENT_STATE` and `HIVE_AGENT_CONFIG` (folders)
+    with the paths that the program sees: `/run/hive/hive.sock`, `/state`, `/config` in a sandbox, host paths otherwise.
+    It also adds a PATH with /usr/bin.
     """
     state: Path
-    """Seen as `/state`, read-write, the agent's own."""
+    """Mounted read-write at `/state`; the agent owns it."""
     config: Path
-    """The running generation, seen as `/config`, read-only."""
+    """The running generation, mounted read-only at `/config`."""
     socket_folder: Path
-    """Holds `hive.sock`; seen as `/run/hive`; the agent cannot write the folder."""
+    """Holds `hive.sock`; mounted at `/run/hive`; the agent cannot write to the folder."""
     record: Path
-    """A folder outside the agent's reach, where the shim writes pid, exit reason and output."""
+    """A folder that the agent cannot access. The shim writes pid, exit status and output there."""
     uid: int | None = None
-    """The unprivileged host uid (and gid) of the agent when the daemon is root; None: the daemon's own.
+    """The unprivileged host uid (and gid) of the agent if the daemon is root; None means the daemon's own.
 
-    A runtime without walls ignores it: what the daemon's own user installed may be out of another uid's reach.
+    The `process` runtime ignores it: another uid may not be able to read the daemon user's installation.
     """
     mounts: tuple[Mount, ...] = ()
     binds: tuple[Bind, ...] = ()
@@ -68,16 +68,16 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended. Exactly one of code and signal is set, unless nobody could see it end."""
+    """How a run ended. Exactly one of code and signal is set; neither if no shim observed the end."""
 
     code: int | None = None
     signal: int | None = None
     out_of_memory: bool | None = None
-    """None where no cgroup could tell."""
+    """None if no cgroup could tell."""
     at_ms: int | None = None
 
     def reason(self) -> str:
-        """`exit code 1`, `signal 9 (SIGKILL)`, `out of memory`, or `unknown`, for people and events."""
+        """`exit code 1`, `signal 9 (SIGKILL)`, `out of memory` or `unknown`."""
         if self.out_of_memory:
             return "out of memory"
         if self.signal is not None:
@@ -104,54 +104,54 @@ class Running(msgspec.Struct, frozen=True, kw_only=True, tag="running"):
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
-    """The last run is over."""
+    """The last run has ended."""
 
     incarnation: str
     exit: Exit
 
 
 class NeverRan(msgspec.Struct, frozen=True, tag="never_ran"):
-    """No record of a run: a new agent, or the run folder went with a reboot."""
+    """There is no record of a run: the agent is new, or a reboot cleared the run folder."""
 
 
 Status = Running | Ended | NeverRan
 
 
 class Runtime(Protocol):
-    """Starts and ends containers. Blocking; called from actor threads; safe to call from several at once.
+    """Starts and ends containers. Methods block; actor threads call them concurrently.
 
-    Runs outlive the daemon: a new `Runtime` object over the same record folders finds them again.
+    Runs outlive the daemon: a new `Runtime` object with the same record folders finds them again.
     """
 
     kind: str
 
-    def lacks(self) -> str | None:
-        """Why this host cannot run this kind, with the fix; None when it can."""
+    def unavailable_reason(self) -> str | None:
+        """Why this host cannot run this kind, and the fix; None if it can."""
         ...
 
     def start(self, container: Container) -> Running:
         """Start one run and return once the program is executing.
 
         Raises:
-            Unavailable: the walls could not be set up or the program could not be executed; nothing is left behind.
-            AlreadyDone: a run of this record is still alive.
+            Unavailable: the sandbox could not be set up or the program could not be executed. Nothing keeps running.
+            AlreadyDone: a run with this record is still alive.
         """
         ...
 
     def stop(self, record: Path, *, grace_s: float) -> Exit | None:
-        """SIGTERM, then after `grace_s` SIGKILL for the whole container. None when nothing was running.
+        """Send SIGTERM, and after `grace_s` SIGKILL to the whole container. None if nothing was running.
 
         Raises:
-            Unavailable: a process survived SIGKILL for long (uninterruptible I/O).
+            Unavailable: a process still exists long after SIGKILL (uninterruptible I/O).
         """
         ...
 
     def kill(self, record: Path) -> Exit | None:
-        """SIGKILL for the whole container, at once. None when nothing was running. Raises as `stop`."""
+        """Send SIGKILL to the whole container. None if nothing was running. Raises like `stop`."""
         ...
 
     def status(self, record: Path) -> Status:
-        """What the record says, checked against the processes that are really there (pids are reused)."""
+        """The state on record, checked against the live processes (pids are reused)."""
         ...
 
     def output(self, record: Path, *, lines: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""The record of a run as the daemon reads it: is it alive, how did it end, what did it print; and how to end it.
+"""The daemon's view of a run's record: whether it is alive, how it ended, what it printed; and how to end it.
 
-The shim writes the files (see `shim`); this module checks them against the processes that are really there.
+The shim writes the files (see `shim`); this module checks them against the live processes.
 """
 
 import contextlib
@@ -21,26 +21,26 @@ from hive.runtimes import cgroup, spawn
 from hive.runtimes.protocol import Ended, Exit, NeverRan, Running, Status
 
 SETTLE_S = 30.0
-"""How long a shim may take from taking its lock to run.json, and from the program's end to exit.json."""
+"""How long a shim may take to write run.json after it locks the record, and exit.json after the program ends."""
 SETTLE_PAUSE_S = 0.005
 KILL_S = 20.0
-"""How long SIGKILL may take; only uninterruptible I/O takes longer."""
+"""How long a process may exist after SIGKILL; only uninterruptible I/O takes longer."""
 OUTPUT_READ_BYTES = 4 * 1024 * 1024
-"""The newest part of a file that `output` looks at: the shim's own bound of one file."""
+"""How much of a file's end `output` reads; the shim's limit for one file."""
 
 
 _T = TypeVar("_T")
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """run.json: which processes a run is. A start time beside each pid, because pids are used again."""
+    """run.json: the processes of a run, each with its start time because pids are reused."""
 
     incarnation: str
     groups: tuple[str, ...]
     pid: int
     started: int
     root: int
-    """Its death ends the whole container: the init behind walls, otherwise the program."""
+    """The process whose death ends the container: the sandbox's init, otherwise the program."""
     root_started: int
     shim: int
     shim_started: int
@@ -48,14 +48,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
 
     def here(self) -> bool:
-        """Whether the run is of this boot; if not, every pid in it is somebody else's."""
+        """Whether the run belongs to this boot; if not, its pids mean other processes."""
         return self.boot == spawn.boot_id()
 
     def alive(self) -> bool:
         return self.here() and spawn.started(self.pid) == self.started
 
     def watched(self) -> bool:
-        """Whether its shim is there to write down how it ends."""
+        """Whether its shim is alive and will record how it ends."""
         return self.here() and spawn.started(self.shim) == self.shim_started
 
 
@@ -70,19 +70,19 @@ class Record:
         self._folder = folder
 
     def status(self) -> Status:
-        """What is on record, checked; waits while a shim is between two states, which takes milliseconds."""
+        """The checked state; waits while a shim is between two states, which takes milliseconds."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             run = self._run()
             if run is not None and run.alive():
                 return Running(incarnation=run.incarnation, pid=run.pid, since_ms=run.since_ms)
-            # Asked for the shim before the file: what it writes as its last act is not missed.
+            # Check the shim before the file, so that its last write is not missed.
             busy = self._shim_at_work()
             ended = self._ended(run)
             if not busy or time.monotonic() > deadline:
                 if ended is not None or run is None:
                     return ended or NeverRan()
-                cgroup.remove(list(run.groups))  # The shim that would have done it is gone.
+                cgroup.remove(list(run.groups))  # The shim did not live to do it.
                 return Ended(incarnation=run.incarnation, exit=Exit())
             time.sleep(SETTLE_PAUSE_S)
 
@@ -107,7 +107,7 @@ class Record:
         return self._exit(run)
 
     def output(self, lines: int) -> list[str]:
-        """The newest lines over both files; a rotation while reading shows no line twice."""
+        """The newest lines of both files; a rotation during the read duplicates no line."""
         newest, inode = _tail(self._folder / "output")
         found = newest.splitlines()
         if len(found) < lines:
@@ -121,7 +121,7 @@ class Record:
         return run if run is not None and run.alive() else None
 
     def _order(self) -> None:
-        """Note that the end was ordered, so that our SIGKILL is not taken for the kernel's."""
+        """Note that hive ends the run, so that its SIGKILL is not taken for the OOM killer's."""
         (self._folder / "ordered").touch(mode=0o600)
 
     def _kill(self, run: Run) -> None:
@@ -133,11 +133,11 @@ class Record:
             self._clear_up(run)
         if not self._wait(run, KILL_S):
             raise Unavailable(
-                f"Process {run.pid} does not die: it hangs in the kernel; see `ps -o stat,wchan {run.pid}`."
+                f"Process {run.pid} does not end: it is blocked in the kernel. See `ps -o stat,wchan {run.pid}`."
             )
 
     def _clear_up(self, run: Run) -> None:
-        """Do what the shim would have done, had it not been killed itself."""
+        """Clean up in place of a shim that was killed."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(run.pid, signal.SIGKILL)
         for group in run.groups:
@@ -147,7 +147,7 @@ class Record:
         cgroup.remove(list(run.groups))
 
     def _wait(self, run: Run, seconds: float) -> bool:
-        """Until the shim has written the end and gone; without a shim, until the program has."""
+        """Wait until the shim has recorded the end and exited; without a shim, until the program has exited."""
         pid, started = (run.shim, run.shim_started) if run.watched() else (run.pid, run.started)
         with _handle(pid, started) as handle:
             if handle is None:
@@ -173,7 +173,7 @@ class Record:
         return Ended(incarnation=run.incarnation, exit=told_exit)
 
     def _shim_at_work(self) -> bool:
-        """Whether a shim holds the record. Asked without taking the lock, which could make a starting shim fail."""
+        """Whether a shim holds the record. Does not take the lock, because a starting shim would then fail."""
         try:
             fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
@@ -188,7 +188,7 @@ class Record:
 
 @contextlib.contextmanager
 def _handle(pid: int, started: int) -> Iterator[int | None]:
-    """A pidfd of exactly that process, or None when it has ended."""
+    """A pidfd of exactly that process, or None if it has ended."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -206,7 +206,7 @@ def _decode(path: Path, kind: type[_T]) -> _T | None:
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise CorruptState(f"{path} is damaged: {error}. Remove it once the agent is stopped.") from error
+        raise CorruptState(f"{path} is damaged: {error}. Stop the agent and remove the file.") from error
 
 
 def _tail(path: Path) -> tuple[bytes, int]:

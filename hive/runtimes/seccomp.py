@@ -1,7 +1,7 @@
-"""A system call filter: behind walls nobody makes a set-user-id or set-group-id file, or reads the daemon's keyring.
+"""The sandbox's system call filter. It refuses set-user-id and set-group-id files and hides the daemon's keyring.
 
-A mount shows a folder's owner as the agent, so such a file would run with that owner's rights when somebody on the host
-executes it. io_uring and openat2 hide their arguments from a filter and say "not implemented", which programs expect.
+A mount maps a folder's owner to the agent, so a set-user-id file would run with that owner's rights on the host.
+A filter cannot inspect the arguments of io_uring and openat2; both return "not implemented", which programs handle.
 """
 
 import platform
@@ -19,30 +19,30 @@ NOT_IMPLEMENTED = 0x00050026
 NUMBER_OFFSET = 0
 ARCHITECTURE_OFFSET = 4
 ARGUMENTS_OFFSET = 16
-"""In struct seccomp_data; each argument takes 8 bytes, and the low half comes first on these architectures."""
+"""In struct seccomp_data; each argument has 8 bytes, low half first on these architectures."""
 SET_ID_BITS = 0o6000
 CREATING = 0o100 | 0o20000000
-"""O_CREAT and O_TMPFILE: only then does the call read a mode."""
+"""O_CREAT and O_TMPFILE: only with one of them does the call read a mode."""
 X32_CALLS = 0x40000000
 
 
 class _Call(NamedTuple):
     number: int
     mode: int
-    """Which argument is the mode."""
+    """The index of the mode argument."""
     flags: int | None = None
-    """Which argument are the open flags."""
+    """The index of the open flags argument."""
 
 
 class _Machine(NamedTuple):
     architecture: int
     keyrings: tuple[int, ...]
-    """add_key, request_key, keyctl: a session keyring is inherited from the daemon and no namespace hides it."""
+    """add_key, request_key, keyctl: the session keyring is inherited from the daemon, and no namespace hides it."""
     calls: tuple[_Call, ...]
 
 
 HIDDEN_CALLS = (425, 437)
-"""io_uring_setup and openat2: the same numbers everywhere."""
+"""io_uring_setup and openat2 have the same numbers on every architecture."""
 _FCHMODAT2 = _Call(452, mode=2)
 _MACHINES = {
     "x86_64": _Machine(
@@ -75,11 +75,11 @@ _MACHINES = {
 
 
 def program() -> bytes | None:
-    """The filter for this machine as bubblewrap takes it; None on a machine whose numbers are not in the table."""
+    """The filter in bubblewrap's format; None for an architecture that is not in the table."""
     machine = _MACHINES.get(platform.machine())
     if machine is None:
         return None
-    # Calls of another architecture (32-bit programs, x32) have other numbers: none of them is let through.
+    # Refuse calls of other architectures (32-bit programs, x32): their numbers differ.
     code = _load(ARCHITECTURE_OFFSET) + _step(JUMP_EQUAL, machine.architecture, 1, 0) + _step(RETURN, NOT_IMPLEMENTED)
     code += _load(NUMBER_OFFSET) + _step(JUMP_GREATER_EQUAL, X32_CALLS, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
     for number in (*HIDDEN_CALLS, *machine.keyrings):

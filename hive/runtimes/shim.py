@@ -1,17 +1,17 @@
-"""The shim: one small process per agent that outlives the daemon, keeps the output and writes down how the run ended.
+"""The shim: one small process per agent. It outlives the daemon, stores the output and records how the run ended.
 
-Run by `launch` as `python -I -S shim.py NAME SPEC_FD READY_FD`; stdlib only. It speaks to the daemon
-through the files of the record folder alone: `lock` (held while the shim lives), `run.json`, `exit.json`, `output` and
-`output.1`.
+Run by `launch` as `python -I -S shim.py NAME SPEC_FD READY_FD`; stdlib only. After the start it communicates with the
+daemon only through the files of the record folder: `lock` (held while the shim lives), `run.json`, `exit.json`,
+`output` and `output.1`.
 """
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH100, PTH105, PTH108, PTH110, PTH120, PTH123
 
 import os
 import sys
 
-if __name__ == "__main__":  # -I leaves the package out of the path.
+if __name__ == "__main__":  # -I excludes the package from the path.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 import contextlib
@@ -24,30 +24,30 @@ import time
 from hive.runtimes import cgroup, spawn
 
 OUTPUT_FILE_BYTES = 4 * 1024 * 1024
-"""An agent's output takes at most two such files."""
+"""An agent's output has at most two files of this size."""
 READ_BYTES = 65536
 DRAIN_BYTES = 1024 * 1024
-"""More than a pipe can hold: what is read after the last writer has gone."""
+"""More than a pipe can hold; the limit of the final read."""
 MAX_WAIT_STATUS = 0xFFFF
 PR_SET_CHILD_SUBREAPER = 36
 REPORT_LINE_BYTES = 4096
-"""The container's init speaks from within the agent's reach; a longer line is cut."""
+"""The agent may forge the reports of the container's init, so their length is limited."""
 
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # Importing typing would cost every shim a megabyte.
+if TYPE_CHECKING:  # Importing typing costs each shim 1 MB of memory.
     from typing import Any
 
     Spec = dict[str, Any]
-    """Built by `launch`; its keys are written down there."""
+    """Built by `launch`, which documents the keys."""
 
 
 class FailedError(Exception):
-    """The run could not be started; the text goes to the daemon."""
+    """The run could not be started; the daemon receives the text."""
 
 
 class Output:
-    """The program's output in two files of bounded size. A full disk loses lines, never the program."""
+    """The program's output in two files of limited size. A full disk loses lines but does not stop the program."""
 
     def __init__(self, record: str) -> None:
         self._path = f"{record}/output"
@@ -79,13 +79,13 @@ class Run:
         self._groups = cgroup.Groups(spec["cgroups"])
         self._output_read, self._output_write = os.pipe()
         self._report = -1
-        """What the container's init says, or -1 without walls."""
+        """The pipe with init's reports, or -1 without a sandbox."""
         self._life = -1
-        """Init ends when this pipe is closed, by us or by our death."""
+        """Init exits when this pipe closes, also when the shim dies."""
         self._said = b""
         self._child = 0
         self._status: int | None = None
-        """Raw wait status of the child: the program, or bubblewrap around it."""
+        """Raw wait status of the child: the program, or bubblewrap."""
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -93,16 +93,18 @@ class Run:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def start(self) -> tuple[int, int]:
-        """Start the program and put it on record; its pid and when.
+        """Start the program and record it. Return its pid and the time.
 
         Raises:
-            FailedError: it could not be executed. What was started is gone again and the record is as it was.
+            FailedError: it could not be executed. Nothing keeps running and the record is unchanged.
         """
         before = _read(f"{self._record}/run.json")
         if os.path.exists(f"{self._record}/ordered"):
             os.unlink(f"{self._record}/ordered")
         try:
-            return self._start_plain() if self._spec["walls"] is None else self._start_walled(self._spec["walls"])
+            return (
+                self._start_plain() if self._spec["sandbox"] is None else self._start_sandboxed(self._spec["sandbox"])
+            )
         except (FailedError, OSError) as error:
             self._kill_child()
             self._groups.remove()
@@ -115,16 +117,16 @@ class Run:
     def _start_plain(self) -> tuple[int, int]:
         _become_subreaper()
         spec = self._spec
-        held = spawn.Held(spec["argv"], spec["environment"], spec["folder"], self._enter)
+        held = spawn.PausedProcess(spec["argv"], spec["environment"], spec["folder"], self._enter)
         self._child = held.pid
         os.close(self._output_write)
         since_ms = self._put_on_record(held.pid, held.pid)
-        if failure := held.let_go():
+        if failure := held.release():
             raise FailedError(failure)
         return held.pid, since_ms
 
-    def _start_walled(self, walls: "Spec") -> tuple[int, int]:
-        """Start bubblewrap with our init inside, which starts the program and says how it ended."""
+    def _start_sandboxed(self, sandbox: "Spec") -> tuple[int, int]:
+        """Start bubblewrap with our init, which starts the program and reports how it ended."""
         spec_read, spec_write = os.pipe()
         go_read, go_write = os.pipe()
         self._report, report_write = os.pipe()
@@ -132,15 +134,15 @@ class Run:
         if not self._child:
             try:
                 self._enter()
-                _exec_walls(walls, (spec_read, go_read, report_write))
+                _exec_sandbox(sandbox, (spec_read, go_read, report_write))
             except (OSError, FailedError) as error:
                 os.write(2, f"{error}\n".encode())
             finally:
                 os._exit(127)
         for fd in (spec_read, go_read, report_write, self._output_write):
             os.close(fd)
-        inside = {key: self._spec[key] for key in ("argv", "environment", "folder")} | {"uid": walls["uid"]}
-        with contextlib.suppress(BrokenPipeError):  # Bubblewrap has ended; what it said comes next.
+        inside = {key: self._spec[key] for key in ("argv", "environment", "folder")} | {"uid": sandbox["uid"]}
+        with contextlib.suppress(BrokenPipeError):  # Bubblewrap has ended; its error is read next.
             _write_all(spec_write, marshal.dumps(inside))
         os.close(spec_write)
         self._expect("held")
@@ -153,7 +155,7 @@ class Run:
         return program, since_ms
 
     def _enter(self) -> None:
-        """In the child: stand in the agent's groups and write to the shim's pipe."""
+        """In the child: join the agent's groups and redirect output to the shim's pipe."""
         self._groups.join()
         os.dup2(self._output_write, 1)
         os.dup2(self._output_write, 2)
@@ -162,7 +164,7 @@ class Run:
         """Read one line from init.
 
         Raises:
-            FailedError: it said something else, or bubblewrap ended before it could say anything.
+            FailedError: the line is another one, or bubblewrap ended first.
         """
         while b"\n" not in self._said:
             more = os.read(self._report, REPORT_LINE_BYTES)
@@ -176,7 +178,7 @@ class Run:
             raise FailedError(line.decode(errors="replace").removeprefix("failed "))
 
     def _put_on_record(self, program: int, root: int) -> int:
-        """Write run.json, so that a daemon that finds the program running also finds it on record."""
+        """Write run.json before the program runs, so that a daemon finds every running program on record."""
         now = _now_ms()
         facts = (
             f',"pid":{program},"started":{spawn.started(program) or 0},"root":{root},'
@@ -187,7 +189,7 @@ class Run:
         return now
 
     def watch(self) -> None:
-        """Keep the output and collect the dead until the run is over; then clear up and write exit.json."""
+        """Store output and reap children until the run ends; then clean up and write exit.json."""
         poll = select.poll()
         for fd in (self._output_read, self._report, self._wake):
             if fd >= 0:
@@ -203,7 +205,7 @@ class Run:
         self._end()
 
     def _take(self, fd: int) -> bool:
-        """Read once from the program or from init; False at the end of it."""
+        """Read once from the program or from init; False at end of file."""
         data = _read_some(fd)
         if data and fd == self._output_read:
             self._output.write(data)
@@ -237,14 +239,14 @@ class Run:
         code, by_signal = self._how_it_ended()
         out_of_memory = self._groups.out_of_memory()
         if out_of_memory and not (by_signal == signal.SIGKILL and not os.path.exists(f"{self._record}/ordered")):
-            out_of_memory = False  # Something it ran was killed for memory; it ended for another reason.
+            out_of_memory = False  # A child was killed for memory; the program ended for another reason.
         self._groups.remove()
         facts = {"code": code, "signal": by_signal, "out_of_memory": out_of_memory, "at_ms": at_ms}
         pairs = ",".join(f'"{key}":{_json(value)}' for key, value in facts.items())
         _replace(f"{self._record}/exit.json", self._spec["head"].removesuffix(b"}") + f",{pairs}}}".encode())
 
     def _how_it_ended(self) -> tuple[int | None, int | None]:
-        """Exit code or signal. Init's word goes before bubblewrap's, which folds signals into codes."""
+        """Exit code or signal. Init's report takes precedence: bubblewrap turns signals into codes."""
         status = self._status
         assert status is not None
         word, _, number = self._said.partition(b"\n")[0].decode(errors="replace").partition(" ")
@@ -271,25 +273,25 @@ def _only_child(pid: int) -> int:
     return found[0]
 
 
-def _exec_walls(walls: "Spec", fds: tuple[int, int, int]) -> None:
-    """Become bubblewrap. Its arguments go through a file in memory: they name the host's folders."""
-    arguments = list(walls["arguments"])
-    for inside, content in walls["files"]:
+def _exec_sandbox(sandbox: "Spec", fds: tuple[int, int, int]) -> None:
+    """Execute bubblewrap. Its arguments go through a memory file, because they name the host's folders."""
+    arguments = list(sandbox["arguments"])
+    for inside, content in sandbox["files"]:
         arguments += ["--perms", "0644", "--file", str(_memory_file(content)), inside]
-    if walls["seccomp"]:
-        arguments += ["--seccomp", str(_memory_file(walls["seccomp"]))]
-    if walls["stage"]:
-        from hive.runtimes import stage  # In the child alone: it needs ctypes.
+    if sandbox["seccomp"]:
+        arguments += ["--seccomp", str(_memory_file(sandbox["seccomp"]))]
+    if sandbox["idmapped"]:
+        from hive.runtimes import idmap  # Only in the child: it needs ctypes.
 
-        stage.enter(walls["stage_folder"], walls["stage"], walls["uid"])
+        idmap.enter_mount_namespace(sandbox["mount_point"], sandbox["idmapped"], sandbox["uid"])
     for fd in fds:
         os.set_inheritable(fd, True)
-    arguments += walls["last"]
+    arguments += sandbox["last"]
     packed = _memory_file(b"".join(os.fsencode(argument) + b"\0" for argument in arguments))
-    command = [walls["bwrap"], "--args", str(packed), "--", *walls["init"], *(str(fd) for fd in fds)]
+    command = [sandbox["bwrap"], "--args", str(packed), "--", *sandbox["init"], *(str(fd) for fd in fds)]
     os.umask(0o022)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    os.execve(walls["bwrap"], command, {})
+    os.execve(sandbox["bwrap"], command, {})
 
 
 def _memory_file(content: bytes) -> int:
@@ -300,7 +302,7 @@ def _memory_file(content: bytes) -> int:
 
 
 def _become_subreaper() -> None:
-    """Inherit the orphans of the program, so that none outlives it."""
+    """Adopt the program's orphans, so that none outlives it."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
@@ -308,7 +310,7 @@ def _become_subreaper() -> None:
 
 
 def _kill_descendants() -> None:
-    """Kill all that is left below the shim. Orphans of the killed come to the shim, so this ends with none."""
+    """Kill all processes below the shim. It adopts orphans, so the loop ends when none is left."""
     while True:
         for pid in _below(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
@@ -327,7 +329,7 @@ def _below(pid: int) -> list[int]:
 
 
 def _read_some(fd: int) -> bytes | None:
-    """What is there now: empty at the end, None when nothing is there yet."""
+    """Available data; empty at end of file, None if there is none yet."""
     try:
         return os.read(fd, READ_BYTES)
     except BlockingIOError:
@@ -367,7 +369,7 @@ def _now_ms() -> int:
 
 
 def _lock(record: str) -> bool:
-    """Hold the record for as long as the shim lives; False when another shim does."""
+    """Lock the record for the shim's lifetime; False if another shim holds it."""
     fd = os.open(f"{record}/lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -379,7 +381,7 @@ def _lock(record: str) -> bool:
 def main() -> None:
     spec_fd, ready_fd = int(sys.argv[2]), int(sys.argv[3])
     if os.fork():
-        os._exit(0)  # The daemon waits for this one; the other is nobody's child.
+        os._exit(0)  # The daemon waits for this process; the other one is adopted by init.
     for fd in (spec_fd, ready_fd):
         os.set_inheritable(fd, False)
     os.setsid()
@@ -399,7 +401,7 @@ def main() -> None:
         os.write(ready_fd, f"failed {' '.join(str(error).split())}\n".encode())
         return
     del spec
-    with contextlib.suppress(BrokenPipeError):  # The daemon has gone; it will find the run on record.
+    with contextlib.suppress(BrokenPipeError):  # The daemon has ended; the next one finds the run on record.
         os.write(ready_fd, f"running {pid} {since_ms}\n".encode())
     os.close(ready_fd)
     run.watch()

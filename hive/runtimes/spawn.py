@@ -1,23 +1,22 @@
-"""How the shim and the container's init start a program: forked, held until it is on record, then executed.
+"""Process helpers of the shim and the container's init: fork a program, pause it until it is on record, execute it.
 
 Stdlib only.
 """
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH123, PTH208
 
 import os
-import sys
 from collections.abc import Callable
 
 
-class Held:
-    """A child that waits to be let go. It ends by itself when its parent ends first."""
+class PausedProcess:
+    """A forked child that waits for `release`. It exits if its parent exits first."""
 
     def __init__(
         self, argv: list[str], environment: dict[str, str], folder: str, prepare: Callable[[], None] | None = None
     ) -> None:
-        """`prepare` runs in the child before it waits. The program gets a session of its own."""
+        """`prepare` runs in the child before it waits. The program gets its own session."""
         go_read, self._go = os.pipe()
         self._failure, failure_write = os.pipe()
         self.pid = os.fork()
@@ -40,8 +39,8 @@ class Held:
         finally:
             os._exit(127)
 
-    def let_go(self) -> str:
-        """Execute the program. Returns why it could not be executed, or an empty string."""
+    def release(self) -> str:
+        """Execute the program. Return the error, or an empty string."""
         os.write(self._go, b"g")
         os.close(self._go)
         said = read_all(self._failure)
@@ -50,8 +49,8 @@ class Held:
 
 
 def execute(argv: list[str], environment: dict[str, str], folder: str) -> None:
-    """Replace the calling process, with default signals and only 0, 1 and 2 open (all else is close-on-exec)."""
-    import signal  # After the fork: the parent never pays for it.
+    """Replace the calling process; signals are at their defaults and only 0, 1 and 2 stay open."""
+    import signal  # After the fork, so that the parent does not load it.
 
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -62,7 +61,7 @@ def execute(argv: list[str], environment: dict[str, str], folder: str) -> None:
 
 
 def find_program(name: str, environment: dict[str, str]) -> str:
-    """`name` as found in the program's own PATH."""
+    """The path of `name` in the program's own PATH."""
     if "/" in name:
         return name
     for folder in environment.get("PATH", "").split(":"):
@@ -79,20 +78,12 @@ def read_all(fd: int) -> bytes:
     return b"".join(chunks)
 
 
-def quiet_stdin() -> None:
-    """Stand on /dev/null for input."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    if null != 0:
-        os.dup2(null, 0)
-        os.close(null)
-
-
 def children(pid: int) -> list[int]:
     """Host pids of the children of a process."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             return [int(child) for child in file.read().split()]
-    except OSError:  # A kernel without CONFIG_PROC_CHILDREN, or the process has gone.
+    except OSError:  # No CONFIG_PROC_CHILDREN, or the process has ended.
         return [other for other in _all_pids() if parent_of(other) == pid]
 
 
@@ -106,7 +97,7 @@ def parent_of(pid: int) -> int | None:
 
 
 def started(pid: int) -> int | None:
-    """The process's start time in clock ticks since boot, its name for ever together with the pid; None: not alive."""
+    """The start time in clock ticks since boot, which identifies a process together with its pid; None if not alive."""
     fields = stat_fields(pid)
     if not fields or fields[0] in "ZX":
         return None
@@ -114,7 +105,7 @@ def started(pid: int) -> int | None:
 
 
 def stat_fields(pid: int) -> list[str]:
-    """/proc/<pid>/stat from the state on: the name before it may hold spaces and brackets."""
+    """The fields of /proc/<pid>/stat after the name, which may contain spaces and brackets."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()
@@ -125,8 +116,3 @@ def stat_fields(pid: int) -> list[str]:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
-
-
-def say(text: str) -> None:
-    sys.stderr.write(f"hive: {text}\n")
-    sys.stderr.flush()

@@ -104,7 +104,7 @@ def test_a_day_in_the_life(daemon: subprocess.Popen[str], hive: Run, paths: Path
     ("arguments", "environment_", "said"),
     [
         (["--runtime", "process", "--listen", "192.0.2.1:7000"], {}, "--listen must be on loopback"),
-        (["--runtime", "auto"], {"PATH": ""}, "No runtime with walls works on this host"),
+        (["--runtime", "auto"], {"PATH": ""}, "No sandboxed runtime works on this host"),
         (["--runtime", "process"], {"HIVE_RUN": "/dev/null/run"}, "/dev/null/run: Not a directory."),
     ],
 )

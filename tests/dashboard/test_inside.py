@@ -59,7 +59,7 @@ def hive(request: pytest.FixtureRequest) -> Iterator[HiveProcess]:
     """A walled hive of root's, whose agents have users of their own; and of somebody else's, whose agents have not."""
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
-    if why := BubblewrapRuntime().lacks():
+    if why := BubblewrapRuntime().unavailable_reason():
         missing(why)
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home, ScriptedModel() as model:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)

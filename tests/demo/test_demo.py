@@ -95,7 +95,7 @@ def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert done.stderr.startswith("hive: No runtime with walls works on this host. bubblewrap is not installed.")
+    assert done.stderr.startswith("hive: No sandboxed runtime works on this host. bubblewrap is not installed.")
 
 
 def test_without_git_it_says_what_to_install(tmp_path: Path) -> None:

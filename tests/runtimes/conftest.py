@@ -1,18 +1,18 @@
-"""Labs for the runtime tests: one over every runtime, one over those with walls."""
+"""Fixtures of the runtime tests: `lab` runs under every runtime, `sandboxed_lab` under the isolating ones."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from contract import Lab, all_runtimes, usable, walled_runtimes
+from contract import Lab, all_runtimes, sandboxed_runtimes, usable
 
 from hive.runtimes.protocol import Runtime
 
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A short path, because socket paths are bounded, that only its owner may enter."""
+    """A short path (socket paths are limited) with mode 0700."""
     with tempfile.TemporaryDirectory(prefix="hive-") as folder:
         yield Path(folder).resolve()
 
@@ -22,8 +22,8 @@ def lab(request: pytest.FixtureRequest, root: Path) -> Iterator[Lab]:
     yield from _lab(request.param, root)
 
 
-@pytest.fixture(params=walled_runtimes(), ids=lambda runtime: runtime.kind)
-def walled_lab(request: pytest.FixtureRequest, root: Path) -> Iterator[Lab]:
+@pytest.fixture(params=sandboxed_runtimes(), ids=lambda runtime: runtime.kind)
+def sandboxed_lab(request: pytest.FixtureRequest, root: Path) -> Iterator[Lab]:
     yield from _lab(request.param, root)
 
 

@@ -1,4 +1,4 @@
-"""A laboratory for runtimes: builds containers in a temporary folder and waits for what must happen."""
+"""Helpers of the runtime tests: build containers in a temporary folder and wait for conditions."""
 
 import os
 import socket
@@ -8,29 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from hive.runtimes.choose import walled
+from hive.runtimes.choose import sandboxed
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Running, Runtime
 
 DEADLINE_S = 30.0
-"""Far more than anything here takes; only a defect waits for it."""
+"""Much longer than any step; reached only on failure."""
 PAUSE_S = 0.01
 FIRST_UID = 71000
 UNLIMITED = Limits()
 
 
-def walled_runtimes() -> list[Runtime]:
-    """Every runtime with walls; a test over them shows that walls hold under each."""
-    return walled()
+def sandboxed_runtimes() -> list[Runtime]:
+    """Every isolating runtime."""
+    return sandboxed()
 
 
 def all_runtimes() -> list[Runtime]:
-    return [ProcessRuntime(), *walled_runtimes()]
+    return [ProcessRuntime(), *sandboxed_runtimes()]
 
 
 def usable(runtime: Runtime) -> Runtime:
-    """Skip what this host cannot run; on the build machine nothing may be missing."""
-    if why := runtime.lacks():
+    """Skip a runtime that this host cannot run; fail in CI."""
+    if why := runtime.unavailable_reason():
         if os.environ.get("CI") == "true":
             pytest.fail(why)
         pytest.skip(why)
@@ -45,7 +45,7 @@ def eventually(check: Callable[[], object], what: str) -> None:
 
 
 class Lab:
-    """One hive's folders for any number of agents under one runtime."""
+    """Folders of one hive and containers under one runtime."""
 
     def __init__(self, runtime: Runtime, root: Path) -> None:
         self.runtime = runtime
@@ -87,7 +87,7 @@ class Lab:
         return self.runtime.start(container)
 
     def finish(self, container: Container) -> Exit:
-        """Start it and wait for its end."""
+        """Start a container and wait for its end."""
         self.start(container)
         return self.ended(container)
 
@@ -102,7 +102,7 @@ class Lab:
         return self.runtime.output(container.record, lines=lines)
 
     def run(self, *argv: str, **more: object) -> list[str]:
-        """What a program prints that must succeed."""
+        """The output of a program that must succeed."""
         container = self.container(*argv, **more)  # type: ignore[arg-type]
         exit_ = self.finish(container)
         assert exit_.code == 0, (exit_, self.output(container))
@@ -117,7 +117,7 @@ class Lab:
 
 
 def listen(path: Path) -> socket.socket:
-    """A unix socket as the daemon makes it."""
+    """A unix socket with the daemon's mode."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o660)

@@ -1,4 +1,4 @@
-"""Which runtime is taken, what a host is told that it lacks, and file systems that cannot map owners."""
+"""Runtime selection, host checks, and file systems without id-mapped mounts."""
 
 import os
 import subprocess
@@ -9,14 +9,14 @@ from contract import Lab, listen
 
 from hive.errors import BadRequest, Unavailable
 from hive.runtimes.bubblewrap import BubblewrapRuntime, maps_owners
-from hive.runtimes.choose import choose, walled
-from hive.runtimes.facts import runtime_facts
+from hive.runtimes.choose import choose, sandboxed
+from hive.runtimes.host_checks import runtime_checks
 from hive.runtimes.protocol import Exit, Mount
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives agents a uid of their own")
 
 
-def test_auto_is_never_without_walls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_auto_never_selects_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match=r"apt-get install bubblewrap.*--runtime process"):
         choose("auto")
@@ -25,30 +25,30 @@ def test_auto_is_never_without_walls(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert choose("process").kind == "process"
 
 
-def test_auto_takes_the_first_that_works():
-    if all(runtime.lacks() for runtime in walled()):
-        pytest.skip("no walls on this host")
+def test_auto_selects_first_working_runtime():
+    if all(runtime.unavailable_reason() for runtime in sandboxed()):
+        pytest.skip("no sandboxed runtime works here")
     assert choose().kind == "bubblewrap"
 
 
-def test_an_unknown_kind_is_refused_with_the_known_ones():
+def test_unknown_kind_lists_known_kinds():
     with pytest.raises(BadRequest, match="auto, bubblewrap, process"):
         choose("docker")
 
 
-def test_a_bubblewrap_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_bubblewrap_error_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2; exit 1\n")
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert "No permissions" in (BubblewrapRuntime().lacks() or "")
+    assert "No permissions" in (BubblewrapRuntime().unavailable_reason() or "")
 
 
-def test_every_lack_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    facts = runtime_facts(tmp_path / "not" / "yet")
+def test_every_failed_check_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    facts = runtime_checks(tmp_path / "not" / "yet")
     assert {"runtime", "git", "python3", "bubblewrap", "user"} <= {fact.name for fact in facts}
     monkeypatch.setenv("PATH", str(tmp_path))
-    lacking = {fact.name: fact for fact in runtime_facts(tmp_path) if not fact.good}
+    lacking = {fact.name: fact for fact in runtime_checks(tmp_path) if not fact.good}
     assert {"runtime", "bubblewrap"} <= set(lacking)
     assert all(fact.fix for fact in lacking.values())
 
@@ -62,20 +62,20 @@ def test_every_lack_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (Exit(), "unknown"),
     ],
 )
-def test_reasons_are_named(exit_: Exit, reason: str):
+def test_exit_reason(exit_: Exit, reason: str):
     assert exit_.reason() == reason
 
 
 @pytest.fixture
 def unmappable(root: Path):
-    """A folder on a file system that cannot map owners."""
+    """A folder on a file system without id-mapped mounts."""
     folder = root / "ramfs"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "ramfs", "none", str(folder)], check=False).returncode != 0:
         pytest.skip("this root may not mount")
     try:
         if maps_owners(folder):
-            pytest.skip("this kernel maps owners everywhere")
+            pytest.skip("this kernel supports id-mapped mounts everywhere")
         folder.chmod(0o700)
         yield folder
     finally:
@@ -83,7 +83,7 @@ def unmappable(root: Path):
 
 
 @root_only
-def test_where_owners_cannot_be_mapped_the_agents_folders_are_opened_to_it(unmappable: Path):
+def test_without_idmapped_mounts_agent_folders_are_shared(unmappable: Path):
     lab = Lab(choose(), unmappable)
     container = lab.container(
         "/usr/bin/python3",
@@ -102,7 +102,7 @@ def test_where_owners_cannot_be_mapped_the_agents_folders_are_opened_to_it(unmap
 
 
 @root_only
-def test_where_owners_cannot_be_mapped_a_mount_says_what_to_do(unmappable: Path):
+def test_without_idmapped_mounts_refused_mount_names_setfacl(unmappable: Path):
     project = unmappable / "project"
     project.mkdir(mode=0o700)
     lab = Lab(choose(), unmappable)

@@ -1,4 +1,4 @@
-"""What every runtime does, whatever its walls."""
+"""The contract of every runtime."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def on_record(lab: Lab, container) -> dict:
     return json.loads((container.record / "run.json").read_text())
 
 
-def test_nothing_ran_yet(lab: Lab):
+def test_record_without_run_is_never_ran(lab: Lab):
     record = lab.container("true").record
     assert lab.runtime.status(record) == NeverRan()
     assert lab.runtime.stop(record, grace_s=1) is None
@@ -32,7 +32,7 @@ def test_nothing_ran_yet(lab: Lab):
     assert lab.runtime.output(record, lines=10) == []
 
 
-def test_a_run_from_start_to_exit_code(lab: Lab):
+def test_run_from_start_to_exit_code(lab: Lab):
     container = lab.container("sh", "-c", "echo out; echo err >&2; exit 3")
     running = lab.start(container)
     assert running.incarnation == container.incarnation
@@ -42,7 +42,7 @@ def test_a_run_from_start_to_exit_code(lab: Lab):
     assert lab.output(container, lines=1) == [lab.output(container)[-1]]
 
 
-def test_status_names_the_program_while_it_runs(lab: Lab):
+def test_status_has_pid_of_running_program(lab: Lab):
     container = lab.container("sh", "-c", "echo ready; exec sleep 1000")
     running = lab.start(container)
     lab.says(container, "ready")
@@ -51,11 +51,11 @@ def test_status_names_the_program_while_it_runs(lab: Lab):
     eventually(lambda: name.read_text().strip() == "sleep", "it is the program's own process")
 
 
-def test_input_is_empty(lab: Lab):
+def test_stdin_is_empty(lab: Lab):
     assert lab.run("sh", "-c", "cat; echo end") == ["end"]
 
 
-def test_a_signal_is_told_from_an_exit_code(lab: Lab):
+def test_signal_is_distinguished_from_exit_code(lab: Lab):
     assert lab.finish(lab.container("sh", "-c", "kill -SEGV $$")).signal == signal.SIGSEGV
     died = lab.finish(lab.container("sh", "-c", "kill -KILL $$"))
     assert (died.signal, died.code) == (signal.SIGKILL, None)
@@ -64,7 +64,7 @@ def test_a_signal_is_told_from_an_exit_code(lab: Lab):
 
 
 @needs_root
-def test_out_of_memory_is_told_from_a_kill(lab: Lab):
+def test_out_of_memory_is_distinguished_from_kill(lab: Lab):
     if not any("memory" in controllers for _, _, controllers in cgroup.hierarchies()):
         pytest.skip("this host has no memory controller")
     hungry = "held = bytearray(b'x' * 10**9)"
@@ -79,7 +79,7 @@ def test_out_of_memory_is_told_from_a_kill(lab: Lab):
 
 
 @needs_root
-def test_processes_are_limited_and_groups_are_removed(lab: Lab):
+def test_process_limit_holds_and_groups_are_removed(lab: Lab):
     if not any("pids" in controllers for _, _, controllers in cgroup.hierarchies()):
         pytest.skip("this host has no pids controller")
     bomb = "import os\ntry:\n while os.fork(): pass\n import time; time.sleep(1000)\nexcept OSError: print('bounded')"
@@ -91,7 +91,7 @@ def test_processes_are_limited_and_groups_are_removed(lab: Lab):
     assert not any(Path(group).exists() for group in groups)
 
 
-def test_stop_ends_the_gentle_with_sigterm(lab: Lab):
+def test_stop_sends_sigterm(lab: Lab):
     container = lab.container("sh", "-c", "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done")
     lab.start(container)
     lab.says(container, "ready")
@@ -109,11 +109,11 @@ echo ready
 while :; do sleep 1000; done
 """
 TREE_MIN = 5
-"""The program, what it started, the grandchild, and what the first and the last of them sleep in."""
+"""The program, its child, the grandchild, and the `sleep` of two of them."""
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_stubborn_tree_dies_whole(lab: Lab, how: str):
+def test_tree_that_ignores_sigterm_is_killed(lab: Lab, how: str):
     container = lab.container("sh", "-c", STUBBORN)
     lab.start(container)
     eventually(lambda: any("grandchild" in line for line in lab.output(container)), "the grandchild runs")
@@ -127,7 +127,7 @@ def test_a_stubborn_tree_dies_whole(lab: Lab, how: str):
     eventually(lambda: all(spawn.started(pid) != started for pid, started in tree), "every process is gone")
 
 
-def test_what_the_program_leaves_behind_dies_with_it(lab: Lab):
+def test_orphans_are_killed_when_program_ends(lab: Lab):
     (lab.root / "agents/coder/state").mkdir(parents=True, exist_ok=True)
     waits = "while [ ! -e $HIVE_AGENT_STATE/go ]; do sleep 0.01; done; exit 5"
     container = lab.container("sh", "-c", f"setsid sleep 1000 & setsid sleep 1000 & {waits}")
@@ -141,11 +141,11 @@ def test_what_the_program_leaves_behind_dies_with_it(lab: Lab):
 
 
 SLEEPERS = 3
-"""Two that are left behind, and the one that the program is waiting for."""
+"""Two orphans, and the one that the program waits for."""
 
 
 def names_below(pid: int) -> list[str]:
-    """What runs below a process, as far as it has not ended meanwhile."""
+    """Names of the live processes below a process."""
     names = []
     for one in shim._below(pid):
         with contextlib.suppress(OSError):
@@ -153,7 +153,7 @@ def names_below(pid: int) -> list[str]:
     return names
 
 
-def test_a_program_that_is_missing_leaves_nothing(lab: Lab):
+def test_missing_program_leaves_nothing_behind(lab: Lab):
     container = lab.container("no-such-program")
     with pytest.raises(Unavailable, match="no-such-program"):
         lab.start(container)
@@ -161,7 +161,7 @@ def test_a_program_that_is_missing_leaves_nothing(lab: Lab):
     eventually(lambda: shim_count(container) == 0, "its shim is gone")
 
 
-def test_a_failed_start_keeps_what_was_known(lab: Lab):
+def test_failed_start_keeps_last_exit(lab: Lab):
     first = lab.container("sh", "-c", "exit 4")
     lab.finish(first)
     with pytest.raises(Unavailable):
@@ -172,7 +172,7 @@ def test_a_failed_start_keeps_what_was_known(lab: Lab):
 
 
 def shim_count(container) -> int:
-    """Shims of this agent that live, whatever is on record."""
+    """Live shims of this agent, whatever the record says."""
     fds = 0
     for entry in Path("/proc").glob("[0-9]*/fd/*"):
         try:
@@ -182,7 +182,7 @@ def shim_count(container) -> int:
     return fds
 
 
-def test_the_environment_is_the_programs_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch):
+def test_environment_is_private_to_program(lab: Lab, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OF_THE_DAEMON", "inherited")
     secret = "sk-a-secret-" + "x" * 100_000
     container = lab.container("sh", "-c", "env; echo ready; exec sleep 1000", environment={"API_KEY": secret})
@@ -203,13 +203,13 @@ def test_the_environment_is_the_programs_alone(lab: Lab, monkeypatch: pytest.Mon
         try:
             assert b"sk-a-secret" not in Path(f"/proc/{pid}/environ").read_bytes()
         except PermissionError:
-            continue  # The container's init has closed itself even to its own user.
+            continue  # The container's init is not dumpable.
     for file in container.record.iterdir():
         if not file.name.startswith("output"):
             assert b"sk-a-secret" not in file.read_bytes()
 
 
-def test_a_second_start_is_refused(lab: Lab):
+def test_second_start_is_refused(lab: Lab):
     container = lab.container("sleep", "1000")
     running = lab.start(container)
     with pytest.raises(AlreadyDone):
@@ -217,7 +217,7 @@ def test_a_second_start_is_refused(lab: Lab):
     assert lab.runtime.status(container.record) == running
 
 
-def test_one_of_many_starts_of_one_record_wins(lab: Lab):
+def test_one_of_concurrent_starts_succeeds(lab: Lab):
     containers = [lab.container("sleep", "1000") for _ in range(4)]
 
     def start(container) -> Running | None:
@@ -232,7 +232,7 @@ def test_one_of_many_starts_of_one_record_wins(lab: Lab):
     assert lab.runtime.status(containers[0].record) == won[0]
 
 
-def test_the_next_incarnation_uses_the_same_record(lab: Lab):
+def test_next_incarnation_reuses_record(lab: Lab):
     first = lab.container("sh", "-c", "echo first; exit 1")
     lab.finish(first)
     second = lab.container("sh", "-c", "echo second; exec sleep 1000")
@@ -242,7 +242,7 @@ def test_the_next_incarnation_uses_the_same_record(lab: Lab):
     assert lab.output(second) == ["first", "second"]
 
 
-def test_eight_start_at_once(lab: Lab):
+def test_eight_concurrent_starts_succeed(lab: Lab):
     containers = [lab.container("sh", "-c", f"echo {name}; exec sleep 1000", name=name) for name in "abcdefgh"]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lab.start, containers))
@@ -254,7 +254,7 @@ def test_eight_start_at_once(lab: Lab):
     assert [ended.signal for ended in ends if ended] == [signal.SIGKILL] * 8
 
 
-def test_output_is_bounded_and_keeps_its_end(lab: Lab):
+def test_output_is_limited_and_keeps_newest_lines(lab: Lab):
     chatter = "for n in range(300000): print('line', n, 'x' * 40)\nprint('the', 'end')"
     container = lab.container(PYTHON, "-c", chatter)
     assert lab.finish(container).code == 0
@@ -276,7 +276,7 @@ import time; time.sleep(1000)
 """
 
 
-def started_by_a_daemon_that_died(lab: Lab, container) -> None:
+def started_by_killed_daemon(lab: Lab, container) -> None:
     import msgspec
 
     encoded = msgspec.json.encode(container, enc_hook=str)
@@ -290,9 +290,9 @@ def started_by_a_daemon_that_died(lab: Lab, container) -> None:
         daemon.kill()
 
 
-def test_a_run_outlives_the_daemon_and_is_found_again(lab: Lab):
+def test_run_outlives_daemon_and_is_found_again(lab: Lab):
     container = lab.container("sh", "-c", "echo ready; exec sleep 1000")
-    started_by_a_daemon_that_died(lab, container)
+    started_by_killed_daemon(lab, container)
     again = type(lab.runtime)()
     status = again.status(container.record)
     assert isinstance(status, Running)
@@ -307,17 +307,17 @@ def test_a_run_outlives_the_daemon_and_is_found_again(lab: Lab):
     assert killed.signal == signal.SIGKILL
 
 
-def test_how_it_ended_without_a_daemon_is_known(lab: Lab):
+def test_exit_without_daemon_is_recorded(lab: Lab):
     (lab.root / "agents/coder/state").mkdir(parents=True, exist_ok=True)
     waits = "while [ ! -e $HIVE_AGENT_STATE/go ]; do sleep 0.01; done; exit 7"
     container = lab.container("sh", "-c", waits)
-    started_by_a_daemon_that_died(lab, container)
+    started_by_killed_daemon(lab, container)
     (container.state / "go").touch()
     assert lab.ended(container).code == 7
     assert lab.ended(container).at_ms is not None
 
 
-def test_a_pid_used_again_is_not_the_run(lab: Lab):
+def test_reused_pid_is_not_the_run(lab: Lab):
     container = lab.container("sh", "-c", "exit 0")
     lab.finish(container)
     (container.record / "exit.json").unlink()
@@ -329,7 +329,7 @@ def test_a_pid_used_again_is_not_the_run(lab: Lab):
     assert lab.runtime.kill(container.record) is None
 
 
-def test_a_record_of_another_boot_is_over(lab: Lab):
+def test_record_of_another_boot_is_ended(lab: Lab):
     container = lab.container("sleep", "1000")
     lab.start(container)
     facts = (container.record / "run.json").read_text()
@@ -339,14 +339,14 @@ def test_a_record_of_another_boot_is_over(lab: Lab):
     (container.record / "run.json").write_text(facts)
 
 
-def test_a_zombie_is_not_alive():
+def test_zombie_is_not_alive():
     child = subprocess.Popen(["true"])
     eventually(lambda: spawn.stat_fields(child.pid)[:1] == ["Z"], "it is a zombie")
     assert spawn.started(child.pid) is None
     child.wait()
 
 
-def test_a_shim_that_was_killed_leaves_no_doubt(lab: Lab):
+def test_killed_shim_leaves_unknown_exit(lab: Lab):
     container = lab.container("sh", "-c", "echo ready; exec sleep 1000")
     running = lab.start(container)
     lab.says(container, "ready")

@@ -1,4 +1,4 @@
-"""The whole contract and all walls once more, by a hive that an ordinary user runs."""
+"""The contract and isolation tests, run as an ordinary user."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def as_user(tmp_path_factory: pytest.TempPathFactory):
-    """How to run Python as a user with no rights: this one or the system's, if it is of the same version."""
+    """How to run Python as an unprivileged user: this interpreter, or the system's if it has the same version."""
     if os.geteuid() != 0:
         pytest.skip("the tests run as an ordinary user already")
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home:
@@ -53,7 +53,7 @@ def as_user(tmp_path_factory: pytest.TempPathFactory):
     pytest.skip(missing)
 
 
-def test_contract_and_walls_hold_for_an_ordinary_user(as_user):
+def test_contract_and_isolation_pass_as_ordinary_user(as_user):
     python, more = as_user
     done = subprocess.run(
         [
@@ -67,7 +67,7 @@ def test_contract_and_walls_hold_for_an_ordinary_user(as_user):
             str(HERE.parent.parent / "pyproject.toml"),
             "-rs",
             str(HERE / "test_contract.py"),
-            str(HERE / "test_walls.py"),
+            str(HERE / "test_isolation.py"),
             str(HERE / "test_ownership.py"),
         ],
         check=False,

@@ -1,4 +1,4 @@
-"""What the daemon opens under an agent's folders, and what it refuses to."""
+"""Which files the daemon opens below an agent's folders."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from hive.runtimes import ownership
 
 
-def test_a_plain_file_is_opened(root: Path):
+def test_regular_file_is_opened(root: Path):
     (root / "a/b").mkdir(parents=True)
     (root / "a/b/file").write_text("x")
     with os.fdopen(ownership.open_file(str(root), "a/b/file")) as file:
@@ -16,7 +16,7 @@ def test_a_plain_file_is_opened(root: Path):
 
 
 @pytest.mark.parametrize("planted", ["link", "link/file", "folder-link/passwd", "pipe", "folder"])
-def test_what_an_agent_may_have_planted_is_refused(root: Path, planted: str):
+def test_links_pipes_and_folders_are_refused(root: Path, planted: str):
     (root / "file").write_text("x")
     (root / "link").symlink_to(root / "file")
     (root / "folder-link").symlink_to("/etc")
@@ -28,12 +28,12 @@ def test_what_an_agent_may_have_planted_is_refused(root: Path, planted: str):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_what_is_not_there_says_so(root: Path):
+def test_missing_file_raises_file_not_found(root: Path):
     with pytest.raises(FileNotFoundError):
         ownership.open_file(str(root), "a/b")
 
 
-def test_a_tree_of_any_depth_is_given_and_removed(root: Path):
+def test_deep_tree_is_given_and_removed(root: Path):
     fd = ownership.open_folder(str(root))
     deep = os.dup(fd)
     for _ in range(1500):

@@ -44,7 +44,7 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture
 def walls() -> str:
     """The name of the runtime with walls; skips, with the reason, where this host has none."""
-    if why := BubblewrapRuntime().lacks():
+    if why := BubblewrapRuntime().unavailable_reason():
         if os.environ.get("CI") == "true":
             pytest.fail(why)
         pytest.skip(why)

@@ -50,7 +50,7 @@ class Inside(msgspec.Struct, frozen=True):
 def inside(request: pytest.FixtureRequest) -> Iterator[Inside]:
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
-    if why := BubblewrapRuntime().lacks():
+    if why := BubblewrapRuntime().unavailable_reason():
         missing(why)
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home, ScriptedModel() as model:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)

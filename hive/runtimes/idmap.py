@@ -1,11 +1,11 @@
-"""Folders of other owners, shown to an agent as its own: id-mapped mounts in a mount namespace of bubblewrap's.
+"""Id-mapped mounts: an agent sees folders of other owners as its own.
 
-Runs in the shim's child, as root, just before it becomes bubblewrap. Stdlib only. On disk nothing changes owner:
-what the agent writes belongs to the folder's owner. A folder is opened component by component without following
-links, because another agent may have written there.
+Runs as root in the shim's child, just before it executes bubblewrap. Stdlib only. Ownership on disk does not change:
+files that the agent writes belong to the folder's owner. Folders are opened component by component without following
+links, because another agent may have planted one.
 """
 
-# pathlib would cost every shim a megabyte.
+# Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH102, PTH123
 
 import ctypes
@@ -27,35 +27,35 @@ CLONE_NEWUSER = 0x10000000
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_MOUNT_SETATTR = 442
-"""The same numbers on every architecture: they are newer than the common table."""
+"""These newer calls have the same numbers on every architecture."""
 
-Staged = tuple[str, str, bool, str]
-"""Name in the stage folder, host path, read-only, and what to do where the file system cannot map ids: `plain` shows
-it as it is, `give` hands it over to the agent, `share` lets the agent's group read it, `refuse` refuses."""
+IdmappedFolder = tuple[str, str, bool, str]
+"""Name below the mount point, host path, read-only, and the fallback where the file system cannot map ids: `plain`
+mounts it unchanged, `give` changes its owner to the agent, `share` lets the agent's group read it, `refuse` refuses."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def enter(stage: str, staged: Sequence[Staged], uid: int) -> None:
-    """Enter a mount namespace of our own in which `stage` holds the staged folders.
+def enter_mount_namespace(mount_point: str, folders: Sequence[IdmappedFolder], uid: int) -> None:
+    """Enter a new mount namespace with the folders mounted below `mount_point`.
 
     Raises:
-        OSError: the kernel refused, or a folder cannot be opened to the agent; the text says what to do.
+        OSError: the kernel refused, or the agent cannot be given access; the text says what to do.
     """
-    trees = [(name, _tree(path, uid, read_only, fallback)) for name, path, read_only, fallback in staged]
+    trees = [(name, _tree(path, uid, read_only, fallback)) for name, path, read_only, fallback in folders]
     _check(_libc.unshare(CLONE_NEWNS), "a mount namespace for the agent")
-    # Slave: the host's later mounts and unmounts still reach this namespace; nothing from here reaches the host.
+    # Slave: later mounts and unmounts of the host propagate here; nothing propagates to the host.
     _check(_libc.mount(b"none", b"/", None, MS_REC_SLAVE, None), "a private mount tree")
-    _check(_libc.mount(b"hive", stage.encode(), b"tmpfs", 0, b"mode=0700"), "a stage for mounts")
+    _check(_libc.mount(b"hive", mount_point.encode(), b"tmpfs", 0, b"mode=0700"), "a tmpfs for mounts")
     for name, tree in trees:
-        target = f"{stage}/{name}"
+        target = f"{mount_point}/{name}"
         os.mkdir(target)
         _call(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH)
         os.close(tree)
 
 
 def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
-    """A detached mount of the folder, its owner mapped to the agent where the file system can."""
+    """A detached mount of the folder, with its owner mapped to the agent if the file system supports it."""
     folder = ownership.open_folder(path)
     try:
         owner = os.fstat(folder)
@@ -68,8 +68,8 @@ def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
             ownership.share(folder, uid)
         elif not ownership.may(owner, uid, write=not read_only):
             raise OSError(
-                f"the file system of {path} cannot map owners, and uid {uid} may not use the folder: "
-                f"give it access with `setfacl -R -m u:{uid}:rwX -m d:u:{uid}:rwX {path}` and group or other permission"
+                f"the file system of {path} has no id-mapped mounts, and uid {uid} has no access to the folder: "
+                f"grant it with `setfacl -R -m u:{uid}:rwX -m d:u:{uid}:rwX {path}` and group or other permission"
             )
         return tree
     finally:
@@ -77,7 +77,7 @@ def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
 
 
 def can_map(folder: int) -> bool:
-    """Whether the file system of an open folder can map owners."""
+    """Whether the file system of an open folder supports id-mapped mounts."""
     tree = _call(SYS_OPEN_TREE, folder, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     try:
         return _map_owner(tree, 0, 0, 1)
@@ -86,7 +86,7 @@ def can_map(folder: int) -> bool:
 
 
 def _map_owner(tree: int, owner_uid: int, owner_gid: int, uid: int) -> bool:
-    """Show what `owner` owns as the agent's. False where kernel (before 5.12) or file system cannot."""
+    """Map the owner to the agent. False if the kernel (before 5.12) or the file system cannot."""
     if (owner_uid, owner_gid) == (uid, uid):
         return True
     try:
@@ -102,7 +102,7 @@ def _map_owner(tree: int, owner_uid: int, owner_gid: int, uid: int) -> bool:
 
 
 def _user_namespace(uid_map: str, gid_map: str) -> int:
-    """A user namespace with these maps, as a descriptor; no process stays in it."""
+    """A descriptor of a user namespace with these maps; no process stays in it."""
     ready_read, ready_write = os.pipe()
     pid = os.fork()
     if not pid:

@@ -1,4 +1,4 @@
-"""Time: Unix milliseconds inside, RFC 3339 UTC on the wire. Everything that needs the time is handed a Clock."""
+"""Time: Unix milliseconds inside, RFC 3339 UTC on the wire. Code that needs the time takes a Clock."""
 
 import threading
 import time
@@ -15,11 +15,11 @@ DurationMs = int
 
 MS_PER_S = 1000
 TIMER_STEP_MAX_S = 30.0
-"""A sleeping host or a set clock is noticed after at most this long."""
+"""The longest single sleep of a timer. After a suspend or a clock change, a timer is late by at most this."""
 
 
 def rfc3339(at: TimeMs) -> str:
-    """`2026-01-31T09:30:00.125Z`; always four digits of a year, always milliseconds, always `Z`."""
+    """`2026-01-31T09:30:00.125Z`: always a four-digit year, milliseconds and `Z`."""
     seconds, ms = divmod(at, MS_PER_S)
     year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
     return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{ms:03d}Z"
@@ -29,29 +29,29 @@ def parse_rfc3339(text: str) -> TimeMs:
     """Unix milliseconds of an RFC 3339 time with any offset.
 
     Raises:
-        BadRequest: not such a time, or one without an offset.
+        BadRequest: not an RFC 3339 time, or a time without an offset.
     """
     try:
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:
-            raise BadRequest(f"{text!r} names no time zone; end it with Z.")
+            raise BadRequest(f"{text!r} has no time zone. End it with Z.")
         return round(at.astimezone(UTC).timestamp() * MS_PER_S)
     except (ValueError, OverflowError):
-        raise BadRequest(f"{text[:64]!r} is not a time; write it like 2026-01-31T09:30:00Z.") from None
+        raise BadRequest(f"{text[:64]!r} is not a time. Write it like 2026-01-31T09:30:00Z.") from None
 
 
 class Clock(Protocol):
-    """The only source of time."""
+    """Source of the current time and of timers."""
 
     def now_ms(self) -> TimeMs: ...
 
     def call_at(self, at: TimeMs, then: Callable[[], object]) -> Callable[[], None]:
-        """Call `then` on some thread at or soon after `at`; returns a function that cancels it."""
+        """Call `then` at or soon after `at`, on any thread. Returns a function that cancels the call."""
         ...
 
 
 class SystemClock:
-    """The host's clock; each pending call is a daemon thread."""
+    """The host's clock. Each pending call is one daemon thread."""
 
     def now_ms(self) -> TimeMs:
         return time.time_ns() // 1_000_000

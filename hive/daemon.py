@@ -1,4 +1,4 @@
-"""The daemon: what it is made of, in the order in which it starts. Wiring and nothing else."""
+"""The daemon: creates its parts and starts them in order. Contains wiring only."""
 
 import asyncio
 import concurrent.futures
@@ -60,14 +60,14 @@ log = structlog.get_logger()
 
 BY = actor("daemon")
 LAST_REPLY_S = 0.05
-"""For the reply to a shutdown to leave before its socket is closed."""
+"""Delay before the sockets close, so that the reply to `shutdown` is sent."""
 
 
 def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, model_url: str | None) -> int:
-    """Run until told to end; the exit code.
+    """Run until a signal or a shutdown request; returns the exit code.
 
     Raises:
-        HiveError: it cannot start; nothing was changed.
+        HiveError: the daemon cannot start. Nothing was changed.
     """
     _log_to_stderr()
     _raise_file_limit()
@@ -85,7 +85,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
 
 
 def _make_folders(*places: Path) -> None:
-    """Raises OSError: one cannot be made, so none is."""
+    """Create all folders or none. Raises OSError."""
     made: list[Path] = []
     try:
         for place in places:
@@ -101,7 +101,7 @@ def _make_folders(*places: Path) -> None:
 
 
 class _HostSettings:
-    """`hive.toml` as it last was good."""
+    """The last valid `hive.toml`."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -109,7 +109,7 @@ class _HostSettings:
         self.now = host_settings.load(path)
 
     def reload(self) -> None:
-        """Read it again if it was written since."""
+        """Read the file again if it changed."""
         if (written := self._written()) == self._written_ns:
             return
         self._written_ns = written
@@ -169,7 +169,7 @@ class _Daemon:
             journal.stop()
             self._anchors.note(last=True)
         if self._failure is not None:
-            print(f"hive: {self._failure} See its log; the state is safe.", file=sys.stderr)  # noqa: T201
+            print(f"hive: {self._failure} See the daemon's log. The state is safe.", file=sys.stderr)  # noqa: T201
         return 0 if self._failure is None else 1
 
     async def _serve(
@@ -203,7 +203,7 @@ class _Daemon:
         self._committed.connect(self._on_committed)
         try:
             await self._sockets.open()
-            gc.freeze()  # All that was loaded stays: walking it anew, the collector held everybody up for 40 ms.
+            gc.freeze()  # The loaded state is permanent: without this, a full collection stops the loop for 40 ms.
             self._say_ready()
             await self._offer_link(client)
             await self._ends.wait()
@@ -253,8 +253,8 @@ class _Daemon:
         ]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:
-        """Receiver of the journal's signal, on its thread."""
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody is connected any more.
+        """Receiver of the journal's signal. Runs on the journal's thread."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed, so no client is connected.
             self._loop.call_soon_threadsafe(self._after_commit, batch)
 
     def _after_commit(self, batch: list[Recorded]) -> None:
@@ -285,12 +285,12 @@ class _Daemon:
             return None
 
     async def _offer_link(self, client: AsyncJournalClient) -> None:
-        """On the first start, to a terminal alone: what is printed elsewhere is kept, and a link is a way in."""
+        """Print a sign-in link on the first start, to a terminal only: the link is a credential, and logs are kept."""
         if self._listener is None or not sys.stdout.isatty():
             return
         if not await client.read(lambda state: any(row.revoked_ms is None for row in state.operators.all)):
             secret = self._sessions.new_link(user_name(os.geteuid()))
-            print(f"Sign in once, within ten minutes: {self._listener.url}/login#{secret}", flush=True)  # noqa: T201
+            print(f"Sign in within ten minutes (the link works once): {self._listener.url}/login#{secret}", flush=True)  # noqa: T201
 
     def _give_up(self, why: str) -> None:
         log.error("daemon.gives_up", why=why)
@@ -320,6 +320,6 @@ def _log_to_stderr() -> None:
 
 
 def _raise_file_limit() -> None:
-    """Thousands of parked connections are thousands of descriptors."""
+    """Each open connection needs a file descriptor."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,22 +1,22 @@
-"""The tree of refusals. Each has a stable `code`; CLI, sockets and HTTP translate them at their edge."""
+"""The error classes. Each has a stable `code`, which the CLI, the sockets and HTTP translate."""
 
 from typing import ClassVar
 
 
 class HiveError(Exception):
-    """Something hive refuses or cannot do. `str()` of it is one line that tells a person what to do."""
+    """Base of all errors for users. `str()` is one line: what is wrong and what to do."""
 
     code: ClassVar[str] = "error"
 
 
 class Refused(HiveError):
-    """A rule said no; nothing changed."""
+    """A rule refused the command. Nothing changed."""
 
     code = "refused"
 
 
 class BadRequest(Refused):
-    """The request itself is wrong: a missing key, a wrong type, a bad name."""
+    """The request is malformed: a missing key, a wrong type, an invalid name."""
 
     code = "bad_request"
 
@@ -28,30 +28,30 @@ class NotFound(Refused):
 
 
 class NotYours(Refused):
-    """The speaker may not do this."""
+    """The caller has no permission for this."""
 
     code = "not_yours"
 
 
 class AlreadyDone(Refused):
-    """Decided before: a question answered, an approval resolved."""
+    """The question is already answered, or the approval is already resolved."""
 
     code = "already_done"
 
 
 class LimitReached(Refused):
-    """A named bound was hit; try again when there is room."""
+    """A limit was reached. Try again later."""
 
     code = "limit_reached"
 
 
 class Unavailable(HiveError):
-    """The daemon, a runtime or a tool on this host is missing or did not answer in time."""
+    """The daemon, a runtime or a tool of the host is missing or did not answer in time."""
 
     code = "unavailable"
 
 
 class CorruptState(HiveError):
-    """A file under the state folder is damaged, too new or held by another daemon; hive will not touch it."""
+    """A file of the state folder is damaged, too new or locked by another daemon. hive does not change it."""
 
     code = "corrupt_state"

@@ -1,4 +1,4 @@
-"""The flock that makes one daemon per state folder. The daemon and an offline rebuild take it; readers test it."""
+"""The flock that allows one daemon per state folder. The daemon and an offline rebuild take it; readers test it."""
 
 import fcntl
 import os
@@ -10,18 +10,18 @@ from pathlib import Path
 from hive.errors import CorruptState
 
 TAKE_FOR_S = 0.5
-"""A reader's test holds the lock shared for an instant, so taking it is tried for this long."""
+"""How long to try: a reader's test holds a shared lock for a moment."""
 STEP_S = 0.02
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a daemon (or a rebuild in its place) runs on this state. Creates nothing."""
+    """Whether a daemon or an offline rebuild runs on this state. Creates no file."""
     try:
         fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except PermissionError:
-        return True  # Somebody else's state: read it as one that may change at any time.
+        return True  # Another user's state. Assume that it can change at any time.
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -34,10 +34,10 @@ def is_held(lock: Path) -> bool:
 
 @contextmanager
 def held(lock: Path) -> Iterator[None]:
-    """Hold the state exclusively; children do not inherit it, and the kernel lets go when the process dies.
+    """Hold the lock exclusively. Children do not inherit it; the kernel releases it when the process ends.
 
     Raises:
-        CorruptState: another daemon runs on this state.
+        CorruptState: another daemon holds the lock.
     """
     fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

@@ -1,17 +1,17 @@
-"""Who can be named in hive: agents, the operator, the daemon itself. Knows no other module."""
+"""Names of agents, of the operator and of the daemon. Imports no other module of hive."""
 
 import re
 from typing import Final
 
 AgentName = str
-"""`[a-z0-9][a-z0-9-]{0,31}`, checked where it enters; a plain string everywhere else."""
+"""`[a-z0-9][a-z0-9-]{0,31}`, validated at the edges; a plain string elsewhere."""
 
 MANAGER: Final = "manager"
-"""The one privileged agent."""
+"""The privileged agent."""
 OPERATOR: Final = "operator"
 """The human."""
 SYSTEM: Final = "system"
-"""What the daemon itself says."""
+"""Sender of the daemon's own messages."""
 EVERYONE: Final = "*"
 """Recipient of a broadcast."""
 
@@ -20,5 +20,5 @@ RESERVED: Final = frozenset({MANAGER, OPERATOR, SYSTEM})
 
 
 def is_agent_name(name: str) -> bool:
-    """Whether an agent may be called so; `manager` counts, `operator` and `system` do not."""
+    """Whether an agent may have this name. `manager` is valid; `operator` and `system` are reserved."""
     return AGENT_NAME.fullmatch(name) is not None and name not in (OPERATOR, SYSTEM)

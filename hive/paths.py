@@ -1,4 +1,4 @@
-"""Where everything lies under the state and run folders. The daemon, the command line and the audit ask here."""
+"""Paths of all files under the state and run folders. Used by the daemon, the command line and the audit."""
 
 import os
 from pathlib import Path
@@ -13,16 +13,16 @@ RUN_VARIABLE: Final = "HIVE_RUN"
 
 
 class Paths(msgspec.Struct, frozen=True):
-    """The two folders of one hive. Nothing here is created or checked."""
+    """The two folders of one hive. Computes paths only: creates and checks nothing."""
 
     state: Path
-    """Precious: the log, the agents' repositories and their state."""
+    """Must be backed up: the log, the agents' repositories and their state."""
     run: Path
-    """Sockets and records of runs; gone after a reboot."""
+    """Sockets and run records. Lost at a reboot."""
 
     @property
     def lock(self) -> Path:
-        """Held exclusively (flock) by the one daemon of this state; see `hive.lock`."""
+        """Locked (flock) by the daemon of this state; see `hive.lock`."""
         return self.state / "daemon.lock"
 
     @property
@@ -35,7 +35,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def anchors(self) -> Path:
-        """Where the log's end was, a JSON line each; shows a log that was cut."""
+        """Recorded ends of the log, one JSON line each. They reveal a truncated log."""
         return self.state / "anchors.jsonl"
 
     @property
@@ -57,7 +57,7 @@ class Paths(msgspec.Struct, frozen=True):
     def all_proposed(self) -> Path:
         """Every proposed repository, seen by the manager as `/agents`; `agents/<name>/proposed` links into it.
 
-        One folder for all, so that the manager's container sees an agent that was spawned after it was started.
+        A single folder, so that a running manager also sees agents that are spawned later.
         """
         return self.state / "proposed"
 
@@ -77,7 +77,7 @@ class Paths(msgspec.Struct, frozen=True):
         return self.agents / name / "state"
 
     def generations(self, name: AgentName) -> Path:
-        """Built configurations, a folder each; the running one is the agent's `/config`."""
+        """Built configurations, one folder each. The active one is the agent's `/config`."""
         return self.agents / name / "generations"
 
     @property
@@ -86,7 +86,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def dashboard_run(self) -> Path:
-        """Holds the dashboard's socket and nothing else; the dashboard's process works in there."""
+        """Holds only the dashboard's socket. It is the working directory of the dashboard's process."""
         return self.run / "dashboard"
 
     @property
@@ -95,7 +95,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def sessions(self) -> Path:
-        """Hashes of the operators' sessions at the dashboard."""
+        """Hashes of the dashboard sessions."""
         return self.state / "sessions.json"
 
     @property
@@ -103,19 +103,19 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "agents"
 
     def agent_run(self, name: AgentName) -> Path:
-        """Holds the agent's socket and nothing else; seen in the container as `/run/hive`."""
+        """Holds only the agent's socket. Mounted in the container as `/run/hive`."""
         return self.agents_run / name
 
     def agent_socket(self, name: AgentName) -> Path:
         return self.agents_run / name / "hive.sock"
 
     def record(self, name: AgentName) -> Path:
-        """Where the shim keeps pid, exit reason and output of the agent's run."""
+        """Where the shim stores the pid, exit reason and output of the agent's run."""
         return self.run / "records" / name
 
 
 def default_paths(state: Path | None = None, run: Path | None = None) -> Paths:
-    """The folders asked for, else those of the environment, else the user's own (root: the system's)."""
+    """The folders given as options, else from the environment, else the defaults of the user (root: of the system)."""
     state = state or _named_in(STATE_VARIABLE)
     run = run or _named_in(RUN_VARIABLE)
     if state is None or run is None:
@@ -134,9 +134,9 @@ def _of_this_user() -> tuple[Path, Path]:
         return Path("/var/lib/hive"), Path("/run/hive")
     import warnings
 
-    import platformdirs  # Not needed where both folders are named.
+    import platformdirs  # Slow to import; not needed when both folders are given.
 
     with warnings.catch_warnings():
-        # Without XDG_RUNTIME_DIR it warns on stderr at every command; whoever needs the folder's name is told it.
+        # Without XDG_RUNTIME_DIR platformdirs would warn on stderr at every command.
         warnings.simplefilter("ignore")
         return platformdirs.user_state_path("hive"), platformdirs.user_runtime_path("hive")

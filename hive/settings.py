@@ -20,7 +20,7 @@ RUNTIME_KINDS = ("auto", "process", "bubblewrap", "nspawn", "nixos")
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "auto"
     first_uid: int = 210_000
-    """Under root, agents run as host users from here on, one each; give a range that nobody else has."""
+    """Under root, each agent runs as a host user of its own, from this uid on. Use a range with no other users."""
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,18 +28,18 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):
     domain: str | None = None
     """Makes `urls` and each agent's `url` absolute."""
     uid: int = 209_999
-    """Under root, the host user that the dashboard runs as; give one that nobody else has."""
+    """Under root, the host user of the dashboard. Use a uid with no other user."""
     metrics_token_file: str | None = None
-    """Whoever has this token may read `/metrics` without a session. Relative to the state folder; mode 0600."""
+    """A token for reading `/metrics` without a session. Relative to the state folder; mode 0600."""
 
 
 class ClaudeSettings(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     base_url: str | None = None
     api_key_file: str | None = None
-    """Relative to the state folder; mode 0600. An agent that is given a key can read it."""
+    """Relative to the state folder; mode 0600. An agent can read its key."""
     idle_minutes: float = 10
-    """After so long without a turn an agent gives its CLI's memory back."""
+    """An agent stops its CLI after this time without a turn, to free memory."""
 
 
 class ForgeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class ForgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class NixSettings(msgspec.Struct, frozen=True, kw_only=True):
     nixpkgs: str | None = None
-    """A flake reference such as `github:NixOS/nixpkgs/nixos-25.05`; with it, agents get their flakes' packages."""
+    """A flake reference such as `github:NixOS/nixpkgs/nixos-25.05`; enables the packages of the agents' flakes."""
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file; every key is optional."""
+    """The whole file. Every key is optional."""
 
     runtime: RuntimeSettings = RuntimeSettings()
     dashboard: DashboardSettings = DashboardSettings()
@@ -69,10 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(path: Path) -> Settings:
-    """The settings of a hive; a missing file has the defaults.
+    """Read the settings. A missing file means the defaults.
 
     Raises:
-        BadRequest: one line naming the file, the key and a guess.
+        BadRequest: one line with the file, the key and a suggestion.
     """
     try:
         with path.open("rb") as file:
@@ -85,13 +85,13 @@ def load(path: Path) -> Settings:
 
 
 def taken_over(old: Settings, new: Settings) -> Settings:
-    """What a daemon that runs with `old` makes of `new`: where it listens and whom its agents run as stay."""
-    front = msgspec.structs.replace(old.dashboard, metrics_token_file=new.dashboard.metrics_token_file)
-    return msgspec.structs.replace(new, runtime=old.runtime, dashboard=front)
+    """Apply `new` to a running daemon. Its listen addresses and host users stay as in `old`."""
+    dashboard = msgspec.structs.replace(old.dashboard, metrics_token_file=new.dashboard.metrics_token_file)
+    return msgspec.structs.replace(new, runtime=old.runtime, dashboard=dashboard)
 
 
 def parse(raw: bytes, name: str = "hive.toml") -> Settings:
-    """Decode and check; `name` is how errors call the file.
+    """Decode and validate. `name` is the file's name in errors.
 
     Raises:
         BadRequest: one line.
@@ -114,21 +114,21 @@ def parse(raw: bytes, name: str = "hive.toml") -> Settings:
 
 
 def secret(state: Path, file: str) -> str:
-    """The one line of a secret's file, relative to the state folder.
+    """Read a secret: a file with one line, relative to the state folder.
 
     Raises:
-        BadRequest: missing, empty, or open to others than its owner.
+        BadRequest: missing, empty, or accessible to other users.
     """
     path = state / file
     try:
         with path.open("rb") as opened:
             if stat.S_IMODE(os.fstat(opened.fileno()).st_mode) & 0o077:
-                raise BadRequest(f"{path} is open to others; run: chmod 600 {path}")
+                raise BadRequest(f"{path} is accessible to other users; run: chmod 600 {path}")
             text = opened.read(SETTINGS_MAX_BYTES).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"{path} cannot be read: {error}.") from error
     if not text or "\n" in text:
-        raise BadRequest(f"{path} should hold one line.")
+        raise BadRequest(f"{path} must hold one line.")
     return text
 
 
@@ -145,14 +145,14 @@ def _refuse_unknown(fields: Any, cls: type[msgspec.Struct], name: str, prefix: s
 def _check(settings: Settings, name: str) -> None:
     kind = settings.runtime.kind
     if kind not in RUNTIME_KINDS:
-        raise BadRequest(f"{name}: runtime.kind is one of {', '.join(RUNTIME_KINDS)}, not {kind!r}.")
+        raise BadRequest(f"{name}: runtime.kind must be one of {', '.join(RUNTIME_KINDS)}, not {kind!r}.")
     if settings.runtime.first_uid < 1_000:
-        raise BadRequest(f"{name}: runtime.first_uid is below 1000, where the system's own users are.")
+        raise BadRequest(f"{name}: runtime.first_uid must be at least 1000; lower uids are system users.")
     if not 1_000 <= settings.dashboard.uid < settings.runtime.first_uid:
-        raise BadRequest(f"{name}: dashboard.uid is from 1000 to below runtime.first_uid, where the agents begin.")
+        raise BadRequest(f"{name}: dashboard.uid must be at least 1000 and below runtime.first_uid.")
     check_listen(settings.dashboard.listen, f"{name}: dashboard.listen")
     if settings.claude.idle_minutes <= 0:
-        raise BadRequest(f"{name}: claude.idle_minutes is over 0.")
+        raise BadRequest(f"{name}: claude.idle_minutes must be over 0.")
     for key, url in (
         ("claude.base_url", settings.claude.base_url),
         ("forge.url", settings.forge.url),
@@ -163,30 +163,30 @@ def _check(settings: Settings, name: str) -> None:
 
 
 def check_url(url: str, what: str) -> None:
-    """Raises BadRequest, without the address, which may hold a secret: not http or https, or without a host."""
+    """Raises BadRequest: not http or https, or no host. The error omits the address, which may contain a secret."""
     try:
         parts = urlsplit(url)
         is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # A port that is none, or a bracket that is not closed.
+    except ValueError:  # An invalid port or an unclosed bracket.
         is_good = False
     if not is_good or any(char.isspace() for char in url):
-        raise BadRequest(f"{what} is an address such as https://host/path or http://127.0.0.1:8080.")
+        raise BadRequest(f"{what} must be an address such as https://host/path or http://127.0.0.1:8080.")
 
 
 def check_listen(address: str, what: str) -> tuple[str, int]:
     """Host and port of a loopback address.
 
     Raises:
-        BadRequest: not HOST:PORT, or not loopback: put a proxy in front to serve others.
+        BadRequest: not HOST:PORT, or not loopback.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
-        raise BadRequest(f"{what} is HOST:PORT, such as 127.0.0.1:7000, not {address!r}.")
+        raise BadRequest(f"{what} must be HOST:PORT, such as 127.0.0.1:7000, not {address!r}.")
     bare = host.strip("[]")
     try:
         is_loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise BadRequest(f"{what} must be on loopback, not {host!r}: put a proxy in front of it to serve others.")
+        raise BadRequest(f"{what} must be on loopback, not {host!r}. To serve other hosts, put a proxy in front of it.")
     return bare, int(port)

@@ -1,4 +1,4 @@
-"""`hive.toml`: what is good is read once, what is bad says where and what was meant."""
+"""`hive.toml`: valid files are read, invalid ones are refused with the place and a suggestion."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from hive import settings
 from hive.errors import BadRequest
 
 
-def test_a_missing_file_has_the_defaults(tmp_path: Path) -> None:
+def test_missing_file_gives_defaults(tmp_path: Path) -> None:
     assert settings.load(tmp_path / "hive.toml") == settings.Settings()
 
 
-def test_every_key_of_the_interface_is_read() -> None:
+def test_every_published_key_is_read() -> None:
     read = settings.parse(
         b"""
         [runtime]
@@ -42,27 +42,27 @@ def test_every_key_of_the_interface_is_read() -> None:
     [
         ("[runtime]\nknd = 'auto'", "unknown key runtime.knd; did you mean runtime.kind?"),
         ("[dashbord]\nlisten = 'x'", "unknown key dashbord; did you mean dashboard?"),
-        ("[runtime]\nkind = 'docker'", "runtime.kind is one of"),
+        ("[runtime]\nkind = 'docker'", "runtime.kind must be one of"),
         ("[dashboard]\nlisten = '0.0.0.0:7000'", "must be on loopback"),
-        ("[dashboard]\nlisten = 'nowhere'", "is HOST:PORT"),
+        ("[dashboard]\nlisten = 'nowhere'", "must be HOST:PORT"),
         ("[claude]\nidle_minutes = 'ten'", "$.claude.idle_minutes"),
-        ("[claude]\nidle_minutes = 0", "is over 0"),
-        ("[webhook]\nurl = 'nope'", "webhook.url is an address"),
-        ("[forge]\nurl = 'ftp://host/x'", "forge.url is an address"),
-        ("[claude]\nbase_url = 'http://host:port'", "claude.base_url is an address"),
-        ("[claude]\nbase_url = 'https:///path'", "claude.base_url is an address"),
+        ("[claude]\nidle_minutes = 0", "must be over 0"),
+        ("[webhook]\nurl = 'nope'", "webhook.url must be an address"),
+        ("[forge]\nurl = 'ftp://host/x'", "forge.url must be an address"),
+        ("[claude]\nbase_url = 'http://host:port'", "claude.base_url must be an address"),
+        ("[claude]\nbase_url = 'https:///path'", "claude.base_url must be an address"),
         ("runtime = 3", "as a table"),
         ("[runtime", "is not TOML"),
     ],
 )
-def test_a_bad_edit_is_refused_in_one_line(text: str, says: str) -> None:
+def test_invalid_file_is_refused_in_one_line(text: str, says: str) -> None:
     with pytest.raises(BadRequest, match=r"^hive\.toml") as refused:
         settings.parse(text.encode())
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_a_secret_is_one_line_that_nobody_else_may_read(tmp_path: Path) -> None:
+def test_secret_must_be_one_line_with_mode_0600(tmp_path: Path) -> None:
     key = tmp_path / "anthropic.key"
     key.write_text("sk-1\n")
     key.chmod(0o644)
@@ -77,7 +77,7 @@ def test_a_secret_is_one_line_that_nobody_else_may_read(tmp_path: Path) -> None:
         settings.secret(tmp_path, "missing.key")
 
 
-def test_where_a_daemon_listens_and_whom_agents_run_as_stay_until_it_starts_again() -> None:
+def test_reload_keeps_listen_addresses_and_uids() -> None:
     old = settings.parse(b"[runtime]\nfirst_uid = 300000\n[dashboard]\ndomain = 'a.example'")
     edit = b"[dashboard]\ndomain = 'b.example'\nmetrics_token_file = 'm'\n[claude]\nmodel = 'x'"
     now = settings.taken_over(old, settings.parse(edit))

@@ -1,4 +1,4 @@
-"""One agent's lifecycle: acts come one after another, each decided first, done under a guard, recorded last."""
+"""The lifecycle of one agent. Acts run one at a time: decide, hold a transient guard, act, record the outcome."""
 
 import concurrent.futures
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from hive.runtimes.protocol import Bind, Ended, Exit, NeverRan, Running
 log = structlog.get_logger()
 
 STOP_GRACE_S = 10.0
-"""For a turn to be interrupted and its messages put back, before the container is killed."""
+"""Time for the harness to interrupt its turn and requeue its messages before the container is killed."""
 
 TRANSIENTS: Final[dict[Act, TransientKind]] = {
     "spawn": "spawning",
@@ -51,11 +51,11 @@ TRANSIENTS: Final[dict[Act, TransientKind]] = {
 
 
 class Ticket(concurrent.futures.Future[None]):
-    """Done when the act is; holds its error when it failed."""
+    """A future that is done when the act is done, or holds the act's error."""
 
 
 class Do(msgspec.Struct, frozen=True):
-    """Message: do this act when the ones before it are over."""
+    """Message: do this act after the queued ones."""
 
     agent: AgentName
     act: Act
@@ -64,32 +64,32 @@ class Do(msgspec.Struct, frozen=True):
     purge: bool = False
     graceful: bool = True
     approval_id: ApprovalId | None = None
-    """Of a rebuild: the approved change that is deployed by it."""
+    """For a rebuild: the approval that this deploys."""
 
 
 class ContainerEnded(msgspec.Struct, frozen=True):
-    """Message: the crash watch found the container of this incarnation ended."""
+    """Message: the crash watch found that this incarnation's container has ended."""
 
     agent: AgentName
     ended: Ended
 
 
 class GoDown(msgspec.Struct, frozen=True):
-    """Message: the hive stops; stay wanted, so that the next daemon starts it."""
+    """Message: stop the container because the hive stops. The agent stays wanted, so the next daemon starts it."""
 
     agent: AgentName
     ticket: Ticket
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """Message: done when the acts before it are; an agent that does not run is its error."""
+    """Message: settle the ticket after the queued acts, with an error if the agent failed to start."""
 
     agent: AgentName
     ticket: Ticket
 
 
 class _RestartDue(msgspec.Struct, frozen=True):
-    """To itself: the wait after a crash is over."""
+    """To itself: the delay after a crash is over."""
 
     at: TimeMs
 
@@ -98,9 +98,9 @@ Message = Do | Settle | ContainerEnded | GoDown | _RestartDue
 
 
 class Agent(pykka.ThreadingActor):
-    """Serialises what happens to one container; messages never wait for it, they go through the journal.
+    """Runs one container's lifecycle acts one at a time. Messages do not wait for it; they go through the journal.
 
-    A crash loses nothing: the next one finds in the roster what was decided and has no outcome, and does it again.
+    A crash loses nothing: the next actor finds an act without an outcome in the roster and does it again.
     """
 
     use_daemon_thread = True
@@ -121,7 +121,7 @@ class Agent(pykka.ThreadingActor):
             self._recover()
         except HiveError as error:
             log.warning("agent.not_recovered", agent=self._name, error=str(error))
-        except Exception:  # pykka calls no on_failure for it; the supervisor starts another.
+        except Exception:  # pykka does not call on_failure for on_start. The supervisor starts another actor.
             self._refuse_waiting()
             raise
 
@@ -145,7 +145,7 @@ class Agent(pykka.ThreadingActor):
         self._cancel_restart()
         self._refuse_waiting()
 
-    # What others ask for
+    # Requests
 
     def _answered(self, ticket: Ticket, act: Callable[[], None]) -> None:
         try:
@@ -167,7 +167,7 @@ class Agent(pykka.ThreadingActor):
     def _carry_out(
         self, act: Act, by: By, approval_id: ApprovalId | None = None, *, purge: bool = False, graceful: bool = True
     ) -> None:
-        """Raises HiveError: the act failed, and that is recorded."""
+        """Raises HiveError: the act failed. The failure is recorded."""
         self._cancel_restart()
         with self._guard(TRANSIENTS[act], by):
             try:
@@ -190,10 +190,10 @@ class Agent(pykka.ThreadingActor):
                 self._journal.ask(RecordActFailed(by=by, agent=self._name, act=act, error=str(error)))
                 raise error if isinstance(error, HiveError) else Unavailable(f"{act} failed: {error}") from error
 
-    # The acts
+    # Acts
 
     def _start_container(self, reason: StartReason, by: By) -> None:
-        self._runtime.kill(self._record)  # What a daemon that died in the middle may have left.
+        self._runtime.kill(self._record)  # A daemon that crashed here may have left a container.
         revision = self._provisioner.wanted(self._name)
         row, mounts = self._row()
         container, file = self._provisioner.container(row, mounts, self._binds(), revision)
@@ -211,7 +211,7 @@ class Agent(pykka.ThreadingActor):
         self._journal.ask(started)
 
     def _binds(self) -> tuple[Bind, ...]:
-        """Folders of the hive that this agent sees beside its own."""
+        """Folders of other agents that this agent sees."""
         return ()
 
     def _stop_container(self, by: By, grace_s: float) -> None:
@@ -254,7 +254,7 @@ class Agent(pykka.ThreadingActor):
             with self._guard("stopping", self._by):
                 self._stop_container(self._by, STOP_GRACE_S)
 
-    # What happens by itself
+    # Recovery and crashes
 
     def _recover(self) -> None:
         row, _ = self._row()
@@ -330,7 +330,7 @@ class Agent(pykka.ThreadingActor):
             envelope = self.actor_inbox.get()
             if isinstance(envelope.message, Do | Settle | GoDown):
                 envelope.message.ticket.set_exception(Unavailable(f"{self._name} ended before this could be done."))
-            if envelope.reply_to is not None:  # Somebody waits for it to stop.
+            if envelope.reply_to is not None:  # A caller waits for this actor to stop.
                 envelope.reply_to.set(None)
 
 

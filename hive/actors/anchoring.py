@@ -1,4 +1,4 @@
-"""Keeps the end of the log outside the log, in a file beside it and in the system journal, so that a cut one shows."""
+"""Records the end of the log outside the log: in an anchor file and in the system journal. Reveals truncation."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -19,15 +19,15 @@ from hive.paths import Paths
 log = structlog.get_logger()
 
 FILE_EVERY_MS: DurationMs = 10_000
-"""Between two lines of the anchor file, while there is something new: so much of the tail a cut may cost unseen."""
+"""Between two lines of the anchor file, while the log grows. A truncation of newer events is not detected."""
 JOURNAL_EVERY_MS: DurationMs = 60_000
 """Between two entries of the system journal."""
 
 
 class Anchoring(pykka.ThreadingActor):
-    """Looks at the log's end now and then, from a connection of its own: no commit waits for it or knows of it.
+    """Reads the log's end periodically over its own connection, so that no commit waits for it.
 
-    A crash loses nothing: the next one notes the end that it finds.
+    A crash loses nothing: the next actor records the end that it finds.
     """
 
     use_daemon_thread = True
@@ -51,7 +51,7 @@ class Anchoring(pykka.ThreadingActor):
 
 
 class Anchors:
-    """What was noted of one log, and where. The actor's while it lives; then the daemon notes the very end."""
+    """The recorded anchors of one log. Owned by the actor while it runs; the daemon records the last one."""
 
     def __init__(self, paths: Paths, clock: Clock, journal: SystemJournal):
         self._paths = paths
@@ -63,9 +63,9 @@ class Anchors:
         self._has_failed = False
 
     def note(self, *, last: bool = False) -> None:
-        """Note the end if it is new; what goes wrong is said once, and tried again the next time.
+        """Record the end if it is new. An error is logged once and retried at the next interval.
 
-        `last`: the log is closed, and there will be no next time.
+        `last`: the log is closed; there is no next interval.
         """
         try:
             first, head = self._ends(daemon_runs=not last)
@@ -87,7 +87,7 @@ class Anchors:
                 self._in_journal = head.seq
 
     def _ends(self, *, daemon_runs: bool) -> tuple[bytes, Head]:
-        """The hash of the first event, and the newest one."""
+        """The hash of the first event, and the head."""
         with refusing_damage(self._paths.events):
             reader = LogReader(self._paths.state, daemon_runs=daemon_runs)
             try:

@@ -1,4 +1,4 @@
-"""Lets an agent go on when the window of its budget has room again."""
+"""Resumes an agent when its budget window has room again."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ BY = actor("budget_watch")
 
 
 class BudgetWatch(pykka.ThreadingActor):
-    """A crash loses nothing: the next one reads who is paused by a budget from the agents projection."""
+    """A crash loses nothing: the next actor reads the agents paused by a budget from the agents projection."""
 
     use_daemon_thread = True
 
@@ -39,7 +39,7 @@ class BudgetWatch(pykka.ThreadingActor):
             case "due":
                 names = {number: name for name, number in self._numbers.items()}
                 for passed in self._deadlines.passed():
-                    # Resumed meanwhile, or destroyed? The rule makes it a no-op.
+                    # If it was resumed or destroyed meanwhile, the rule does nothing.
                     self._journal.tell(LookAtBudget(by=BY, agent=names[passed]))
 
     def on_stop(self) -> None:

@@ -1,4 +1,4 @@
-"""Copies the log's WAL into the database from a thread of its own, so that no commit waits for it."""
+"""Checkpoints the log's WAL on its own thread, so that no commit waits for it."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from hive.events.log import checkpoint
 
 
 class Checkpointer(pykka.ThreadingActor):
-    """A crash loses nothing but time: the WAL grows until the next one is asked."""
+    """A crash loses nothing: the WAL grows until the next actor is told to checkpoint."""
 
     use_daemon_thread = True
 

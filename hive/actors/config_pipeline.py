@@ -1,4 +1,4 @@
-"""Carries out approved configuration changes: tags, build, turn boundary, deploy; and finishes what a crash left."""
+"""Deploys approved configuration changes: tag, build, wait for the turn to end, restart. Resumes after a crash."""
 
 import threading
 import time
@@ -31,32 +31,32 @@ from hive.projections.turns import Current
 log = structlog.get_logger()
 
 TURN_WAIT_S = 120.0
-"""A deploy waits so long for the agent's turn to end; then the turn is interrupted and its messages are put back."""
+"""How long a deploy waits for the turn to end. Then it interrupts the turn, and the messages are requeued."""
 HELLO_WAIT_S = 20.0
-"""For the harness to be there on a new configuration. One that runs and is silent for longer is slow, not broken."""
+"""How long to wait for the new harness to connect. A harness that still runs after that counts as slow, not failed."""
 LOOK_EVERY_S = 0.1
 RESTART_TIMEOUT_S = 300.0
-"""For the agent's actor to restart it on the new configuration, acts queued before included."""
+"""For the agent's actor to finish queued acts and restart the container."""
 BY = actor("config_pipeline")
-LOST = "The daemon was restarted while the commit was being fetched; request it again."
+LOST = "The daemon restarted while it fetched the commit. Request it again."
 
 
 class Watch(msgspec.Struct, frozen=True):
-    """Message: settle the ticket when this approval has been carried out or has failed."""
+    """Message: settle the ticket when this approval is deployed or has failed."""
 
     id: ApprovalId
     ticket: Ticket
 
 
 class _Finished(msgspec.Struct, frozen=True):
-    """To itself, from a deploy's thread: the approval is over."""
+    """To itself, from a deploy's thread: the approval is finished."""
 
     row: Approval
     error: HiveError | None
 
 
 class _GoingDown(Exception):
-    """The daemon stops in the middle of a deploy; the next one goes on with it."""
+    """The daemon stops during a deploy. The next daemon continues it."""
 
 
 LISTENS = (ApprovalResolved, ApprovalFailed, ProposalPinned, Spawned, Destroyed)
@@ -64,9 +64,9 @@ Message = ApprovalResolved | ApprovalFailed | ProposalPinned | Spawned | Destroy
 
 
 class ConfigPipeline(pykka.ThreadingActor):
-    """One deploy at a time per agent, each in a thread of its own, so that a long build holds up nobody else.
+    """Runs one deploy at a time per agent, each on its own thread, so that a long build delays no other agent.
 
-    A crash loses nothing: the next one finds what was approved and not carried out, and its tags say how far it came.
+    A crash loses nothing: the next actor finds approvals that are not deployed. Their git tags record the progress.
     """
 
     use_daemon_thread = True
@@ -89,7 +89,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         self._to_supervisor = to_supervisor
         self._applied_changed = applied_changed
         self._waiting: dict[AgentName, deque[Approval]] = {}
-        """An agent is a key as long as its thread runs."""
+        """Contains an agent while its deploy thread runs."""
         self._tickets: dict[ApprovalId, list[Ticket]] = {}
 
     def on_start(self) -> None:
@@ -119,7 +119,7 @@ class ConfigPipeline(pykka.ThreadingActor):
                 self._settle(id, Refused(f"Approval {id} is {message.status}."))
                 self._with_row(id, self._mark_over)
             case ApprovalResolved():
-                pass  # A spawn is the agent's own actor's.
+                pass  # The agent's actor handles a spawn.
             case ApprovalFailed(id=id, error=error):
                 self._settle(id, Refused(error))
                 self._with_row(id, self._mark_over)
@@ -136,7 +136,7 @@ class ConfigPipeline(pykka.ThreadingActor):
                 self._applied_changed(row.agent)
                 self._next(row.agent)
 
-    # One deploy after the other
+    # Deploys
 
     def _begin(self, row: Approval) -> None:
         queue = self._waiting.get(row.agent)
@@ -158,7 +158,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         threading.Thread(target=work, name=f"config-{name}", daemon=True).start()
 
     def _carry_out(self, row: Approval) -> None:
-        """On a thread of its own; every way out of it ends the approval."""
+        """Runs on its own thread. Every exit path finishes the approval."""
         error: HiveError | None = None
         try:
             with self._guard(row.agent):
@@ -172,9 +172,9 @@ class ConfigPipeline(pykka.ThreadingActor):
         except _GoingDown:
             log.info("config.deploy_left_to_the_next_daemon", agent=row.agent, approval=row.id)
             return
-        except Exception as bug:  # Whatever happens, the approval must come to an end.
+        except Exception as bug:  # Any failure must finish the approval.
             log.exception("config.deploy_crashed", agent=row.agent, approval=row.id)
-            error = Unavailable(f"hive made a mistake ({type(bug).__name__}); see its log.")
+            error = Unavailable(f"Internal error ({type(bug).__name__}). See the daemon's log.")
         if error is not None:
             self._fail(row, error)
         try:
@@ -187,7 +187,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         assert sha is not None, "the rule approves only what is pinned"
         failed = self._proposals.tag_message(name, id, "failed")
         if failed is not None:
-            raise Unavailable(failed)  # A daemon that died recorded it in git and not yet in the log.
+            raise Unavailable(failed)  # A crashed daemon recorded the failure in git but not in the log.
         if self._proposals.tagged(name, id, "deployed") != sha:
             self._proposals.check_pinned(name, id, sha)
             self._proposals.check_fresh(name, sha)
@@ -205,7 +205,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         return TransientGuard.hold(self._journal, self._clock, name, "rebuilding", self.actor_ref, BY)
 
     def _await_turn_boundary(self, name: AgentName) -> None:
-        """The turn under way is over. One that followed at once has only begun, and its messages are put back."""
+        """Wait for the current turn to end. A turn that starts right after it is interrupted and requeued."""
         turn = self._current_turn(name)
         deadline = time.monotonic() + TURN_WAIT_S
         while turn is not None and self._current_turn(name) == turn and time.monotonic() < deadline:
@@ -220,9 +220,9 @@ class ConfigPipeline(pykka.ThreadingActor):
         time.sleep(LOOK_EVERY_S)
 
     def _restart(self, name: AgentName, id: ApprovalId, sha: str) -> None:
-        """Have the agent's actor restart it, and see its harness come up.
+        """Ask the agent's actor for a restart, then wait for its harness to connect.
 
-        An agent that runs on it already is not restarted. Raises HiveError: it does not start, or not any more.
+        Does not restart an agent that already runs this commit. Raises HiveError: the agent does not start.
         """
         row, over = self._journal.read(lambda hive: (hive.agents.living_one(name), id in _over(hive.approvals.over())))
         if row is None:
@@ -237,18 +237,18 @@ class ConfigPipeline(pykka.ThreadingActor):
                 raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
             over = self._journal.read(lambda hive: id in _over(hive.approvals.over()))
         if not over:
-            with self._guard(name):  # The one around it all is gone with the restart's own.
+            with self._guard(name):  # The restart's guard has cleared the outer one.
                 self._await_hello(name)
                 self._journal.ask(RecordRebuilt(by=BY, agent=name, ok=True, revision=sha, approval_id=id))
 
     def _await_hello(self, name: AgentName) -> None:
-        """The harness is there, or somebody stopped the agent. Raises Unavailable: it ended by itself before that."""
+        """Wait until the harness connects or the agent is stopped. Raises Unavailable: the harness ended by itself."""
         deadline = time.monotonic() + HELLO_WAIT_S
         while time.monotonic() < deadline:
             row = self._journal.read(lambda hive: hive.agents.living_one(name))
             if row is None:
                 raise NotFound(f"{name} was destroyed.")
-            if row.crashes:  # None since the start of this deploy, which counts from nought.
+            if row.crashes:  # The start of this deploy reset the count to 0.
                 raise Unavailable(f"{name} does not start on it: {row.failure}. See: hive logs {name}")
             if not row.running or row.hello == row.incarnation:
                 return
@@ -256,7 +256,7 @@ class ConfigPipeline(pykka.ThreadingActor):
         log.warning("config.harness_not_seen", agent=name, waited_s=HELLO_WAIT_S)
 
     def _take_back(self, row: Approval) -> None:
-        """What was deployed and failed to start is deployed no more, and the agent runs on what it had before."""
+        """Roll back a commit that failed to start, and restart the agent on the previous one."""
         name = row.agent
         assert row.fetched_sha is not None, "the rule approves only what is pinned"
         try:
@@ -279,10 +279,10 @@ class ConfigPipeline(pykka.ThreadingActor):
         except HiveError as refusal:
             log.warning("config.failure_not_recorded", approval=row.id, error=str(refusal))
 
-    # What is told to git and to those who wait
+    # Git tags and waiting tickets
 
     def _mark_over(self, row: Approval) -> None:
-        """A decision is in the log first; its tag follows, also after a crash in between."""
+        """Tag a finished approval. The log has the decision first; the next start adds a missing tag."""
         if row.kind != "apply_commit" or row.fetched_sha is None:
             return
         if row.status == "denied":
@@ -316,7 +316,7 @@ class ConfigPipeline(pykka.ThreadingActor):
             log.warning("config.not_tagged", agent=row.agent, kind=kind, approval=row.id, error=str(error))
 
     def _pin(self, name: AgentName) -> None:
-        """The meta flake follows main. Best effort: the next deploy or start does it again."""
+        """Pin main in the meta flake. Best effort: the next deploy or start retries."""
         try:
             self._provisioner.builder.deployed(name, self._repositories.main(name))
         except (HiveError, OSError) as error:
@@ -361,7 +361,7 @@ class ConfigPipeline(pykka.ThreadingActor):
                 ticket.set_exception(error)
 
     def _with_row(self, id: ApprovalId, work: Callable[[Approval], None]) -> None:
-        """The row is gone when the approval is over and hundreds have been since."""
+        """Skips a row that the projection has dropped: it keeps a limited number of finished approvals."""
         row = self._journal.read(lambda hive: hive.approvals.all.get(id))
         if row is not None:
             work(row)

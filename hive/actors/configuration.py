@@ -1,4 +1,4 @@
-"""What the daemon has for configurations: repositories, builder, pipeline and mirror. Used by its wiring."""
+"""The configuration parts of the daemon: repositories, builder, pipeline and mirror."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,10 +27,10 @@ from hive.settings import Settings
 
 
 class Configuration:
-    """Made before the actors; they are made from it."""
+    """Created before the actors, which use its parts."""
 
     def __init__(self, paths: Paths, settings: Callable[[], Settings], runtime: Runtime):
-        """Raises Unavailable: hive.toml asks for Nix and this host cannot."""
+        """Raises Unavailable: hive.toml enables Nix, and this host does not support it."""
         self._paths = paths
         self._settings = settings
         self.repositories = Repositories(paths)
@@ -47,7 +47,7 @@ class Configuration:
         provisioner: Provisioner,
         to_supervisor: Callable[[Do], bool],
     ) -> list[Child]:
-        """The mirror first: the pipeline tells it what changed."""
+        """The actors to start. The mirror is first because the pipeline sends to it."""
 
         def mirror() -> "pykka.ActorRef[Any]":
             forge = lambda: self._settings().forge  # noqa: E731
@@ -66,7 +66,7 @@ class Configuration:
         ]
 
     def watch(self, message: Watch) -> bool:
-        """Have a ticket settled when an approval is over; False when nobody will."""
+        """Settle a ticket when an approval is finished. False: no pipeline runs."""
         return self._pipeline is not None and mail.tell(self._pipeline, message)
 
     def _applied_changed(self, name: AgentName) -> None:
@@ -82,5 +82,5 @@ def _builder(paths: Paths, repositories: Repositories, runtime: Runtime, setting
     plain = PlainBuilder(paths, repositories, runtime, meta)
     builder = NixBuilder(paths, repositories, plain, meta, NixHost(nixpkgs=nixpkgs))
     if (lack := builder.lacks()) is not None:
-        raise Unavailable(f"hive.toml asks for Nix. {lack}")
+        raise Unavailable(f"hive.toml enables Nix. {lack}")
     return builder

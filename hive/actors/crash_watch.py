@@ -1,4 +1,4 @@
-"""Looks at every agent along four axes, every ten seconds and at once when a file says so."""
+"""Checks four properties of every agent, every ten seconds and when a watched file changes."""
 
 import os
 import threading
@@ -29,23 +29,23 @@ log = structlog.get_logger()
 
 TICK_MS: DurationMs = 10_000
 SILENT_MS: DurationMs = 60_000
-"""A running container whose harness is not connected for so long is unresponsive; a badge, never a kill."""
+"""A running agent whose harness is disconnected for this long gets the badge `unresponsive`. It is never killed."""
 SETTLE_MS: DurationMs = 50
-"""Changes within this time are one look."""
+"""File changes within this time cause one check."""
 NEW_WATCH_MS: DurationMs = 500
-"""After which what may have ended before its folder was watched is looked at once more."""
+"""Delay of an extra check after the watched folders change: a container may have ended before that."""
 BY = actor("crash_watch")
 WATCHED_NAMES = frozenset({"exit.json", ".credentials.json", "main", "hive.toml"})
-"""A run that ended, a login, a deploy, the host's settings."""
+"""Files of an ended run, a login, a deploy and the host's settings."""
 _UNSEEN = Exit()
 
 Message = Literal["tick", "files", "look"] | Started
 
 
 class CrashWatch(pykka.ThreadingActor):
-    """Tells agents' actors of containers that ended, and the journal of every other change.
+    """Tells agents' actors about ended containers, and the journal about other changes.
 
-    A crash loses nothing: the next one looks at everything again. Its first look tells nobody about logins and updates.
+    A crash loses nothing: the next actor checks everything again. Its first check reports no logins and updates.
     """
 
     use_daemon_thread = True
@@ -88,7 +88,7 @@ class CrashWatch(pykka.ThreadingActor):
             case "look":
                 self._cancel_look = None
                 self._look_at_all()
-            case Started():  # Its folder may be new, and not watched yet.
+            case Started():  # Its folder may be new and not watched yet.
                 self._look_soon(SETTLE_MS)
 
     def on_stop(self) -> None:
@@ -104,7 +104,7 @@ class CrashWatch(pykka.ThreadingActor):
         )
 
     def _look_soon(self, after_ms: DurationMs) -> None:
-        """One look for all that asks within the time."""
+        """Schedule one check, unless one is scheduled."""
         if self._cancel_look is None:
             at = self._clock.now_ms() + after_ms
             self._cancel_look = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "look"))
@@ -146,7 +146,9 @@ class CrashWatch(pykka.ThreadingActor):
             and key_ms > (row.started_ms or 0)
             and LoggedIn(agent=row.name) in changes
         ):
-            self._tell_agent(Do(agent=row.name, act="restart", by=BY, ticket=Ticket()))  # It has the old environment.
+            self._tell_agent(
+                Do(agent=row.name, act="restart", by=BY, ticket=Ticket())
+            )  # Its environment has the old key.
 
     def _is_stale(self, row: Agent) -> bool:
         if row.revision is None:
@@ -154,7 +156,7 @@ class CrashWatch(pykka.ThreadingActor):
         return row.revision != self._wanted_revision(row.name) or row.harness_version != hive.__version__
 
     def _wanted_revision(self, name: AgentName) -> str:
-        """Asks git only when the ref was written: an idle host would notice a process for each agent and look."""
+        """Asks git only when the ref changed: one process per agent and check is too expensive on an idle host."""
         ref = self._paths.applied(name) / ".git" / "refs" / "heads" / "main"
         written = ref.stat().st_mtime_ns if ref.exists() else 0
         known = self._wanted.get(name)
@@ -201,7 +203,7 @@ class CrashWatch(pykka.ThreadingActor):
             ):
                 mail.tell(self.actor_ref, "files")
         except (OSError, RuntimeError) as error:
-            log.warning("crash_watch.no_file_events", error=str(error))  # The tick still looks.
+            log.warning("crash_watch.no_file_events", error=str(error))  # The periodic check still runs.
 
 
 def _matters(_change: watchfiles.Change, path: str) -> bool:

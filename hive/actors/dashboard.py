@@ -1,4 +1,4 @@
-"""Starts the dashboard's process, watches it and starts it again; binds its address before it has a uid of its own."""
+"""Starts the dashboard's process and restarts it. Binds its address first, while the daemon has the privilege."""
 
 import os
 import socket
@@ -24,38 +24,38 @@ BACKLOG: Final = 128
 RESTART_FIRST_MS: Final[DurationMs] = 500
 RESTART_MAX_MS: Final[DurationMs] = 30_000
 STABLE_MS: Final[DurationMs] = 60_000
-"""After a run of so long the next restart is quick again."""
+"""After a run of this length the restart delay is reset."""
 STOP_TIMEOUT_S: Final = 5.0
 PASSED_ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE")
-"""All of the daemon's environment that the dashboard sees; a key in it is none of its business."""
+"""The variables that the dashboard inherits. Others may hold keys, which it does not need."""
 
 
 class Listener(msgspec.Struct, frozen=True):
-    """Where the dashboard is reached, bound by the daemon: a restart of the dashboard loses no connection."""
+    """The dashboard's listening socket, bound by the daemon, so that a restart of the dashboard loses no connection."""
 
     listener: socket.socket
     folder: Path
     """Holds the dashboard's socket to the daemon."""
     url: str
-    """As others see it."""
+    """The public address."""
     domain: str | None
     uid: int | None
-    """Under root, the host user it becomes."""
+    """Under root, the host user of the process."""
     agents_from_uid: int | None
-    """Under root, agents are host users from here on: none of them may connect."""
+    """Under root, the first uid of agents. The dashboard refuses connections from these uids."""
 
     def command(self) -> list[str]:
-        """The process's command line."""
+        """The command line of the process."""
         given = {"folder": self.folder, "domain": self.domain, "uid": self.uid, "agents-from-uid": self.agents_from_uid}
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
         return [sys.executable, "-P", "-m", "hive.dashboard", f"--fd={self.listener.fileno()}", *options]
 
 
 def bind_listener(settings: Settings, listen: str, folder: Path) -> Listener:
-    """Bind.
+    """Bind the dashboard's address.
 
     Raises:
-        Unavailable: the address is taken or is not this host's.
+        Unavailable: the address is in use or not an address of this host.
     """
     host, port = check_listen(listen, "--listen")
     try:
@@ -66,7 +66,7 @@ def bind_listener(settings: Settings, listen: str, folder: Path) -> Listener:
         listener.listen(BACKLOG)
     except OSError as error:
         raise Unavailable(
-            f"The dashboard cannot listen on {listen}: {error.strerror}. Name another with --listen."
+            f"The dashboard cannot listen on {listen}: {error.strerror}. Choose another with --listen."
         ) from error
     port = listener.getsockname()[1]
     domain, is_root = settings.dashboard.domain, os.geteuid() == 0
@@ -82,7 +82,10 @@ def bind_listener(settings: Settings, listen: str, folder: Path) -> Listener:
 
 
 class DashboardProcess(pykka.ThreadingActor):
-    """Keeps one dashboard running. A crash loses nothing: its process ends with the pipe to it, the next starts one."""
+    """Keeps one dashboard process running.
+
+    A crash loses nothing: the process ends with its stdin pipe, and the next actor starts another.
+    """
 
     use_daemon_thread = True
 
@@ -121,7 +124,7 @@ class DashboardProcess(pykka.ThreadingActor):
         try:
             self._process = subprocess.Popen(
                 self._listener.command(),
-                stdin=subprocess.PIPE,  # It ends when this does: a daemon that was killed leaves no dashboard behind.
+                stdin=subprocess.PIPE,  # The dashboard ends when this pipe closes, also when the daemon is killed.
                 stdout=subprocess.DEVNULL,
                 env=environment,
                 pass_fds=(self._listener.listener.fileno(),),

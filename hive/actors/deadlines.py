@@ -1,4 +1,4 @@
-"""A heap of deadlines with one timer for the earliest. Shared by the actors that wait for a time."""
+"""A heap of deadlines with one timer for the earliest. Used by actors that wait for a time."""
 
 import heapq
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ from hive.clock import Clock, TimeMs
 
 
 class Deadlines:
-    """Ids by when they fall due. Owned by one actor; `wake` is called on a timer thread and should only tell it."""
+    """Ids ordered by due time. Owned by one actor. `wake` runs on a timer thread and must only tell that actor."""
 
     def __init__(self, clock: Clock, wake: Callable[[], object]):
         self._clock = clock
@@ -18,17 +18,17 @@ class Deadlines:
         self._cancel: Callable[[], None] = lambda: None
 
     def set(self, id: int, due: TimeMs) -> None:
-        """Add one, or move it."""
+        """Add or move a deadline."""
         self._due[id] = due
         heapq.heappush(self._heap, (due, id))
         self._arm()
 
     def discard(self, id: int) -> None:
-        """It is no longer waited for; unknown is fine."""
+        """Remove a deadline. An unknown id is ignored."""
         self._due.pop(id, None)
 
     def passed(self) -> Iterator[int]:
-        """Take those that are due, earliest first, and wait for the next."""
+        """Remove and yield the due ids, earliest first, then arm the timer for the next."""
         while self._heap and self._heap[0][0] <= self._clock.now_ms():
             due, id = heapq.heappop(self._heap)
             if self._due.get(id) == due:

@@ -1,4 +1,4 @@
-"""Keeps a copy of every applied repository on the forge. Best effort: nothing here waits for it or fails by it."""
+"""Mirrors every applied repository to the forge. Best effort: a failure here blocks and fails nothing else."""
 
 import threading
 from collections.abc import Callable
@@ -24,23 +24,23 @@ from hive.settings import ForgeSettings, secret
 log = structlog.get_logger()
 
 RETRY_FIRST_MS: DurationMs = 5_000
-"""Wait after a failure; doubled for each further one in a row."""
+"""Delay after the first failure; doubled for each consecutive one."""
 RETRY_MAX_MS: DurationMs = 600_000
 SETTLE_MS: DurationMs = 200
-"""A deploy sets several tags one after the other; one push takes them all."""
+"""A deploy sets several tags in a row. This delay lets one push send them all."""
 SETTINGS_LOOK_MS: DurationMs = 30_000
-"""How soon a forge is noticed that hive.toml names from now on."""
+"""How often to check whether hive.toml now names a forge."""
 BY = actor("forge_mirror")
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """Message: a ref of this agent's applied repository was set."""
+    """Message: a ref of this agent's applied repository changed."""
 
     agent: AgentName
 
 
 class _Pushed(msgspec.Struct, frozen=True):
-    """To itself, from the pushing thread: what each agent's push came to; None is success."""
+    """To itself, from the pushing thread: the error of each agent's push; None is success."""
 
     outcomes: dict[AgentName, str | None]
 
@@ -50,7 +50,7 @@ LISTENS = (Spawned,)
 
 
 class MirrorStatus:
-    """What the mirror is doing, for screens. Written by the actor, read by any thread."""
+    """The state of the mirror, for display. Written by the actor, read by any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,9 +66,9 @@ class MirrorStatus:
 
 
 class ForgeMirror(pykka.ThreadingActor):
-    """Pushes in a thread of its own, one round at a time, so that a forge that hangs holds up nothing here either.
+    """Pushes on its own thread, one round at a time, so that a forge that hangs does not block this actor.
 
-    A crash loses nothing: the next one pushes every agent, and what is there already costs one question.
+    A crash loses nothing: the next actor pushes every agent. An up-to-date repository costs one request.
     """
 
     use_daemon_thread = True
@@ -92,7 +92,7 @@ class ForgeMirror(pykka.ThreadingActor):
         self._behind: set[AgentName] = set()
         self._errors: dict[AgentName, str] = {}
         self._failures = 0
-        """Rounds in a row."""
+        """Consecutive failed rounds."""
         self._pushing = False
         self._due_ms: TimeMs | None = None
         self._cancel: Callable[[], None] = lambda: None
@@ -105,7 +105,7 @@ class ForgeMirror(pykka.ThreadingActor):
         match message:
             case Changed(agent=name) | Spawned(agent=name):
                 self._behind.add(name)
-                if self._failures == 0:  # Otherwise its time comes with the others'.
+                if self._failures == 0:  # After a failure, it waits for the next retry.
                     self._push_at(self._clock.now_ms() + SETTLE_MS)
             case "due":
                 self._due_ms = None
@@ -135,7 +135,7 @@ class ForgeMirror(pykka.ThreadingActor):
         threading.Thread(target=self._round, args=(names,), name="forge-mirror", daemon=True).start()
 
     def _round(self, names: list[AgentName]) -> None:
-        """On a thread of its own."""
+        """Runs on its own thread."""
         outcomes: dict[AgentName, str | None] = {}
         try:
             with self._forge() as forge:
@@ -144,9 +144,9 @@ class ForgeMirror(pykka.ThreadingActor):
                     outcomes[name] = self._push_one(forge, name)
         except (HiveError, OSError) as error:
             outcomes |= {name: str(error) for name in names if name not in outcomes}
-        except Exception as bug:  # A stranger's answer must not stop the mirror for good.
+        except Exception as bug:  # An unexpected reply of the forge must not stop the mirror.
             log.exception("forge.round_crashed")
-            outcomes |= {name: f"hive made a mistake ({type(bug).__name__})" for name in names if name not in outcomes}
+            outcomes |= {name: f"internal error ({type(bug).__name__})" for name in names if name not in outcomes}
         mail.tell(self.actor_ref, _Pushed(outcomes))
 
     def _forge(self) -> Forge:
@@ -161,9 +161,9 @@ class ForgeMirror(pykka.ThreadingActor):
             forge.ensure_repository(name)
             forge.push(name, applied)
         except ForgeUnreachable:
-            raise  # Neither would the next one be reached.
+            raise  # The next push would fail, too.
         except NotFound:
-            return None  # Purged meanwhile.
+            return None  # The agent was purged meanwhile.
         except HiveError as error:
             return str(error)
         return None
@@ -178,7 +178,7 @@ class ForgeMirror(pykka.ThreadingActor):
             self._warn(next(iter(errors.values())))
             wait = min(RETRY_FIRST_MS << min(self._failures, 16), RETRY_MAX_MS)
             self._failures += 1
-            self._due_ms = None  # What became due meanwhile waits with the others.
+            self._due_ms = None  # Newer changes wait for the same retry.
             self._push_at(self._clock.now_ms() + wait)
         else:
             if self._failures:
@@ -188,7 +188,7 @@ class ForgeMirror(pykka.ThreadingActor):
                 self._push_at(self._clock.now_ms())
 
     def _warn(self, why: str) -> None:
-        """One event for each outage, not for each attempt."""
+        """Record one event per outage, not per attempt."""
         log.warning("forge.not_mirrored", error=why, attempts=self._failures + 1)
         if self._failures == 0:
             self._journal.tell(Warn(by=BY, source="forge_mirror", text=why))

@@ -1,4 +1,4 @@
-"""The journal: the one writer of the log. Commands go in, are decided, committed together, and only then answered."""
+"""The journal is the only writer of the log. It decides commands, commits them in batches, and then answers."""
 
 import queue
 import time
@@ -31,66 +31,66 @@ from hive.projections.table import Recorded
 log = structlog.get_logger()
 
 BATCH_MAX = 2_000
-"""Events of one commit."""
+"""Events per commit."""
 WRITE_BEHIND_MS: DurationMs = 250
-"""How long `projections.db` may lag: what changes again meanwhile is written once, and no answer waits for it."""
+"""How long `projections.db` may lag. A row that changes often is written once; no answer waits for it."""
 WRITE_BEHIND_STEPS: Final = 4
-"""Statements of the writing behind between two batches."""
+"""Write-behind statements between two batches."""
 REST_FACTOR: Final = 10
-"""Under load it lags longer: after a writing behind there is none for so many times as long as it took."""
+"""Limits the share of write-behind under load: the next one starts after this multiple of the last one's duration."""
 ADOPT_STEP_MS: DurationMs = 2
-"""Of taking over what was rebuilt, between two batches."""
+"""Time slice of adopting a rebuild, between two batches."""
 ADOPT_EVENTS: Final = 200
-"""Folded without a look at the clock."""
+"""Events folded between two checks of the clock."""
 WRITE_RETRY_MS: DurationMs = 10_000
-"""After a writing behind that failed, as on a full disk."""
+"""Delay after a failed write-behind, for example on a full disk."""
 KEY_MAX_CHARS: Final = 64
-"""Of an idempotency key."""
+"""Maximum length of an idempotency key."""
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """What a command came to, once it is durable."""
+    """The durable result of a command."""
 
     events: tuple[AnyEvent, ...]
     seq: Seq
-    """Of the first event; the log's head when there was none."""
+    """Position of the first event; the log's head if there is none."""
     answer: Any = None
 
     def first(self) -> Any:
-        """The event that made something, and so knows its id."""
+        """The first event. For a command that creates something, it has the new id."""
         return self.events[0]
 
 
 Outcome = Decided | HiveError | Exception
-"""What a caller gets: an exception is raised where it waits."""
+"""What a caller gets. An exception is raised in the caller."""
 
 
 class JournalClient(Protocol):
-    """Through which a caller's answers go back, on whatever thread it lives."""
+    """Delivers answers to callers on their own thread."""
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """(ticket, outcome) pairs, all of one batch."""
+        """Deliver the (ticket, outcome) pairs of one batch."""
         ...
 
 
 class Submission(msgspec.Struct, frozen=True, gc=False):
-    """A command and the ticket its answer goes to."""
+    """A command and the ticket for its answer."""
 
     command: Command
     ticket: Any
     key: str | None = None
-    """Idempotency: the same caller's same key is answered with the first answer."""
+    """Idempotency key: a repeated key of the same caller gets the first answer."""
 
 
 class Submit(msgspec.Struct, frozen=True, gc=False):
-    """Message: decide these, in order."""
+    """Message: decide these commands in order."""
 
     client: JournalClient
     submissions: list[Submission]
 
 
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """Message: call this with the committed state; it returns frozen rows or copies."""
+    """Message: call `query` with the committed state. It must return frozen rows or copies."""
 
     client: JournalClient
     query: Callable[[Hive], Any]
@@ -98,37 +98,37 @@ class Read(msgspec.Struct, frozen=True, gc=False):
 
 
 class Adopt(msgspec.Struct, frozen=True, gc=False):
-    """Message: a rebuild has folded the log into a fresh file; go on from that. The answer is the position."""
+    """Message: adopt the file of a finished rebuild. The answer is its position."""
 
     client: JournalClient
     ticket: Any
 
 
-class _AdoptOn(msgspec.Struct, frozen=True, gc=False):
-    """To itself: the next steps of taking over what was rebuilt."""
+class _AdoptNext(msgspec.Struct, frozen=True, gc=False):
+    """To itself: continue adopting a rebuild."""
 
     message: Adopt
     steps: Iterator[Hive | None]
 
 
 class _Flush(msgspec.Struct, frozen=True, gc=False):
-    """To itself: everything that was in the mailbox before this one belongs to the batch."""
+    """To itself: end of a batch. All messages received before this one belong to it."""
 
 
 class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
-    """To itself, a while after the first change: `projections.db` catches up."""
+    """To itself, some time after the first change: update `projections.db`."""
 
 
 _END: Final = object()
 _STORE_ERRORS: Final = (apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
-"""Of a disk that refuses, a damaged file, a row that fits no column: none of it ends the writer of the log."""
+"""Errors of a full disk, a damaged file or an unencodable row. They must not stop the journal."""
 
 
 class Journal(pykka.ThreadingActor):
-    """Decides, appends, commits, folds; answers after the commit.
+    """Decides, appends, folds and commits. Answers after the commit.
 
-    It does not crash on a refused write: the batch is answered with the error and the state is loaded anew from the
-    disk. If even that fails the daemon ends, and the next one starts from the log.
+    It survives a failed write: it answers the batch with the error and reloads the state from the disk. If the reload
+    fails, the daemon ends, and the next one starts from the log.
     """
 
     use_daemon_thread = True
@@ -136,9 +136,9 @@ class Journal(pykka.ThreadingActor):
     def __init__(
         self, folder: Path, clock: Clock, committed: blinker.Signal, wal_is_long: Callable[[], None] = lambda: None
     ):
-        """Open and load on the caller's thread, so that a damaged log is the caller's error.
+        """Open and load on the caller's thread, so that the caller gets the error of a damaged log.
 
-        `committed` is sent on the journal's thread, with batch=list[Recorded], when it is durable; receivers only tell.
+        `committed` is sent after each commit, on the journal's thread, with batch=list[Recorded]. Receivers only tell.
 
         Raises:
             CorruptState, Unavailable: the log cannot be used.
@@ -170,7 +170,7 @@ class Journal(pykka.ThreadingActor):
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # 27 times faster to put into than pykka's own.
 
-    def on_receive(self, message: Submit | Read | Adopt | _AdoptOn | _Flush | _WriteBehind) -> None:
+    def on_receive(self, message: Submit | Read | Adopt | _AdoptNext | _Flush | _WriteBehind) -> None:
         match message:
             case Submit(client, submissions):
                 for submission in submissions:
@@ -180,16 +180,16 @@ class Journal(pykka.ThreadingActor):
                 self._reads.append(message)
                 self._flush_soon()
             case Adopt():
-                self._adopt_on(message, self._adopting())
-            case _AdoptOn() if self._flush_is_due:
-                mail.tell(self.actor_ref, message)  # Who waits for a commit waits for no more than one slice.
-            case _AdoptOn(adopt, steps):
-                self._adopt_on(adopt, steps)
+                self._adopt_next(message, self._adopting())
+            case _AdoptNext() if self._flush_is_due:
+                mail.tell(self.actor_ref, message)  # A commit waits for at most one slice.
+            case _AdoptNext(adopt, steps):
+                self._adopt_next(adopt, steps)
             case _Flush():
                 self._flush_is_due = False
                 self._flush()
             case _WriteBehind():
-                self._write_on()
+                self._write_behind()
 
     def on_stop(self) -> None:
         self._flush()
@@ -209,7 +209,7 @@ class Journal(pykka.ThreadingActor):
             outcome = self._decided(submission)
         except HiveError as refusal:
             outcome = refusal
-        except Exception as bug:  # One caller's broken command must not end everybody's writer.
+        except Exception as bug:  # A bug in one rule must not stop the journal.
             log.exception("journal.rule_failed", command=type(submission.command).__name__)
             outcome = bug
         answers = self._answers.get(client)
@@ -229,13 +229,13 @@ class Journal(pykka.ThreadingActor):
         events, answer = decision if isinstance(decision, Answered) else Answered(decision)
         first = self._hive.seq + 1 if events else self._hive.seq
         keyed: list[AnyEvent] = []
-        if key is not None and events and not isinstance(answer, HiveError):  # A refusal is decided anew.
+        if key is not None and events and not isinstance(answer, HiveError):  # A refused command may be retried.
             keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events))]
         self._append_all([*events, *keyed], now, by)
         return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
 
     def _append_all(self, events: list[AnyEvent], now: TimeMs, by: str) -> None:
-        """All of a decision or nothing: one that cannot be written or folded leaves no trace."""
+        """Append all events of a decision or none."""
         before = len(self._pending)
         try:
             for event in events:
@@ -253,7 +253,7 @@ class Journal(pykka.ThreadingActor):
         self._hive.evolve(recorded)
 
     def _repeat(self, first: Seq, count: int) -> Decided:
-        if first > self._log.head.seq:  # Of this batch: both are answered after its commit.
+        if first > self._log.head.seq:  # In this batch: both are answered after its commit.
             start = first - self._log.head.seq - 1
             return Decided(tuple(one.event for one in self._batch[start : start + count]), first)
         rows = self._log.rows(first, first + count - 1)
@@ -269,7 +269,7 @@ class Journal(pykka.ThreadingActor):
             client.deliver(tickets)
 
     def _settle(self) -> None:
-        """Commit what was decided and answer it."""
+        """Commit the batch and deliver the answers."""
         self._commit()
         answers, self._answers = self._answers, {}
         for client, tickets in answers.items():
@@ -291,23 +291,23 @@ class Journal(pykka.ThreadingActor):
         self._write_later()
         self._committed.send(self, batch=batch)
 
-    def _adopt_on(self, adopt: Adopt, steps: Iterator[Hive | None]) -> None:
-        """A few steps; commands that came meanwhile are decided before the next ones."""
+    def _adopt_next(self, adopt: Adopt, steps: Iterator[Hive | None]) -> None:
+        """Adopt for one time slice. Waiting commands are decided before the next slice."""
         pause_s = time.perf_counter() + ADOPT_STEP_MS / MS_PER_S
         hive = None
         while hive is None:
             if time.perf_counter() >= pause_s:
-                mail.tell(self.actor_ref, _AdoptOn(adopt, steps))
+                mail.tell(self.actor_ref, _AdoptNext(adopt, steps))
                 return
             try:
                 hive = next(steps)
             except (HiveError, *_STORE_ERRORS) as error:
                 adopt.client.deliver([(adopt.ticket, _unusable(error))])
                 return
-        adopt.client.deliver([(adopt.ticket, self._go_on_from(hive))])
+        adopt.client.deliver([(adopt.ticket, self._switch_to(hive))])
 
     def _adopting(self) -> Iterator[Hive | None]:
-        """Read the fresh file into a second state and fold what was committed since; that state, after many steps."""
+        """Load the fresh file into a second state and fold newer events. Yields None per step, then the state."""
         hive = Hive()
         for _ in reading(self._folder, hive, self._log):
             yield None
@@ -317,8 +317,8 @@ class Journal(pykka.ThreadingActor):
             yield None
         yield hive
 
-    def _go_on_from(self, hive: Hive) -> Seq | Unavailable:
-        """Swap the state and the file in one step. No event is told to anybody."""
+    def _switch_to(self, hive: Hive) -> Seq | Unavailable:
+        """Replace state and file in one step. Sends no signal."""
         self._settle()
         replay(hive, self._log.pages(hive.seq + 1), self._codec)
         self._stop_writing()
@@ -337,7 +337,7 @@ class Journal(pykka.ThreadingActor):
     def _read(self, query: Callable[[Hive], Any]) -> Any:
         try:
             return query(self._hive)
-        except Exception as error:  # noqa: BLE001  # A reader's mistake is the reader's to see.
+        except Exception as error:  # noqa: BLE001  # The caller gets the error of its query.
             return error
 
     def _write_later(self) -> None:
@@ -346,20 +346,20 @@ class Journal(pykka.ThreadingActor):
             due = self._clock.now_ms() + max(WRITE_BEHIND_MS, int(REST_FACTOR * self._writing_took_ms))
             self._clock.call_at(due, lambda: mail.tell(self.actor_ref, _WriteBehind()))
 
-    def _write_on(self) -> None:
-        """A few steps of writing behind; the next ones queue up behind the commands that came meanwhile."""
+    def _write_behind(self) -> None:
+        """Run a few write-behind steps, then let waiting commands go first."""
         began_s = time.perf_counter()
         if self._writing is None:
-            self._settle()  # Only what is in the log may be written.
+            self._settle()  # Write only committed state.
             self._writing = self._store.writing(self._hive, self._log.head.hash)
             self._writing_took_ms, self._written_seq = 0.0, self._hive.seq
         try:
-            goes_on = all(next(self._writing, _END) is not _END for _ in range(WRITE_BEHIND_STEPS))
-        except _STORE_ERRORS as error:  # The rows stay marked: they are written when there is room again.
+            has_more = all(next(self._writing, _END) is not _END for _ in range(WRITE_BEHIND_STEPS))
+        except _STORE_ERRORS as error:  # The rows stay dirty and are written later.
             log.warning("journal.write_behind_failed", error=str(error))
-            goes_on, self._written_seq, self._writing_took_ms = False, 0, WRITE_RETRY_MS / REST_FACTOR
+            has_more, self._written_seq, self._writing_took_ms = False, 0, WRITE_RETRY_MS / REST_FACTOR
         self._writing_took_ms += (time.perf_counter() - began_s) * MS_PER_S
-        if goes_on:
+        if has_more:
             mail.tell(self.actor_ref, _WriteBehind())
             return
         self._writing, self._write_is_due = None, False
@@ -367,7 +367,7 @@ class Journal(pykka.ThreadingActor):
             self._write_later()
 
     def _write_rows(self) -> None:
-        """All of it, now."""
+        """Write all dirty rows now."""
         self._stop_writing()
         try:
             self._store.write(self._hive, self._log.head.hash)
@@ -389,4 +389,4 @@ class Journal(pykka.ThreadingActor):
 
 def _unusable(error: Exception) -> Unavailable:
     log.warning("journal.adopt_failed", error=str(error))
-    return Unavailable(f"What was rebuilt cannot be used: {error} The projections are as they were.")
+    return Unavailable(f"The rebuild cannot be used: {error} The projections are unchanged.")

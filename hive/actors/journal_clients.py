@@ -1,4 +1,4 @@
-"""Ways to the journal: one for the event loop, one for actor threads. Both bound what may be under way."""
+"""Clients of the journal: one for the event loop, one for threads. Both limit the commands in flight."""
 
 import asyncio
 import concurrent.futures
@@ -17,14 +17,14 @@ from hive.projections.hive import Hive
 T = TypeVar("T")
 
 UNDER_WAY_MAX = 50_000
-"""Commands one client may have unanswered; a mailbox has no bound of its own."""
+"""Unanswered commands per client. The journal's mailbox itself is unbounded."""
 LATENCIES_KEPT = 1_000
 ASK_TIMEOUT_S = 30.0
-"""A commit takes milliseconds; after so long the journal is gone, and a caller with a key may ask again."""
+"""A commit takes milliseconds. After this time the caller gives up; with an idempotency key it can retry."""
 
 
 class AsyncJournalClient:
-    """For coroutines of one event loop: what they submit in one tick travels together, and so do the answers."""
+    """For coroutines of one event loop. The commands of one tick are sent as one message, and so are the answers."""
 
     def __init__(self, journal: "pykka.ActorRef[Any]", loop: asyncio.AbstractEventLoop):
         self._journal = journal
@@ -34,14 +34,14 @@ class AsyncJournalClient:
         self._took_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     def latencies(self) -> list[float]:
-        """Seconds from asking to the commit's answer, of the newest commands."""
+        """Seconds from submission to answer of the newest commands."""
         return list(self._took_s)
 
     async def ask(self, command: Command, key: str | None = None) -> Decided:
         """Decide and commit.
 
         Raises:
-            Refused, or one of its kinds: the rule said no. Unavailable: the log could not be written.
+            Refused or a subclass: the rule refused. Unavailable: the log could not be written.
         """
         if key is not None and not 0 < len(key) <= KEY_MAX_CHARS:
             raise BadRequest(f"A key has 1 to {KEY_MAX_CHARS} characters.")
@@ -60,24 +60,24 @@ class AsyncJournalClient:
         return result
 
     async def adopt(self) -> Seq:
-        """Go on from the state that a rebuild has written; returns the position reached.
+        """Adopt the file of a finished rebuild; returns its position.
 
         Raises:
-            Unavailable: it cannot be used, and everything is as it was.
+            Unavailable: the file cannot be used. Nothing changed.
         """
         position: Seq = await self._told(lambda ticket: Adopt(self, ticket))
         return position
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """On the journal's thread."""
+        """Runs on the journal's thread."""
         try:
             self._loop.call_soon_threadsafe(self._settle, answers)
-        except RuntimeError:  # The loop is closed: the daemon is on its way out and nobody waits.
+        except RuntimeError:  # The loop is closed: the daemon ends, and no caller waits.
             return
 
     def _ticket(self) -> asyncio.Future[Any]:
         if self._under_way >= UNDER_WAY_MAX:
-            raise LimitReached(f"{UNDER_WAY_MAX} commands are under way; try again in a moment.")
+            raise LimitReached(f"{UNDER_WAY_MAX} commands are in flight. Try again in a moment.")
         self._under_way += 1
         return self._loop.create_future()
 
@@ -117,13 +117,13 @@ class BlockingJournalClient:
         """Decide and commit; blocks.
 
         Raises:
-            Refused, or one of its kinds: the rule said no. Unavailable: the log could not be written in time.
+            Refused or a subclass: the rule refused. Unavailable: the log could not be written in time.
         """
         decided: Decided = self._wait(lambda ticket: Submit(self, [Submission(command, ticket)]))
         return decided
 
     def tell(self, command: Command) -> None:
-        """Decide and commit what no rule refuses; nobody waits."""
+        """Submit a command that no rule refuses, without waiting."""
         ticket: concurrent.futures.Future[Any] = concurrent.futures.Future()
         self._journal.tell(Submit(self, [Submission(command, ticket)]))
 
@@ -133,7 +133,7 @@ class BlockingJournalClient:
         return result
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """On the journal's thread."""
+        """Runs on the journal's thread."""
         for ticket, outcome in answers:
             if isinstance(outcome, Exception):
                 ticket.set_exception(outcome)

@@ -1,4 +1,4 @@
-"""Telling an actor that may just have ended: timers, file watchers and signals do not know."""
+"""Sends to an actor that may have ended. For timers, file watchers and signals."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pykka
 
 
 def tell(ref: "pykka.ActorRef[Any]", message: object) -> bool:
-    """Put a message into a mailbox; False when nobody will read it any more."""
+    """Put a message into a mailbox. False: the actor has ended."""
     try:
         ref.tell(message)
     except pykka.ActorDeadError:

@@ -1,13 +1,13 @@
-"""The manager's own actor: an agent that sees the repositories of all the others."""
+"""The manager's actor: an agent that also sees the repositories of the other agents."""
 
 from hive.actors.agent import Agent
 from hive.runtimes.protocol import Bind
 
 
 class Manager(Agent):
-    """Like every agent; its container also shows what it looks after.
+    """An agent whose container also mounts the repositories of all agents.
 
-    A crash loses nothing, as with every agent.
+    A crash loses nothing; see `Agent`.
     """
 
     def _binds(self) -> tuple[Bind, ...]:

@@ -1,4 +1,4 @@
-"""What an agent's container is made of: folders, configuration, environment, walls. Used by the agent actors."""
+"""Prepares an agent's container: folders, configuration, environment, isolation. Used by the agent actors."""
 
 import os
 import secrets
@@ -21,14 +21,14 @@ from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
 
 DUMMY_KEY = "hive-dummy-"
-"""With `--model-url`, an agent's key is this and its name: no login is needed, and the model knows who asks."""
+"""With `--model-url`, an agent's key is this plus its name. No login is needed, and the model can tell agents apart."""
 BUILD_SLOT = 0
-"""No agent has it: whoever runs build commands can reach no agent's files."""
+"""The uid slot of build commands. No agent has it, so a build cannot access an agent's files."""
 MIB = 1024 * 1024
 
 
 class Provisioner:
-    """Stateless but for where things lie. Blocking; called from actor threads."""
+    """Has no state but its paths and settings. Blocking; called from actor threads."""
 
     def __init__(
         self,
@@ -47,21 +47,21 @@ class Provisioner:
         self._model_url = model_url
 
     def uid(self, slot: int) -> int | None:
-        """The host uid of an agent; None when it runs as the daemon's own user."""
+        """The host uid of an agent; None if it runs as the daemon's user."""
         if os.geteuid() != 0 or self.runtime.kind == "process":
             return None
         return self._settings().runtime.first_uid + slot
 
     def socket_group(self, name: AgentName, slot: int) -> int | None:
-        """The group that must own an agent's socket for the agent to connect; None: the daemon's own will do.
+        """The group that must own an agent's socket; None: the daemon's group.
 
-        Behind walls that show the daemon's files as the agent's own, a foreign group would keep the agent out.
+        A sandbox that maps the daemon's uid to the agent's needs no other group: it would lock the agent out.
         """
         uid = self.uid(slot)
         return None if uid is None or maps_owners(self.paths.agent_run(name)) else uid
 
     def key_ms(self) -> TimeMs | None:
-        """Since when agents are given a key or a model of their own, so that they need no login; None: they are not."""
+        """When the key or model address was configured, so that agents need no login. None: not configured."""
         claude = self._settings().claude
         if self._model_url is not None:
             return 0
@@ -71,11 +71,11 @@ class Provisioner:
         return max(written, default=None)
 
     def credentials(self, name: AgentName) -> Path:
-        """Where the CLI keeps a login."""
+        """Where the CLI stores a login."""
         return self.paths.agent_state(name) / ".claude" / ".credentials.json"
 
     def wanted(self, name: AgentName) -> str:
-        """The commit of `applied` that should run; made from the template for a new agent.
+        """The commit of `applied` to run. For a new agent, creates the repository from the template.
 
         Raises:
             Unavailable: git failed.
@@ -90,17 +90,17 @@ class Provisioner:
         return revision
 
     def build(self, name: AgentName, revision: str) -> Path:
-        """The generation of a commit, built if it is not there.
+        """The generation of a commit. Builds it if needed.
 
         Raises:
-            BadRequest: the configuration is wrong. BuildFailed: its build said no. Unavailable: a tool is missing.
+            BadRequest: invalid configuration. BuildFailed: its build command failed. Unavailable: a tool is missing.
         """
         return self.builder.build(name, revision, uid=self.uid(BUILD_SLOT))
 
     def container(
         self, row: Agent, mounts: list[Mount], binds: tuple[Bind, ...], revision: str
     ) -> tuple[Container, AgentFile]:
-        """Everything ready for a start on this revision.
+        """Prepare everything for a start on this revision.
 
         Raises:
             BadRequest: the configuration or hive.toml is wrong, in one line. Unavailable: git or the disk failed.
@@ -132,13 +132,13 @@ class Provisioner:
         return container, file
 
     def wipe(self, name: AgentName) -> None:
-        """Remove everything of an agent; what an agent made is removed without following its links."""
+        """Remove all files of an agent, without following links that it made."""
         for folder in (self.paths.agent(name), self.paths.proposed(name), self.paths.applied(name)):
             if folder.exists():
                 ownership.remove(str(folder))
 
     def _path(self, generation: Path) -> dict[str, str]:
-        """The packages of the agent's flake come first, where it has any."""
+        """PATH with the packages of the agent's flake first."""
         if not (generation / ENVIRONMENT).is_symlink():
             return {}
         config = generation if self.runtime.kind == "process" else Path("/config")

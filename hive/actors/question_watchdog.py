@@ -16,7 +16,7 @@ BY = actor("question_watchdog")
 
 
 class QuestionWatchdog(pykka.ThreadingActor):
-    """A crash loses nothing: the next one reads the open deadlines from the questions projection."""
+    """A crash loses nothing: the next actor reads the open deadlines from the questions projection."""
 
     use_daemon_thread = True
 
@@ -35,14 +35,14 @@ class QuestionWatchdog(pykka.ThreadingActor):
             case QuestionAdded(id=id, deadline_ms=int() as deadline):
                 self._deadlines.set(id, deadline)
             case QuestionAdded():
-                pass  # Waits for ever.
+                pass  # No deadline.
             case QuestionResolved(id=id):
                 self._deadlines.discard(id)
             case "deadline":
                 for due in self._deadlines.passed():
                     self._journal.tell(
                         Expire(by=BY, id=QuestionId(due))
-                    )  # Answered meanwhile? The rule makes it a no-op.
+                    )  # If it was answered meanwhile, the rule does nothing.
 
     def on_stop(self) -> None:
         self._deadlines.close()

@@ -1,4 +1,4 @@
-"""A rebuild beside the journal: a process of its own folds the log, and the journal goes on from what it wrote."""
+"""Rebuilds projections while the daemon runs: a child process folds the log, then the journal adopts its file."""
 
 import asyncio
 import subprocess
@@ -17,14 +17,14 @@ from hive.events.base import Seq
 log = structlog.get_logger()
 
 REBUILD_MAX_S: Final = 1_800.0
-"""A log that takes longer is folded again without a daemon."""
+"""Time limit. A longer rebuild must run without a daemon."""
 
 Tell = Callable[[Seq], None]
-"""Is told the position reached, now and then, on the event loop."""
+"""Callback for progress: receives the position, on the event loop."""
 
 
 class Rebuilding:
-    """Event-loop only. Two who ask at once share one rebuild, and it goes on when they hang up."""
+    """Event loop only. Concurrent callers share one rebuild. It continues when they disconnect."""
 
     def __init__(self, journal: AsyncJournalClient, state: Path):
         self._journal = journal
@@ -36,7 +36,7 @@ class Rebuilding:
         """Fold every projection from the first event again; returns the position reached.
 
         Raises:
-            Unavailable: the log or the disk did not let it; the projections are as they were.
+            Unavailable: the log or the disk failed. The projections are unchanged.
         """
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._rebuilt())
@@ -54,7 +54,7 @@ class Rebuilding:
         except TimeoutError:
             minutes = REBUILD_MAX_S / 60
             raise Unavailable(
-                f"The rebuild took over {minutes:.0f} minutes; end the daemon and ask `hive projections rebuild` again."
+                f"The rebuild took over {minutes:.0f} minutes. Stop the daemon and run `hive projections rebuild`."
             ) from None
         finally:
             child.kill()
@@ -64,14 +64,14 @@ class Rebuilding:
         return await self._journal.adopt()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        # Not asyncio's: cancelled in the instant of its start, as when the daemon ends, that waits for ever.
+        # Not asyncio's: if it is cancelled while it starts, as when the daemon ends, it blocks for ever.
         command = (sys.executable, "-P", "-m", rebuild.__name__, str(self._state))
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def _listen(self, child: "subprocess.Popen[bytes]", loop: asyncio.AbstractEventLoop) -> str | None:
-        """Until it ends, on a thread of its own; why it failed."""
+        """Read the child's output until it ends, on its own thread; returns the error."""
         said = ""
-        with child:  # Its input is open for as long: when that ends, however this process does, so does the child.
+        with child:  # The child ends when its stdin closes, also when this process is killed.
             assert child.stdout is not None
             for line in child.stdout:
                 if line.strip().isdigit():
@@ -80,7 +80,7 @@ class Rebuilding:
                     said = line.decode(errors="replace").strip() or said
         if child.returncode == 0:
             return None
-        return said or f"The process that folds the log ended with {child.returncode}."
+        return said or f"The rebuild process ended with exit code {child.returncode}."
 
     def _reached(self, position: Seq) -> None:
         for tell in self._watching:

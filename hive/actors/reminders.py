@@ -1,4 +1,4 @@
-"""Delivers reminders when they fall due."""
+"""Delivers reminders when they are due."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ BY = actor("reminders")
 
 
 class Reminders(pykka.ThreadingActor):
-    """A crash loses nothing: the next one reads what is pending from the reminders projection."""
+    """A crash loses nothing: the next actor reads the pending reminders from the reminders projection."""
 
     use_daemon_thread = True
 

@@ -1,4 +1,4 @@
-"""Starts every other actor from a list, routes committed events to them, and restarts one that crashed."""
+"""Starts the other actors from a list, routes committed events to them, and restarts crashed ones."""
 
 import threading
 from collections import deque
@@ -25,23 +25,23 @@ log = structlog.get_logger()
 
 LOOK_EVERY_MS: DurationMs = 1_000
 STOP_TIMEOUT_S = 30.0
-"""For children to finish what they are in the middle of; a lifecycle act cut short is done again by the next daemon."""
+"""For children to finish. The next daemon repeats an interrupted lifecycle act."""
 RESTARTS_MAX = 5
-"""Of one actor within the window; then something is broken that a restart does not mend, and the daemon ends."""
+"""Restarts of one actor within the window. After that the daemon ends."""
 RESTART_WINDOW_MS: DurationMs = 60_000
 
 
 class Child(msgspec.Struct, frozen=True):
-    """One actor that is always there."""
+    """An actor that the supervisor keeps running."""
 
     name: str
     start: Callable[[], "pykka.ActorRef[Any]"]
     listens: tuple[type, ...] = ()
-    """Events told to it after their commit."""
+    """Event types that it receives after their commit."""
 
 
 class GoDownAll(msgspec.Struct, frozen=True):
-    """Message: stop every agent, keep it wanted; the reply is a ticket for each."""
+    """Message: stop every agent but keep it wanted. The reply is one ticket per agent."""
 
 
 class _RosterChanged(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ Message = Do | Settle | ContainerEnded | GoDownAll | _RosterChanged | Literal["l
 class Supervisor(pykka.ThreadingActor):
     """Children start in the order of the list and stop in reverse; agents start after them.
 
-    If it crashes itself the daemon ends with an error, and whoever runs the daemon starts it again.
+    If the supervisor crashes, the daemon ends with an error and must be started again.
     """
 
     use_daemon_thread = True
@@ -86,14 +86,14 @@ class Supervisor(pykka.ThreadingActor):
         self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self._agents: dict[AgentName, pykka.ActorRef[Any]] = {}
         self._routing = threading.Lock()
-        """A child that has begun to read the state is told of every commit after: starting and routing take turns."""
+        """Serialises starts of children and routing. A child gets every event committed after it read the state."""
         self._crashes: dict[str, deque[int]] = {}
         self._cancel_look: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
         try:
             self._start_all()
-        except Exception as bug:  # pykka calls no on_failure for it.
+        except Exception as bug:  # pykka does not call on_failure for on_start.
             self._give_up(f"The supervisor could not start: {bug!r}.")
             raise
 
@@ -106,7 +106,7 @@ class Supervisor(pykka.ThreadingActor):
         self._look_later()
 
     def on_committed(self, _journal: object, batch: list[Recorded]) -> None:
-        """Receiver of the journal's signal, on the journal's thread: it only tells."""
+        """Receiver of the journal's signal. Runs on the journal's thread and only tells."""
         for recorded in batch:
             event = recorded.event
             for child in self._listeners.get(type(event), ()):
@@ -167,7 +167,7 @@ class Supervisor(pykka.ThreadingActor):
 
     def _look(self) -> None:
         if not self._journal.is_alive():
-            self._give_up("The journal ended: the log could not be written and not be read again.")
+            self._give_up("The journal ended: the log could not be written or read.")
         for name, ref in list(self._refs.items()):
             if not ref.is_alive() and self._may_restart(name):
                 self._start_child(self._children[name])

@@ -1,4 +1,4 @@
-"""Holds what an agent is in the middle of, for exactly as long as somebody is in the middle of it."""
+"""Holds a transient state of an agent (spawning, stopping …) for exactly as long as its holder works on it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,17 +19,17 @@ from hive.names import AgentName
 log = structlog.get_logger()
 
 HOLDER_LOOK_MS: DurationMs = 500
-"""How often a guard looks whether its holder lives."""
+"""How often a guard checks that its holder is alive."""
 _Message = Literal["set", "look"]
 _LOOK: Final = "look"
 Holder = pykka.ActorRef
 
 
 class TransientGuard(pykka.ThreadingActor):
-    """Sets the transient when it starts and clears it when it stops, for whatever reason it stops.
+    """Sets the transient when it starts and clears it when it stops, for any reason.
 
-    It watches its holder: one that died without leaving the `with` block is cleared after. If the guard or the daemon
-    dies, the next boot clears.
+    It watches its holder and clears the transient if the holder dies inside the `with` block. If the guard or the
+    daemon dies, the next boot clears it.
     """
 
     use_daemon_thread = True
@@ -63,10 +63,10 @@ class TransientGuard(pykka.ThreadingActor):
         holder: "Holder[Any]",
         by: By,
     ) -> Iterator[None]:
-        """The transient shows from the first line of the block to its end, however it ends.
+        """Hold the transient for the duration of the block, however it ends.
 
         Raises:
-            Unavailable: the journal does not take it.
+            Unavailable: the journal cannot record it.
         """
         guard = cls.start(journal, clock, agent, kind, holder, by)
         try:

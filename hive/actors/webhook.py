@@ -1,4 +1,4 @@
-"""Tells the operator's webhook what waits on a person: one POST each, shaped as ntfy takes it, tried a few times."""
+"""Posts notifications for the operator to a webhook in ntfy's format, with retries."""
 
 import http.client
 import urllib.error
@@ -27,14 +27,14 @@ log = structlog.get_logger()
 BY: Final = actor("webhook")
 LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, BudgetReached)
 PAUSES_MS: Final[tuple[DurationMs, ...]] = (1_000, 10_000, 60_000)
-"""Before the second, third and fourth attempt; then it has failed."""
+"""Delays before the second, third and fourth attempt. After the fourth, delivery has failed."""
 POST_TIMEOUT_S: Final = 10.0
 WAITING_MAX: Final = 200
-"""Notifications that wait; of a flood the newest are not told, which their events say."""
+"""Waiting notifications. Further ones are recorded as not delivered."""
 
 
 class NotTaken(HiveError):
-    """The webhook refused or could not be reached; says why, without its address."""
+    """The webhook refused or is unreachable. The text omits its address, which may hold a secret."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -46,13 +46,13 @@ _opener = urllib.request.build_opener(_NoRedirects)
 
 
 def deliver(url: str, told: Notification, dashboard: str | None) -> None:
-    """One attempt; blocks.
+    """Try to deliver once; blocks.
 
     Raises:
         NotTaken.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise NotTaken("webhook.url in hive.toml is no http or https address.")
+        raise NotTaken("webhook.url in hive.toml is not an http or https address.")
     headers = {
         "Title": told.title.encode("ascii", "replace").decode(),
         "Tags": {"question": "question", "approval": "inbox_tray", "crash": "boom"}.get(told.topic, "bee"),
@@ -76,8 +76,8 @@ def deliver(url: str, told: Notification, dashboard: str | None) -> None:
 class Webhook(pykka.ThreadingActor):
     """One notification at a time, oldest first.
 
-    A crash loses nothing: the next one reads from the notifications projection what was not told, and begins to count
-    the attempts anew. What was told just before a crash, and not yet recorded, is told twice.
+    A crash loses nothing: the next actor reads undelivered notifications from the projection and counts attempts from
+    one. A notification delivered just before a crash, but not yet recorded, is delivered twice.
     """
 
     use_daemon_thread = True
@@ -95,17 +95,17 @@ class Webhook(pykka.ThreadingActor):
         self._settings = settings
         self._dashboard = dashboard
         self._tried: Seq = 0
-        """The event whose notification was tried last."""
+        """The event of the last attempt."""
         self._attempts = 0
         self._rests = False
-        """Until "rested": the webhook did not take the last one, or the log could not be written."""
+        """Waiting for a retry: the webhook failed, or the log could not be written."""
         self._cancel: Callable[[], None] = lambda: None
 
     def on_start(self) -> None:
         mail.tell(self.actor_ref, "next")
 
     def on_receive(self, message: object | Literal["next", "rested"]) -> None:
-        """Whatever happened: what to tell is in the state."""
+        """Every message only wakes the actor. The state says what to deliver."""
         if message == "rested":
             self._rests = False
         if self._rests:
@@ -126,7 +126,7 @@ class Webhook(pykka.ThreadingActor):
         now = self._clock.now_ms()
         waiting = self._journal.read(lambda hive: hive.notifications.waiting(now))
         for one in waiting[WAITING_MAX:]:
-            self._record(one, f"{WAITING_MAX} others wait already.", 0)
+            self._record(one, f"{WAITING_MAX} others already wait.", 0)
         if not waiting:
             return
         first = waiting[0]
@@ -148,7 +148,7 @@ class Webhook(pykka.ThreadingActor):
         self._cancel = self._clock.call_at(self._clock.now_ms() + pause_ms, lambda: mail.tell(self.actor_ref, "rested"))
 
     def _record(self, one: Pending, error: str | None, attempts: int) -> None:
-        """Committed when this returns: the next look must not find it again."""
+        """Record the outcome. It is committed on return, so that the next read does not find the notification again."""
         told = one.told
         self._journal.ask(
             RecordNotification(

@@ -1,4 +1,4 @@
-"""The demo as a newcomer runs it: a process, with nothing faked but the paid model."""
+"""`hive demo` as a process. Only the paid model is replaced."""
 
 import json
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from hive.demo.stage import STATE_FOLDER
-from hive.demo.story import BEATS
+from hive.demo.steps import STEPS
+from hive.demo.temporary_hive import STATE_FOLDER
 from hive.errors import Unavailable
 from hive.runtimes.choose import choose
 
 pytestmark = pytest.mark.timeout(600)
-"""Whichever test comes first tells the demo."""
+"""The first test runs the demo."""
 
 DEMO_MAX_S = 480.0
 COMMAND_MAX_S = 120.0
-"""Far more than anything here takes; only a defect waits for it."""
+"""Generous; only a defect takes this long."""
 
 
 def hive(*arguments: str, timeout: float = COMMAND_MAX_S) -> "subprocess.CompletedProcess[str]":
@@ -29,8 +29,8 @@ def hive(*arguments: str, timeout: float = COMMAND_MAX_S) -> "subprocess.Complet
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.CompletedProcess[str], Path]":
-    """The account of one demo, and the folder where its state was kept."""
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.CompletedProcess[str], Path]":
+    """The output of one demo, and the folder of its kept state."""
     try:
         choose()
     except Unavailable as error:
@@ -42,18 +42,18 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.Complete
 
 
 @pytest.mark.system
-def test_every_step_of_the_story_is_found(told: "tuple[subprocess.CompletedProcess[str], Path]") -> None:
-    done, _ = told
+def test_demo_finds_every_step_in_the_log(finished_demo: "tuple[subprocess.CompletedProcess[str], Path]") -> None:
+    done, _ = finished_demo
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every step is in the log" in done.stdout
-    assert sum(beat.type in done.stdout for beat in BEATS) == len(BEATS)
+    assert sum(step.type in done.stdout for step in STEPS) == len(STEPS)
 
 
 @pytest.mark.system
-def test_exactly_one_state_folder_is_kept_and_its_log_holds(
-    told: "tuple[subprocess.CompletedProcess[str], Path]",
+def test_keep_leaves_one_valid_state_folder(
+    finished_demo: "tuple[subprocess.CompletedProcess[str], Path]",
 ) -> None:
-    _, keep = told
+    _, keep = finished_demo
     assert [path.name for path in keep.iterdir()] == [STATE_FOLDER]
     state = keep / STATE_FOLDER
     assert not list(state.glob("*-wal"))
@@ -62,8 +62,8 @@ def test_exactly_one_state_folder_is_kept_and_its_log_holds(
 
 
 @pytest.mark.system
-def test_its_turns_were_turns_of_the_real_cli(told: "tuple[subprocess.CompletedProcess[str], Path]") -> None:
-    _, keep = told
+def test_turns_are_taken_by_the_real_cli(finished_demo: "tuple[subprocess.CompletedProcess[str], Path]") -> None:
+    _, keep = finished_demo
     state = keep / STATE_FOLDER
     transcripts = list((state / "agents" / "coder" / "state" / ".claude" / "projects").rglob("*.jsonl"))
     assert transcripts and all(path.stat().st_size for path in transcripts)
@@ -74,15 +74,15 @@ def test_its_turns_were_turns_of_the_real_cli(told: "tuple[subprocess.CompletedP
     assert (state / "agents" / "coder" / "state" / "badge.txt").read_text() == "mauve\n"
 
 
-def test_a_folder_that_has_a_demo_already_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_existing_state_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / STATE_FOLDER).mkdir()
     done = hive("demo", "--exit", "--keep", str(tmp_path))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert "remove it" in done.stderr
+    assert "Remove it" in done.stderr
 
 
-def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path) -> None:
-    """The daemon's own words, as one sentence."""
+def test_missing_bubblewrap_error_says_what_to_install(tmp_path: Path) -> None:
+    """The demo prints the daemon's own error in one line."""
     git = shutil.which("git")
     if git is None:
         pytest.skip("git is not installed")
@@ -98,7 +98,7 @@ def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path) -> None:
     assert done.stderr.startswith("hive: No sandboxed runtime works on this host. bubblewrap is not installed.")
 
 
-def test_without_git_it_says_what_to_install(tmp_path: Path) -> None:
+def test_missing_git_error_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "hive", "demo", "--exit"],

@@ -1,4 +1,4 @@
-"""The demo's throw-away hive: folders, the scripted model and the daemon as processes of their own."""
+"""The demo's temporary hive: its folders, and the scripted model and the daemon as child processes."""
 
 import contextlib
 import shutil
@@ -19,26 +19,26 @@ from hive.sockets.client import HostClient
 MODEL_READY = "scripted model ready "
 HIVE_READY = "hive ready "
 END_S = 30.0
-"""For the daemon to end after its agents were stopped."""
+"""For the daemon to end after its agents have stopped."""
 ANY_PORT = ("--listen", "127.0.0.1:0")
 STATE_FOLDER = "hive-demo-state"
 
 
-class Stage(msgspec.Struct, frozen=True):
+class DemoHive(msgspec.Struct, frozen=True):
     """A running demo hive."""
 
     paths: Paths
     ready: str
-    """What the daemon said when its sockets accepted."""
+    """The daemon's `hive ready` line, without the prefix."""
     daemon: "subprocess.Popen[str]"
 
 
 @contextlib.contextmanager
-def running(keep: Path | None, dashboard: bool) -> Iterator[Stage]:
-    """A hive with a scripted model, gone afterwards but for the state folder that is to be kept.
+def running(keep: Path | None, dashboard: bool) -> Iterator[DemoHive]:
+    """Run a hive with a scripted model. Afterwards removes everything but a state folder to keep.
 
     Raises:
-        BadRequest: there is something where the state is to be kept. Unavailable: the daemon cannot run here.
+        BadRequest: the state folder to keep already exists. Unavailable: the daemon cannot run on this host.
     """
     with contextlib.ExitStack() as cleanup:
         scratch = Path(tempfile.mkdtemp(prefix="hive-demo-"))
@@ -62,7 +62,7 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[Stage]:
             said = log.read().strip().splitlines()
             raise Unavailable(said[-1].removeprefix("hive: ") if said else "The daemon ended before it was ready.")
         cleanup.callback(_down, paths)
-        yield Stage(paths, ready, daemon)
+        yield DemoHive(paths, ready, daemon)
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ def _model() -> Iterator[str]:
 def _kept(keep: Path) -> Path:
     state = keep.absolute() / STATE_FOLDER
     if state.exists():
-        raise BadRequest(f"{state} is there already; remove it or keep this demo elsewhere.")
+        raise BadRequest(f"{state} already exists. Remove it or choose another folder.")
     state.mkdir(parents=True)
     return state
 
@@ -93,7 +93,7 @@ def _first_line(process: "subprocess.Popen[str]", prefix: str) -> str | None:
 
 
 def _down(paths: Paths) -> None:
-    """Stop the agents: they would outlive the daemon."""
+    """Stop the agents, which would outlive the daemon."""
     with contextlib.suppress(Unavailable), HostClient(paths.host_socket) as client:
         client.ask("shutdown")
 
@@ -106,6 +106,6 @@ def _end(daemon: "subprocess.Popen[str]") -> None:
         daemon.wait()
 
 
-def tool_missing() -> str | None:
-    """What the demo cannot do without."""
+def missing_tool() -> str | None:
+    """The error if a required tool is missing."""
     return None if shutil.which("git") else "git is not installed: apt-get install git"

@@ -1,1 +1,1 @@
-"""The daemon's journal clients to the world: the host socket and one socket for each agent."""
+"""The daemon's unix sockets: the host socket, the dashboard's socket and one socket for each agent."""

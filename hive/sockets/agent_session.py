@@ -1,4 +1,4 @@
-"""One connection on an agent's socket: requests in order, a recv that parks, nothing lost when the peer vanishes."""
+"""One connection on an agent's socket. Answers requests in order, parks recv, loses no message on disconnect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,20 +14,20 @@ from hive.events.base import MessageId
 from hive.names import AgentName
 from hive.sockets import views
 from hive.sockets.lines import TOO_LONG, LineConnection
-from hive.sockets.requests import Id, Limit, Request, Seconds, Vocabulary, granted, refused
+from hive.sockets.requests import Id, Limit, Request, RequestDecoder, Seconds, error_reply, ok_reply
 from hive.sockets.services import Services
 
 log = structlog.get_logger()
 
 RECV_WAIT_MAX_S: Final = 180.0
-"""A recv parks no longer, whatever it asks for."""
+"""Maximum time that a recv parks."""
 TOO_LONG_TEXT: Final = "A request is at most 1 MiB; put a large text into a file and send its path."
 
 Reply = dict[str, Any]
 
 
 class Verb(msgspec.Struct, frozen=True):
-    """One word of the protocol: what it takes and what it does."""
+    """A verb of the protocol: its request type and its handler."""
 
     request: type[Request]
     handle: Callable[["AgentSession", Any], Awaitable[Reply]]
@@ -38,14 +38,19 @@ class Recv(Request, frozen=True, kw_only=True):
     """Absent or 0 returns at once."""
     max: Limit | None = None
     holding: tuple[Id, ...] | None = None
-    """What the harness still works on: whatever else it was given has been lost on the way and comes again."""
+    """Messages the harness is working on. Other messages delivered to it were lost in transit and are redelivered."""
 
 
 class AgentSession:
-    """Who speaks is the socket: nothing in a request can say otherwise."""
+    """The socket identifies the agent. No field of a request can change that."""
 
     def __init__(
-        self, name: AgentName, connection: LineConnection, services: Services, verbs: dict[str, Verb], words: Vocabulary
+        self,
+        name: AgentName,
+        connection: LineConnection,
+        services: Services,
+        verbs: dict[str, Verb],
+        decoder: RequestDecoder,
     ):
         self.name = name
         self.by = base.agent(name)
@@ -53,10 +58,10 @@ class AgentSession:
         self.incarnation: str | None = None
         self.connection = connection
         self._verbs = verbs
-        self._words = words
+        self._decoder = decoder
 
     async def serve(self) -> None:
-        """Answer until the peer goes."""
+        """Answer requests until the peer disconnects."""
         with self.services.hub.presence.connected(self.name, self.connection):
             while (line := await self.connection.next_line()) is not None:
                 reply, given = await self._answer(line)
@@ -66,17 +71,17 @@ class AgentSession:
 
     async def _answer(self, line: bytes) -> tuple[bytes, tuple[MessageId, ...]]:
         if line == TOO_LONG:
-            return refused(BadRequest(TOO_LONG_TEXT)), ()
+            return error_reply(BadRequest(TOO_LONG_TEXT)), ()
         try:
-            cmd, request = self._words.decode(line)
+            cmd, request = self._decoder.decode(line)
             if isinstance(request, Recv):
                 return await self._recv(request)
-            return granted(await self._verbs[cmd].handle(self, request)), ()
+            return ok_reply(await self._verbs[cmd].handle(self, request)), ()
         except HiveError as error:
-            return refused(error), ()
-        except Exception as bug:  # Its request is answered, and the connection goes on.
+            return error_reply(error), ()
+        except Exception as bug:  # Answer with an internal error and keep the connection.
             log.exception("socket.request_failed", agent=self.name)
-            return refused(bug), ()
+            return error_reply(bug), ()
 
     async def _recv(self, request: Recv) -> tuple[bytes, tuple[MessageId, ...]]:
         take = messages.Recv(
@@ -95,10 +100,10 @@ class AgentSession:
             while not taken and (was_paused or not paused) and await self._wait(woken, deadline):
                 taken, remaining, paused = (await self.services.journal.ask(take)).answer
         reply = {"messages": [views.message(message) for message in taken], "remaining": remaining, "paused": paused}
-        return granted(reply), tuple(message.id for message in taken)
+        return ok_reply(reply), tuple(message.id for message in taken)
 
     async def wait_for_wake(self, woken: asyncio.Event, wait_s: float) -> bool:
-        """Park until something may have come. False when the time is over or the peer is gone."""
+        """Park until woken. Returns False on timeout or when the peer has disconnected."""
         self.connection.on_gone = woken.set
         return await self._wait(woken, asyncio.get_running_loop().time() + min(wait_s, RECV_WAIT_MAX_S))
 
@@ -114,6 +119,6 @@ class AgentSession:
         return not self.connection.gone
 
     async def _give_back(self, given: tuple[MessageId, ...]) -> None:
-        """The reply that held these was not read: as if they had never been taken."""
+        """Requeue messages whose reply the peer did not read."""
         if given:
             await self.services.journal.ask(messages.Requeue(by=self.by, agent=self.name, ids=given, reason="lost"))

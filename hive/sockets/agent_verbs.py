@@ -1,4 +1,4 @@
-"""The verbs of every agent. None has a sender, and none decides for the operator or for another agent."""
+"""The verbs of every agent's socket. None has a sender field or acts for the operator or another agent."""
 
 from typing import Annotated, Any, Final
 
@@ -18,9 +18,9 @@ from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
 RECENT_MAX: Final = 200
 INCARNATION_MAX_CHARS: Final = 128
 Delay = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
-"""Seconds; the rule has a smaller limit and says so."""
+"""Seconds. The decider applies a smaller limit."""
 LIVE_LINES_MAX: Final = 1_000
-"""Of one `live` request."""
+"""Lines taken from one `live` request."""
 
 
 class Hello(Request, frozen=True, kw_only=True):
@@ -82,11 +82,11 @@ class TurnStarted(Request, frozen=True, kw_only=True):
 
 
 def _bounded(column: Any) -> Any:
-    """The type of a column as an agent may fill it: what it reports is summed and kept."""
+    """The bounded type of a column that an agent reports, because reports are stored and summed."""
     return Count | None if column == int | None else Short | None
 
 
-TurnReport: type[Request] = msgspec.defstruct(  # type: ignore[assignment]  # By its bases it is one.
+TurnReport: type[Request] = msgspec.defstruct(  # type: ignore[assignment]  # Its base is Request.
     "TurnReport",
     [
         (field.name, _bounded(field.type), field.default)
@@ -97,7 +97,7 @@ TurnReport: type[Request] = msgspec.defstruct(  # type: ignore[assignment]  # By
     frozen=True,
     kw_only=True,
 )
-"""The columns of a turn's row; unknown is null."""
+"""The columns of a turn's row. Unknown values are null."""
 
 
 class Live(Request, frozen=True, kw_only=True):
@@ -107,9 +107,9 @@ class Live(Request, frozen=True, kw_only=True):
 class NextControl(Request, frozen=True, kw_only=True):
     wait_seconds: Seconds | None = None
     paused: bool | None = None
-    """What the harness was told last; absent: whatever holds now."""
+    """The pause state that the harness knows. Absent: the current one."""
     done: str | None = None
-    """The control it was told last and has acted on."""
+    """Id of the last control that the harness has processed."""
 
 
 class Login(Request, frozen=True, kw_only=True):
@@ -144,7 +144,7 @@ async def send(session: AgentSession, request: Send) -> Reply:
 
 async def ack(session: AgentSession, request: Ids) -> Reply:
     ids = tuple(map(MessageId, request.ids))
-    # No key: acking again is a no-op anyway, and a second event for every message would double the log.
+    # No key: a repeated ack is a no-op, and a CommandKeyed event per message would double the log.
     await session.services.journal.ask(messages.Ack(by=session.by, agent=session.name, ids=ids))
     return {}
 
@@ -252,7 +252,7 @@ async def live(session: AgentSession, request: Live) -> Reply:
 
 
 async def next_control(session: AgentSession, request: NextControl) -> Reply:
-    """The oldest control that is not done, or none when the time is over or pausing began or ended meanwhile."""
+    """Return the oldest unprocessed control; none on timeout or when the pause state changes."""
     hub, name = session.services.hub, session.name
     with hub.controlled.parked(name) as woken:
         paused = await _is_paused(session)
@@ -293,7 +293,7 @@ async def _is_paused(session: AgentSession) -> bool:
 
 
 async def _recv_is_the_sessions_own(session: AgentSession, _: Recv) -> Reply:
-    raise AssertionError("recv parks, so the session answers it itself")
+    raise AssertionError("the session handles recv itself, because recv parks")
 
 
 AGENT_VERBS: Final[dict[str, Verb]] = {

@@ -1,4 +1,4 @@
-"""Reading what happened, for the dashboard: the log filtered, the state as of a position, why, findings, metrics."""
+"""The dashboard's read-only verbs: filtered log, past state, explanations, host checks, metrics."""
 
 import asyncio
 import hmac
@@ -29,19 +29,19 @@ from hive.sockets.requests import Id, Limit, Request
 from hive.sockets.sessions import SignedOut
 
 CHILD_TIMEOUT_S: Final = 60.0
-"""Of a replay or a doctor's round, each a process of its own: folding a long log would hold the daemon up."""
+"""Timeout of a replay or `hive doctor`. Each runs in its own process, because folding a long log would block."""
 CHILDREN_MAX: Final = 2
 CHILD_OUTPUT_MAX_BYTES: Final = 64 * 1024 * 1024
 SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
-"""Of windows that hours are too long for."""
+"""Bucket length of windows shorter than a day."""
 BUCKETS_MAX: Final = 60
 DAY_HOURS: Final = 24
 INBOX_MAX: Final = 200
-"""Waiting messages shown of one agent."""
+"""Waiting messages shown per agent."""
 
 
 class AuditEvents(Request, frozen=True, kw_only=True):
-    """The newest rows that match all that is given, oldest of them first."""
+    """The newest rows that match all filters, oldest first."""
 
     types: tuple[str, ...] = ()
     agent: str | None = None
@@ -51,15 +51,15 @@ class AuditEvents(Request, frozen=True, kw_only=True):
     until: str | None = None
     """RFC 3339."""
     before: Id | None = None
-    """Only events before this position: the next page."""
+    """Only events before this position; used for paging."""
     limit: Limit = 100
 
 
 class At(Request, frozen=True, kw_only=True):
     until: str
-    """A position or a time."""
+    """A position or an RFC 3339 time."""
     agent: str | None = None
-    """Only what is about it."""
+    """Only rows about this agent."""
 
 
 class Why(Request, frozen=True, kw_only=True):
@@ -121,11 +121,11 @@ def _by_person(name: str) -> tuple[str, int, str]:
 
 
 async def audit_state(session: HostSession, request: At) -> Reply:
-    """Every projection as of a position or time, folded from the log by a process of its own."""
-    if "\0" in request.until:  # No argument of a process can hold it.
+    """Every projection as of a position or time. A child process folds the log."""
+    if "\0" in request.until:  # A process argument cannot contain NUL.
         raise BadRequest(f"{request.until!r} is neither a position nor a time.")
     if request.agent is not None and not is_agent_name(request.agent):
-        raise BadRequest(f"{request.agent!r} is no agent's name.")
+        raise BadRequest(f"{request.agent!r} is not an agent name.")
     about = () if request.agent is None else (f"--agent={request.agent}",)
     raw = await _child(session.services.paths, "audit", "replay", f"--until={request.until}", *about)
     return {"replay": raw}
@@ -153,10 +153,10 @@ _children = asyncio.Semaphore(CHILDREN_MAX)
 
 
 async def _child(paths: Paths, *command: str) -> msgspec.Raw:
-    """The JSON that a command of the command line prints.
+    """Run a `hive` command and return the JSON that it prints.
 
     Raises:
-        BadRequest: its own words. Unavailable: it took too long.
+        BadRequest: with the command's error. Unavailable: it took too long.
     """
     folders = ("--state", str(paths.state), "--run", str(paths.run))
     async with _children:
@@ -170,17 +170,19 @@ async def _child(paths: Paths, *command: str) -> msgspec.Raw:
             async with asyncio.timeout(CHILD_TIMEOUT_S):
                 out, err = await process.communicate()
         except TimeoutError:
-            raise Unavailable(f"That took over {CHILD_TIMEOUT_S:.0f} s; ask `hive {' '.join(command)}`.") from None
+            raise Unavailable(
+                f"The command took over {CHILD_TIMEOUT_S:.0f} s; run `hive {' '.join(command)}` yourself."
+            ) from None
         finally:
             if process.returncode is None:
                 process.kill()
     if not out or len(out) > CHILD_OUTPUT_MAX_BYTES:
-        raise BadRequest(err.decode(errors="replace").strip().removeprefix("hive: ") or "It said nothing.")
+        raise BadRequest(err.decode(errors="replace").strip().removeprefix("hive: ") or "The command printed nothing.")
     return msgspec.Raw(out.strip())
 
 
 async def turn_buckets(session: HostSession, request: Buckets) -> Reply:
-    """Sums of each agent's turns over equal stretches of a window, for plots; the short windows from the log itself."""
+    """Sums of each agent's turns in equal buckets of a window, for plots. Short windows are read from the log."""
     if request.window not in WINDOWS_H:
         raise BadRequest(f"A window is one of {', '.join(WINDOWS_H)}, not {request.window!r}.")
     now, hours = session.services.clock.now_ms(), WINDOWS_H[request.window]
@@ -210,7 +212,7 @@ def _turns_since(paths: Paths, first: TimeMs) -> list[tuple[TimeMs, Hour]]:
 
 
 async def agent_inbox(session: HostSession, request: Inbox) -> Reply:
-    """What waits in an agent's inbox or is in its turn, oldest first, and whether it was delivered."""
+    """Messages in flight and waiting of an agent, oldest first, with their state."""
     name = request.name
 
     def rows(hive: Hive) -> list[dict[str, Any]]:
@@ -221,7 +223,7 @@ async def agent_inbox(session: HostSession, request: Inbox) -> Reply:
 
 
 async def webhook_status(session: HostSession, _: Request) -> Reply:
-    """Where notifications go (the host alone: the rest may hold a secret), and how the newest one went."""
+    """The webhook's host (the rest of the URL may hold a secret) and the newest delivery."""
     url = session.services.settings().webhook.url
     if url is None:
         return {}
@@ -233,15 +235,17 @@ async def webhook_status(session: HostSession, _: Request) -> Reply:
 
 
 async def webhook_test(session: HostSession, _: Request) -> Reply:
-    """Send one notification now, without retries.
+    """Send a test notification now, without retries.
 
     Raises:
-        Refused: there is no webhook, or it did not take it.
+        Refused: no webhook is configured, or the delivery failed.
     """
     url = session.services.settings().webhook.url
     if url is None:
-        raise Refused("hive.toml names no webhook: [webhook] url.")
-    told = Notification("test", session.by.name, "hive", f"A test, asked for by {session.by.name}.", "/settings")
+        raise Refused("No webhook is configured; set [webhook] url in hive.toml.")
+    told = Notification(
+        "test", session.by.name, "hive", f"Test notification, requested by {session.by.name}.", "/settings"
+    )
     error: str | None = None
     try:
         await asyncio.to_thread(deliver, url, told, session.services.dashboard_url())
@@ -251,28 +255,28 @@ async def webhook_test(session: HostSession, _: Request) -> Reply:
         RecordNotification(by=session.by, topic="test", subject=told.subject, error=error)
     )
     if error is not None:
-        raise Refused(f"The webhook did not take it. {error}")
+        raise Refused(f"The delivery failed. {error}")
     return {}
 
 
 async def metrics(session: HostSession, request: Metrics) -> Reply:
-    """Figures for a monitor, for whoever has the token of `dashboard.metrics_token_file`.
+    """Metrics for a monitor that has the token of `dashboard.metrics_token_file`.
 
     Raises:
-        SignedOut: not that token, or there is none.
+        SignedOut: wrong token, or no token is configured.
     """
     settings, state = session.services.settings(), session.services.paths.state
     file = settings.dashboard.metrics_token_file
     if file is None:
-        raise SignedOut("No metrics without a session: dashboard.metrics_token_file in hive.toml names a token.")
+        raise SignedOut("Metrics need a session, or a token file set as dashboard.metrics_token_file in hive.toml.")
     wanted = await asyncio.to_thread(host_settings.secret, state, file)
     if not hmac.compare_digest(wanted.encode(), request.token.encode(errors="surrogatepass")):
-        raise SignedOut("That is not the metrics token.")
+        raise SignedOut("The metrics token is wrong.")
     return await figures(session, request)
 
 
 async def figures(session: HostSession, _: Request) -> Reply:
-    """The same with a session."""
+    """The same metrics, for a signed-in operator."""
     now, paths = session.services.clock.now_ms(), session.services.paths
     found = await session.services.journal.read(lambda hive: _figures(hive, now))
     found["log_bytes"] = await asyncio.to_thread(_log_bytes, paths)

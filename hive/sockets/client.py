@@ -1,4 +1,4 @@
-"""A small synchronous client of the host socket. The command line, the demo and tests ask the daemon through it."""
+"""A synchronous client of the host socket, used by the command line, the demo and the tests."""
 
 import contextlib
 import os
@@ -16,23 +16,23 @@ from hive.errors import HiveError
 PROTOCOL_VERSION: Final = 1
 CONNECT_TIMEOUT_S = 5.0
 REPLY_TIMEOUT_S = 1_800.0
-"""A reply comes when the act is done, and a build may take long; the daemon bounds each act itself."""
+"""A reply arrives when the act is done, and a build takes long. The daemon limits each act itself."""
 REPLY_MAX_BYTES = 256 * 1024 * 1024
 READ_BYTES = 256 * 1024
 SOCKET_PATH_BYTES = 107
-"""What fits into sun_path; a longer one is reached through its opened folder."""
+"""Maximum length of sun_path. A longer path is reached through its opened folder."""
 
 Reply = dict[str, Any]
 
 
 class Unreachable(HiveError):
-    """No daemon answers. The message says which of the three: not running, nothing listening, no permission."""
+    """No daemon answers. The message says why: not running, nothing listening, or no permission."""
 
     code = "unreachable"
 
 
 class Declined(HiveError):
-    """The daemon said no. Its message is the daemon's; `reason_code` is the refusal's stable code."""
+    """The daemon refused the request. The message is the daemon's; `reason_code` is its stable error code."""
 
     code = "refused"
 
@@ -42,7 +42,7 @@ class Declined(HiveError):
 
 
 class HostClient:
-    """One connection to the host socket, for any number of requests one after another. Connects at the first."""
+    """One connection to the host socket for sequential requests. Connects on the first request."""
 
     def __init__(self, path: Path, *, reply_timeout_s: float = REPLY_TIMEOUT_S):
         self._path = path
@@ -51,19 +51,19 @@ class HostClient:
         self._unread = bytearray()
 
     def ask(self, cmd: str, /, **fields: Any) -> Reply:
-        """Send one request and return its reply without `version` and `ok`. A field that is None is left out.
+        """Send one request and return its reply without `version` and `ok`. Fields that are None are left out.
 
         Raises:
-            Unreachable: no daemon, or it went away before it answered.
-            Declined: the daemon refused.
+            Unreachable: no daemon runs, or it ended before it answered.
+            Declined: the daemon refused the request.
         """
         self._send(cmd, fields)
         return self._reply()
 
     def follow(self, cmd: str, /, **fields: Any) -> Iterator[Reply]:
-        """Send one request and yield every response until the daemon ends. The connection then serves nothing else.
+        """Send one request and yield its responses until the daemon ends. Use the connection for nothing else.
 
-        Raises as `ask`; a daemon that ends while followed ends the iteration.
+        Raises the same errors as `ask`. If the daemon ends, the iteration ends.
         """
         self._send(cmd, fields)
         yield self._reply()
@@ -72,7 +72,7 @@ class HostClient:
             yield _checked(line)
 
     def hang_up(self) -> None:
-        """End what `follow` waits for; callable from another thread, before the connection was made too."""
+        """End a running `follow`. May be called from another thread, also before the connection is open."""
         with contextlib.suppress(OSError, HiveError):
             self._connected().shutdown(socket.SHUT_RDWR)
 
@@ -103,7 +103,7 @@ class HostClient:
             self._connected().sendall(line)
         except (BrokenPipeError, ConnectionResetError, TimeoutError):
             self.close()
-            raise Unreachable(f"The daemon at {self._path} takes no requests; look at its output.") from None
+            raise Unreachable(f"The daemon at {self._path} accepts no requests; check its log.") from None
 
     def _reply(self) -> Reply:
         try:
@@ -111,14 +111,14 @@ class HostClient:
         except TimeoutError:
             self.close()
             raise Unreachable(
-                f"The daemon did not answer within {self._reply_timeout_s:.0f} s; look at its output."
+                f"The daemon did not answer within {self._reply_timeout_s:.0f} s; check its log."
             ) from None
         if not line:
-            raise Unreachable("The daemon ended before it answered; look at its output and start it with `hive up`.")
+            raise Unreachable("The daemon ended before it answered; check its log and start it with `hive up`.")
         return _checked(line)
 
     def _line(self) -> bytes:
-        """The next line without its end; empty when the daemon closed the connection."""
+        """The next line without its line feed; empty if the daemon closed the connection."""
         connection = self._connected()
         searched = 0
         while (end := self._unread.find(b"\n", searched)) < 0:
@@ -137,13 +137,13 @@ class HostClient:
 
 
 def connect(path: Path) -> socket.socket:
-    """A connected stream socket, whatever the length of the path.
+    """Return a connected stream socket. The path may have any length.
 
     Raises:
-        Unreachable: with one message each for not running, nothing listening and no permission.
+        Unreachable: the message says whether it is not running, not listening or not permitted.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Not settimeout: without blocking, a moment's full backlog would be an error at once.
+    # settimeout makes the socket non-blocking, and connect then fails at once on a full backlog.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", round(CONNECT_TIMEOUT_S), 0))
     try:
         _connect(connection, path)
@@ -173,9 +173,9 @@ def _why(path: Path, error: OSError) -> str:
         case PermissionError():
             return f"No permission for {path}: run this as the user of the daemon, or join the socket's group."
         case TimeoutError() | BlockingIOError():
-            return f"The daemon at {path} takes no connections; look at its output."
+            return f"The daemon at {path} accepts no connections; check its log."
         case _:
-            return f"{path} cannot be reached: {error.strerror or error}."
+            return f"Cannot connect to {path}: {error.strerror or error}."
 
 
 def _checked(line: bytes) -> Reply:
@@ -184,7 +184,7 @@ def _checked(line: bytes) -> Reply:
     except msgspec.DecodeError:
         reply = None
     if not isinstance(reply, dict) or reply.get("version") != PROTOCOL_VERSION:
-        raise Unreachable("What answers on the host socket does not speak hive's protocol, version 1.")
+        raise Unreachable("The server on the host socket does not use version 1 of hive's protocol.")
     if reply.get("ok") is not True:
         raise Declined(
             str(reply.get("error", "The daemon refused without a reason.")), str(reply.get("code", "refused"))

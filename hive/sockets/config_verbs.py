@@ -1,4 +1,4 @@
-"""What the manager and the operator say about configurations: propose, look at the diff, edit, roll back."""
+"""The verbs for configurations: request, diff, edit, roll back."""
 
 import asyncio
 from typing import Any, Final
@@ -39,24 +39,24 @@ class Named(Request, frozen=True, kw_only=True):
 class File(msgspec.Struct, frozen=True):
     path: str
     text: str | None = None
-    """None removes it."""
+    """None removes the file."""
 
 
 class Edit(Named, frozen=True, kw_only=True):
     files: tuple[File, ...]
-    """Those not named stay as they are."""
+    """Files that are not listed stay unchanged."""
     base: str | None = None
-    """The applied commit that was edited; refused when another one is applied by now."""
+    """The applied commit that was edited. The edit is refused if another commit is applied now."""
     description: str | None = None
 
 
 class Rollback(Named, frozen=True, kw_only=True):
     to: str | None = None
-    """An applied commit, shortened or not; the one before unless given."""
+    """An applied commit, full or abbreviated. Default: the previous one."""
 
 
 async def request_apply_commit(session: AgentSession, request: RequestApplyCommit) -> Reply:
-    """Queue, fetch, pin. The manager hears at once of a commit that cannot be fetched, and nothing is pending."""
+    """Queue the request, fetch the commit and pin it. A failed fetch leaves nothing pending."""
     command = RequestCommit(
         by=session.by,
         agent=request.agent,
@@ -66,7 +66,7 @@ async def request_apply_commit(session: AgentSession, request: RequestApplyCommi
     )
     decided = await session.services.journal.ask(command, request.key)
     id = decided.first().id
-    # Shielded: the row is in the log, so it must be pinned or failed even if the manager goes away now.
+    # Shielded: the row is in the log, so it must be pinned or failed even if the manager disconnects.
     sha = await asyncio.shield(_fetched(session.services, id, request.agent, request.commit_ref))
     return {"id": id, "fetched_sha": sha}
 
@@ -74,27 +74,27 @@ async def request_apply_commit(session: AgentSession, request: RequestApplyCommi
 async def _fetched(services: Services, id: ApprovalId, agent: AgentName, commit_ref: str) -> str:
     row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is not None and row.fetched_sha is not None:
-        return row.fetched_sha  # The same request again, by its key.
+        return row.fetched_sha  # A repeated request with the same key.
     try:
         sha = await asyncio.to_thread(services.proposals.pin, agent, id, commit_ref)
     except (HiveError, OSError) as error:
         await services.journal.ask(FailRequest(by=BY, id=id, error=str(error)))
-        raise Refused(f"Nothing was requested: {error}") from error
+        raise Refused(f"The request failed: {error}") from error
     await services.journal.ask(Pin(by=BY, id=id, fetched_sha=sha))
     return sha
 
 
 async def check_approvable(services: Services, id: ApprovalId, sha: str | None) -> None:
-    """That what the operator is about to approve is what was pinned and undoes nothing.
+    """Check that the proposal still matches its pin and does not undo a later deploy.
 
     Raises:
-        Refused: the tag moved, or the proposal is stale. The row stays pending.
+        Refused: the tag moved or the proposal is stale. The approval stays pending.
     """
     row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is None or row.kind != "apply_commit" or row.status != "pending" or row.fetched_sha is None:
-        return  # The rule says what is wrong with it, if anything is.
+        return  # The decider reports the error, if there is one.
     if sha is not None and sha != row.fetched_sha:
-        return  # The rule says what is wrong with it, if anything is.
+        return  # The decider reports the error, if there is one.
     await asyncio.to_thread(_check, services, row, row.fetched_sha)
 
 
@@ -129,7 +129,7 @@ async def edit(session: HostSession, request: Edit) -> Reply:
         repositories = services.provisioner.repositories
         main = repositories.main(name)
         if request.base is not None and request.base != main:
-            raise Refused(f"{main[:12]} was applied to {name} meanwhile; edit again.")
+            raise Refused(f"{main[:12]} was applied to {name} in the meantime; edit again.")
         before = repositories.files(name, main)
         changes = {
             file.path: None if file.text is None else file.text.encode()
@@ -153,7 +153,7 @@ async def _deployed(services: Services, by: By, name: AgentName, sha: str, descr
     """Request, pin and approve the operator's own commit, then wait until it runs.
 
     Raises:
-        HiveError: it failed; what ran before goes on.
+        HiveError: the deploy failed; the previous configuration keeps running.
     """
     command = RequestCommit(by=by, agent=name, commit_ref=sha, requester=OPERATOR, description=description)
     id = (await services.journal.ask(command)).first().id
@@ -174,7 +174,7 @@ async def _deployed(services: Services, by: By, name: AgentName, sha: str, descr
         async with asyncio.timeout(ACT_TIMEOUT_S):
             await asyncio.shield(asyncio.wrap_future(ticket))
     except TimeoutError:
-        raise Unavailable(f"The deploy takes over {ACT_TIMEOUT_S:.0f} s; it goes on, look at approval {id}.") from None
+        raise Unavailable(f"The deploy takes over {ACT_TIMEOUT_S:.0f} s and continues; check approval {id}.") from None
     return {"id": id, "revision": sha}
 
 

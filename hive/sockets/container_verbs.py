@@ -1,4 +1,4 @@
-"""The operator's verbs for agents' containers: version 1's bytes, and hive's own beside them."""
+"""The operator's verbs for containers: protocol version 1 and hive's additions."""
 
 import asyncio
 import functools
@@ -22,11 +22,11 @@ from hive.sockets.requests import Limit, Request
 
 LOG_LINES_MAX: Final = 10_000
 FOLLOW_EVERY_S: Final = 0.5
-"""How often a followed log is read again."""
+"""Polling interval of a followed log."""
 
 
 class Scope(msgspec.Struct, frozen=True):
-    """Which agents; empty is every one."""
+    """The agents to act on. Empty means all."""
 
     agent_names: tuple[str, ...] = ()
 
@@ -100,14 +100,14 @@ async def subscribe_agent_status(session: HostSession, _: Request) -> None:
         session.connection.on_gone = lambda: feed.put([])
         for row in (await agent_status(session, _))["agent_statuses"]:
             shown[row["name"]] = row
-        going = await session.say({})
+        going = await session.respond({})
         while going and not session.connection.gone:
             names = {event.agent for event in (one.event for one in await feed.next()) if _has_agent(event)}
             rows = await session.services.journal.read(functools.partial(_statuses, names, base))
             for row in rows:
                 if shown.get(row["name"]) != row:
                     shown[row["name"]] = row
-                    going = await session.say({"agent_statuses": [row]})
+                    going = await session.respond({"agent_statuses": [row]})
 
 
 def _statuses(names: set[str], base: str | None, hive: Hive) -> list[dict[str, Any]]:
@@ -170,7 +170,7 @@ async def destroy(session: HostSession, request: Destroy) -> Reply:
     row = await _known_one(session, request.name)
     if row.destroyed_ms is not None:
         if not request.purge:
-            raise Refused(f'agent "{row.name}" is destroyed already; purge wipes its state, revive brings it back')
+            raise Refused(f'agent "{row.name}" is already destroyed; purge wipes its state, revive restores it')
         return await purge(session, request)
     await session.services.act(request.name, "destroy", session.by, purge=request.purge)
     session.services.hub.forget(request.name)
@@ -180,7 +180,7 @@ async def destroy(session: HostSession, request: Destroy) -> Reply:
 async def purge(session: HostSession, request: Named) -> Reply:
     row = await _known_one(session, request.name)
     if row.destroyed_ms is None:
-        raise Refused(f'agent "{row.name}" lives; destroy it first')
+        raise Refused(f'agent "{row.name}" is not destroyed; destroy it first')
     await asyncio.to_thread(session.services.provisioner.wipe, row.name)
     await session.services.journal.ask(roster.RecordPurged(by=session.by, agent=row.name))
     return {}
@@ -202,7 +202,7 @@ async def mount(session: HostSession, request: Mount) -> Reply:
     changed = (await session.services.journal.ask(command, request.key)).events
     restarted = await _restart_if_running(session, request.name, bool(changed))
     seen_at = f"/work/{path.name}" if walled else str(path)
-    warning = "The process runtime has no walls: it cannot keep the agent from writing."
+    warning = "The process runtime has no isolation and cannot enforce read-only mounts."
     unheld = warning if request.read_only and not walled else None
     return {"folder": path.name, "seen_at": seen_at, "restarted": restarted, "warning": unheld}
 
@@ -226,13 +226,13 @@ async def logs(session: HostSession, request: Logs) -> Reply | None:
     lines = await asyncio.to_thread(output, record, lines=count)
     if not request.follow:
         return {"lines": lines}
-    going = await session.say({"lines": lines})
+    going = await session.respond({"lines": lines})
     while going and not session.connection.gone:
         await asyncio.sleep(FOLLOW_EVERY_S)
         newest = await asyncio.to_thread(output, record, lines=LOG_LINES_MAX)
         if added := _after(lines, newest):
             lines = newest
-            going = await session.say({"lines": added})
+            going = await session.respond({"lines": added})
     return None
 
 
@@ -243,10 +243,10 @@ async def live(session: HostSession, request: Live) -> Reply | None:
         return {"lines": hub.live(request.name)}
     with hub.following_live(request.name) as feed:
         session.connection.on_gone = lambda: feed.put([])
-        going = await session.say({"lines": hub.live(request.name)})
+        going = await session.respond({"lines": hub.live(request.name)})
         while going and not session.connection.gone:
             if lines := await feed.next():
-                going = await session.say({"lines": lines})
+                going = await session.respond({"lines": lines})
     return None
 
 
@@ -282,7 +282,7 @@ async def shutdown(session: HostSession, request: Shutdown) -> Reply:
 
 
 def base_url(session: HostSession) -> str | None:
-    """Where the dashboard is, as others see it; None while there is none."""
+    """The dashboard's external URL; None without a dashboard."""
     return session.services.dashboard_url()
 
 
@@ -299,14 +299,14 @@ async def _act_on_all(session: HostSession, request: Scoped, act: Act) -> Reply:
 
 
 async def _all_of(*acts: Any) -> None:
-    """Raises Refused: some failed; the others were done."""
+    """Raises Refused: some acts failed; the others are done."""
     failed = [str(one) for one in await asyncio.gather(*acts, return_exceptions=True) if isinstance(one, HiveError)]
     if failed:
         raise Refused("; ".join(failed))
 
 
 async def _restart_if_running(session: HostSession, name: AgentName, changed: bool) -> bool:
-    """A container sees its folders from its start on."""
+    """Restart a running agent, because a container gets its mounts at its start."""
     row = await _living_one(session, name)
     if changed and row.running:
         await session.services.act(name, "restart", session.by)
@@ -331,14 +331,14 @@ def _check_mount(path: Path, asked: str, *hives: Path) -> None:
     if not path.is_dir():
         raise BadRequest(f"{asked} is not a folder on this host.")
     if not path.name:
-        raise BadRequest("The whole host cannot be given to an agent; name a project's folder.")
+        raise BadRequest("Cannot mount the whole host; name a project folder.")
     for own in hives:
         if own.resolve().is_relative_to(path) or path.is_relative_to(own.resolve()):
-            raise Refused(f"{path} holds the hive's own state or is part of it; it is not given to agents.")
+            raise Refused(f"{path} contains hive's own state or is part of it, so agents cannot mount it.")
 
 
 def _after(before: list[str], now: list[str]) -> list[str]:
-    """The lines of `now` that come after those of `before`, where the two overlap."""
+    """The lines of `now` that follow the overlap with `before`."""
     for keep in range(min(len(before), len(now)), 0, -1):
         if before[-keep:] == now[:keep]:
             return now[keep:]

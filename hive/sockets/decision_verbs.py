@@ -1,4 +1,4 @@
-"""The operator's verbs for what waits on a person, and for reading what happened."""
+"""The operator's verbs for messages, questions, approvals, events and statistics."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request
 
 ROWS_MAX: Final = 1_000
-"""Of one reply."""
+"""Rows of one reply."""
 TOKEN_BYTES: Final = 32
 WINDOWS_H: Final = {"1h": 1, "4h": 4, "24h": 24, "3d": 72, "7d": 168, "30d": 720}
 
@@ -157,7 +157,7 @@ async def events(session: HostSession, request: Events) -> Reply | None:
         while going and not session.connection.gone:
             rows = await asyncio.to_thread(_read_events, session.services.paths, request, first)
             if rows or first == request.first:
-                going = await session.say({"events": [_event(row) for row in rows]})
+                going = await session.respond({"events": [_event(row) for row in rows]})
             if rows:
                 first = rows[-1].seq + 1
             if len(rows) < min(request.limit, ROWS_MAX):
@@ -215,7 +215,7 @@ async def operators(session: HostSession, request: Operators) -> Reply:
             await session.services.journal.ask(controls.RevokeOperator(by=session.by, name=name), request.key)
             return {}
         case _:
-            raise BadRequest("operators takes an action of add, list or revoke, and a name with the first and last.")
+            raise BadRequest("The action of operators is add, list or revoke; add and revoke need a name.")
 
 
 async def urls(session: HostSession, _: Request) -> Reply:
@@ -227,17 +227,17 @@ async def urls(session: HostSession, _: Request) -> Reply:
 
 
 async def rebuild_projections(session: HostSession, request: RebuildProjections) -> Reply:
-    """With `progress`, positions come first, each a response of its own."""
+    """Rebuild the projections. With `progress`, each position is sent as a separate response first."""
     reached: asyncio.Queue[Seq | None] = asyncio.Queue()
     rebuilding = asyncio.ensure_future(session.services.rebuilding.run(reached.put_nowait))
     rebuilding.add_done_callback(lambda _: reached.put_nowait(None))
     try:
         while (position := await reached.get()) is not None:
             if request.progress:
-                await session.say({"position": position})
+                await session.respond({"position": position})
         seq = await rebuilding
     finally:
-        rebuilding.cancel()  # Of the waiting alone.
+        rebuilding.cancel()  # Cancels only the waiting.
     names = await session.services.journal.read(lambda hive: [(one.NAME, one.VERSION) for one in hive.projections()])
     return {"projections": [{"name": name, "version": version, "seq": seq} for name, version in names]}
 

@@ -1,4 +1,4 @@
-"""What lives only as long as the daemon: who is parked, who is connected, turn streams, controls. Event-loop only."""
+"""State that is not in the log: parked requests, connections, turn streams, controls. Event loop only."""
 
 import asyncio
 import secrets
@@ -18,19 +18,19 @@ from hive.projections.table import Recorded
 from hive.sockets.lines import LineConnection
 
 LIVE_LINES_KEPT: Final = 1_000
-"""Of each agent's turn stream."""
+"""Lines kept of each agent's turn stream."""
 LIVE_BYTES_KEPT: Final = 4 * 1024 * 1024
-"""The same in bytes."""
+"""Bytes kept of each agent's turn stream."""
 CONTROLS_MAX: Final = 32
-"""Controls waiting for one harness."""
+"""Controls that may wait for one harness."""
 CONTROL_ID_BYTES: Final = 9
-"""Random, so that no daemon gives one out that a harness knows from the daemon before."""
+"""Ids are random, so that a restarted daemon does not reuse an id that a harness has seen."""
 FOLLOWER_LAG_MAX: Final = 10_000
-"""Batches a follower may fall behind before it is told to start over."""
+"""Batches a follower may lag behind. Above it the oldest batches are dropped."""
 
 
 class Presence:
-    """Which harnesses are connected. Read by the crash watch from its own thread: plain dict reads only."""
+    """Which harnesses are connected. The crash watch reads it from its own thread, so reads are plain dict reads."""
 
     def __init__(self, clock: Clock):
         self._clock = clock
@@ -40,7 +40,7 @@ class Presence:
 
     @contextmanager
     def connected(self, agent: AgentName, connection: LineConnection) -> Iterator[None]:
-        """While one connection is open."""
+        """Count a connection while it is open."""
         self._connections[agent] = self._connections.get(agent, 0) + 1
         try:
             yield
@@ -50,21 +50,21 @@ class Presence:
             self._seen[agent] = self._clock.now_ms()
 
     def speaks_for(self, agent: AgentName, connection: LineConnection, incarnation: str) -> None:
-        """The connection said hello."""
+        """Record the incarnation that a connection sent in `hello`."""
         self._incarnations.setdefault(agent, {})[connection] = incarnation
 
     def incarnations(self, agent: AgentName) -> frozenset[str]:
-        """Those of the connections whose peer is there."""
+        """Incarnations of the connections whose peer is still connected."""
         known = self._incarnations.get(agent, {})
         return frozenset(incarnation for connection, incarnation in known.items() if not connection.hung_up())
 
     def last_seen(self, agent: AgentName) -> TimeMs | None:
-        """When it was last connected: now, if it is; None if not since the daemon started."""
+        """When the agent was last connected: now if it is connected, None if never since the daemon started."""
         return self._clock.now_ms() if self._connections.get(agent) else self._seen.get(agent)
 
 
 class Feed:
-    """Batches for one follower; filled by the hub, emptied by a connection."""
+    """A queue of batches for one follower. The hub fills it, a connection empties it."""
 
     def __init__(self) -> None:
         self._batches: deque[list[Any]] = deque()
@@ -77,7 +77,7 @@ class Feed:
         self._came.set()
 
     async def next(self) -> list[Any]:
-        """Everything since the last call, as one list."""
+        """Wait for batches; return all items since the last call."""
         await self._came.wait()
         self._came.clear()
         batches, self._batches = self._batches, deque()
@@ -85,16 +85,16 @@ class Feed:
 
 
 class Parked:
-    """Who waits for something to come for an agent, longest first."""
+    """Requests that wait for something to arrive for an agent, longest-waiting first."""
 
     def __init__(self) -> None:
         self._waiting: dict[AgentName, dict[asyncio.Event, None]] = {}
 
     @contextmanager
     def parked(self, agent: AgentName) -> Iterator[asyncio.Event]:
-        """An event that is set when something may have come; enter before looking, so that nothing is missed.
+        """Yield an event that is set when something may have arrived. Enter before looking, so that nothing is missed.
 
-        Whoever leaves with the event set may not have taken what it was set for: the next one looks.
+        A request that leaves with its event set may not have taken the item, so the next request is woken.
         """
         event = asyncio.Event()
         self._waiting.setdefault(agent, {})[event] = None
@@ -109,14 +109,14 @@ class Parked:
                 self.wake_one(agent)
 
     def wake_one(self, agent: AgentName) -> None:
-        """The one that waits longest looks again; all of them would look thousands of times for one message."""
+        """Wake the longest-waiting request. Waking all would cause thousands of reads for one message."""
         for event in self._waiting.get(agent, ()):
             if not event.is_set():
                 event.set()
                 return
 
     def wake_one_each(self) -> None:
-        """For something that may come to everyone."""
+        """Wake one request of each agent."""
         for agent in self._waiting:
             self.wake_one(agent)
 
@@ -126,29 +126,29 @@ class Parked:
 
 
 class Hub:
-    """Wakes what waits when a batch was committed, and carries what is not in the log."""
+    """Wakes parked requests after each commit and holds what is not in the log."""
 
     def __init__(self, clock: Clock) -> None:
         self.presence = Presence(clock)
         self.receiving = Parked()
-        """Recvs, woken one a message."""
+        """Parked recvs. One is woken per message."""
         self.controlled = Parked()
-        """Harnesses that wait for a control."""
+        """Parked `next_control` requests."""
         self._followers: set[Feed] = set()
         self._live: dict[AgentName, deque[msgspec.Raw]] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
         self._controls: dict[AgentName, deque[dict[str, str]]] = {}
 
     def will_send(self, to: str) -> None:
-        """Call before the journal is asked to send: a recv parked for it looks in the same batch, so that one commit
-        makes the message durable and delivers it. Where the send is refused it finds nothing and parks again."""
+        """Call before asking the journal to send. A parked recv then reads in the same batch, so one commit makes the
+        message durable and delivers it. If the send is refused, the recv finds nothing and parks again."""
         if to == EVERYONE:
             self.receiving.wake_one_each()
         else:
             self.receiving.wake_one(to)
 
     def on_committed(self, batch: list[Recorded]) -> None:
-        """On the loop, after the commit."""
+        """Called on the event loop after each commit."""
         for recorded in batch:
             event = recorded.event
             match event:
@@ -160,13 +160,13 @@ class Hub:
                 case Started():
                     self._drop_cancels(event.agent)
                 case _:
-                    pass  # Nobody is parked for it.
+                    pass  # No request waits for this event.
         for follower in self._followers:
             follower.put(batch)
 
     @contextmanager
     def following(self) -> Iterator[Feed]:
-        """Every committed batch from now on."""
+        """Yield a feed of all batches committed from now on."""
         feed = Feed()
         self._followers.add(feed)
         try:
@@ -175,8 +175,8 @@ class Hub:
             self._followers.discard(feed)
 
     def add_live(self, agent: AgentName, lines: Iterable[msgspec.Raw]) -> None:
-        """More of an agent's turn stream, each line encoded; the oldest lines give way."""
-        added = [msgspec.Raw(bytes(line)) for line in lines]  # Copied: a slice would keep its whole request alive.
+        """Append encoded lines to an agent's turn stream. The oldest lines are dropped."""
+        added = [msgspec.Raw(bytes(line)) for line in lines]  # Copy: a slice keeps the whole request alive.
         ring = self._live.setdefault(agent, deque(maxlen=LIVE_LINES_KEPT))
         ring.extend(added)
         size = sum(len(bytes(line)) for line in ring)
@@ -186,12 +186,12 @@ class Hub:
             feed.put(added)
 
     def live(self, agent: AgentName) -> list[Any]:
-        """What the ring holds, oldest first."""
+        """The lines kept of an agent's turn stream, oldest first."""
         return list(self._live.get(agent, ()))
 
     @contextmanager
     def following_live(self, agent: AgentName) -> Iterator[Feed]:
-        """An agent's turn stream from now on."""
+        """Yield a feed of an agent's turn stream from now on."""
         feed = Feed()
         followers = self._live_followers.setdefault(agent, set())
         followers.add(feed)
@@ -201,17 +201,17 @@ class Hub:
             followers.discard(feed)
 
     def add_control(self, agent: AgentName, control: dict[str, str]) -> None:
-        """Raises LimitReached: the harness does not take its controls."""
+        """Raises LimitReached: too many controls wait for the harness."""
         waiting = self._controls.setdefault(agent, deque())
         if len(waiting) >= CONTROLS_MAX:
-            raise LimitReached(f"{agent} has {CONTROLS_MAX} controls waiting and takes none; restart it.")
+            raise LimitReached(f"{agent} has {CONTROLS_MAX} unprocessed controls; restart it.")
         waiting.append({"id": secrets.token_urlsafe(CONTROL_ID_BYTES), **control})
         self.controlled.wake_all(agent)
 
     def next_control(self, agent: AgentName, done: str | None) -> dict[str, str] | None:
-        """The oldest control; it stays until it is `done`, so that one whose reply was lost comes again.
+        """The oldest control. It stays until reported `done`, so a control whose reply was lost is sent again.
 
-        A harness of an older version does not say what is done (None): it takes each one at once.
+        Older harnesses do not report `done` (None); each control is then removed when it is returned.
         """
         waiting = self._controls.get(agent)
         if not waiting:
@@ -223,12 +223,12 @@ class Hub:
         return waiting[0] if waiting else None
 
     def _drop_cancels(self, agent: AgentName) -> None:
-        """They were meant for a turn of the run before."""
+        """Drop cancels that were meant for a turn of the previous run."""
         waiting = self._controls.pop(agent, ())
         if left := deque(control for control in waiting if control["action"] != "cancel"):
             self._controls[agent] = left
 
     def forget(self, agent: AgentName) -> None:
-        """A destroyed agent leaves nothing behind."""
+        """Drop everything kept for a destroyed agent."""
         self._live.pop(agent, None)
         self._controls.pop(agent, None)

@@ -1,4 +1,4 @@
-"""JSON lines over a unix socket: bounded, in order, and aware of a peer that has gone. Serves both protocols."""
+"""JSON lines over a unix socket: bounded, in order, with disconnect detection. Both protocols use it."""
 
 import asyncio
 import select
@@ -13,17 +13,17 @@ import structlog
 log = structlog.get_logger()
 
 LINE_MAX_BYTES: Final = 1024 * 1024
-"""Of one request."""
+"""Maximum length of one request."""
 LINES_AHEAD_MAX: Final = 64
-"""Requests read ahead of the one being answered; then the peer has to wait."""
+"""Requests buffered behind the one being answered. At this number the server stops reading from the peer."""
 UNREAD_MAX_BYTES: Final = 32 * 1024 * 1024
-"""Replies a peer may leave unread before it is hung up on."""
+"""Replies a peer may leave unread. Above it the connection is closed."""
 TOO_LONG: Final = b"\n"
-"""Stands for a line over the limit; a real line holds no line feed."""
+"""Replaces a line over the limit. A real line never contains a line feed."""
 
 
 class Peer:
-    """Who connected, by the kernel's word (SO_PEERCRED)."""
+    """The process at the other end, as the kernel reports it (SO_PEERCRED)."""
 
     def __init__(self, connection: socket.socket):
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -31,7 +31,7 @@ class Peer:
 
 
 class LineConnection(asyncio.Protocol):
-    """One connection. Its `serve` coroutine asks for lines and writes replies until the peer goes."""
+    """One connection. Its `serve` coroutine reads lines and writes replies until the peer disconnects."""
 
     def __init__(self, serve: Callable[["LineConnection"], Awaitable[None]], opened: set["LineConnection"]):
         self._serve = serve
@@ -45,13 +45,13 @@ class LineConnection(asyncio.Protocol):
         self._writable.set()
         self._task: asyncio.Task[None] | None = None
         self.gone = False
-        """The peer has hung up; nobody will read a reply."""
+        """The peer has disconnected and will not read a reply."""
         self.on_gone: Callable[[], None] = lambda: None
         self.transport: asyncio.Transport
         self.peer: Peer
 
     async def next_line(self) -> bytes | None:
-        """The next request, TOO_LONG in place of one over the limit, None when there will be no more."""
+        """The next request; TOO_LONG for a request over the limit; None at the end of the stream."""
         while not self._lines:
             if self._ended:
                 return None
@@ -63,11 +63,11 @@ class LineConnection(asyncio.Protocol):
         return line
 
     async def reply(self, line: bytes) -> bool:
-        """Write one line. False when the peer is gone: it will not be read."""
+        """Write one line. Returns False if the peer has disconnected, so the line is not read."""
         if self.gone or self.transport.is_closing():
             return False
         self.transport.write(line + b"\n")
-        if self.transport.is_closing():  # The peer went and the event that says so is still to come.
+        if self.transport.is_closing():  # The peer disconnected; asyncio has not reported it yet.
             return False
         if self.transport.get_write_buffer_size() > UNREAD_MAX_BYTES:
             log.warning("socket.peer_does_not_read", bytes=self.transport.get_write_buffer_size())
@@ -102,7 +102,7 @@ class LineConnection(asyncio.Protocol):
         self._line_came.set()
         if self.hung_up():
             self._set_gone()
-        return True  # A peer that only stopped sending still gets its replies.
+        return True  # A half-closed peer still receives its replies.
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._ended = True
@@ -129,7 +129,7 @@ class LineConnection(asyncio.Protocol):
             self._lines.append(TOO_LONG)
             self._skips_rest = False
         else:
-            self._lines.append(bytes(self._partial).strip())  # An empty one too: who waits for a reply must get one.
+            self._lines.append(bytes(self._partial).strip())  # Empty lines count: their sender waits for a reply.
         self._partial.clear()
 
     def _set_gone(self) -> None:
@@ -138,7 +138,7 @@ class LineConnection(asyncio.Protocol):
         self.on_gone()
 
     def hung_up(self) -> bool:
-        """Whether the peer has closed, by the kernel's word: the event that says so may not have been read yet."""
+        """Whether the peer has disconnected. Asks the kernel, because asyncio may not have seen the event yet."""
         if self.gone or self.transport.is_closing():
             return True
         poll = select.poll()
@@ -148,7 +148,7 @@ class LineConnection(asyncio.Protocol):
     async def _run(self) -> None:
         try:
             await self._serve(self)
-        except Exception:  # One connection ends with it, the daemon does not.
+        except Exception:  # A bug closes this connection only, not the daemon.
             log.exception("socket.connection_failed")
         finally:
             self.transport.close()

@@ -1,4 +1,4 @@
-"""What the manager may say beyond every agent's verbs: ask for approvals, and look after containers."""
+"""The additional verbs of the manager's socket: request approvals and manage containers."""
 
 import asyncio
 from typing import Final
@@ -61,7 +61,7 @@ async def update(session: AgentSession, request: Named) -> Reply:
 
 
 async def _act(session: AgentSession, request: Named, act: Act) -> Reply:
-    if request.name == session.name:  # Said at once: behind its own act it would wait for itself.
+    if request.name == session.name:  # Refuse now: queued behind its own act, it would deadlock.
         raise NotYours(f"{session.name} cannot {act} itself; ask the operator.")
     await session.services.act(request.name, act, session.by)
     return {}

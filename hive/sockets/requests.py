@@ -1,4 +1,4 @@
-"""Requests as typed Structs, decoded with errors a person can act on. Used by both protocols."""
+"""Decodes request lines into typed Structs and encodes replies. Both protocols use it."""
 
 import difflib
 from typing import Annotated, Any
@@ -12,33 +12,33 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Limit = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-"""A figure an agent reports; millions of them can be summed in 64 bits."""
+"""A number that an agent reports. The bound keeps sums of millions of them within 64 bits."""
 Short = Annotated[str, msgspec.Meta(max_length=8_192)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all requests. Unknown keys are ignored, so a sender that claims to be somebody says nothing."""
+    """Base of all requests. Unknown keys are ignored, so a `from` field has no effect."""
 
     key: str | None = None
-    """Idempotency: the same key again gets the first answer."""
+    """Idempotency key: a repeated key returns the first answer."""
 
 
 class _Envelope(msgspec.Struct, frozen=True):
     cmd: str
 
 
-class Vocabulary:
-    """The requests of one protocol, by `cmd`."""
+class RequestDecoder:
+    """Decodes the requests of one protocol by their `cmd`."""
 
     def __init__(self, requests: dict[str, type[Request]]):
         self._decoders = {cmd: msgspec.json.Decoder(request).decode for cmd, request in requests.items()}
         self._envelope = msgspec.json.Decoder(_Envelope).decode
 
     def decode(self, line: bytes) -> tuple[str, Request]:
-        """The command's name and its request.
+        """Return the command's name and its request.
 
         Raises:
-            BadRequest: not JSON, no `cmd`, an unknown one, or wrong fields.
+            BadRequest: not JSON, no `cmd`, an unknown `cmd`, or wrong fields.
         """
         if not line:
             raise BadRequest("The line is empty; a request is a JSON object.")
@@ -65,17 +65,17 @@ class Vocabulary:
 _encode = msgspec.json.Encoder().encode
 
 
-def granted(data: dict[str, Any], **head: Any) -> bytes:
-    """`{"ok":true,…}`; a key whose value is None is left out."""
+def ok_reply(data: dict[str, Any], **head: Any) -> bytes:
+    """`{"ok":true,…}`. Keys with the value None are left out."""
     return _encode({**head, "ok": True, **{key: value for key, value in data.items() if value is not None}})
 
 
-def refused(error: Exception, **head: Any) -> bytes:
+def error_reply(error: Exception, **head: Any) -> bytes:
     """`{"ok":false,"error":…,"code":…}`, on one line."""
     code = error.code if isinstance(error, HiveError) else "internal"
     text = (
         str(error)
         if isinstance(error, HiveError)
-        else f"The daemon made a mistake ({type(error).__name__}); see its log."
+        else f"Internal error ({type(error).__name__}); see the daemon's log."
     )
     return _encode({**head, "ok": False, "error": " ".join(text.split()), "code": code})

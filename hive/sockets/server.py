@@ -1,4 +1,4 @@
-"""Opens and closes the sockets: one for the host, one for each living agent. Event-loop only."""
+"""Opens and closes the sockets: host, dashboard, and one per agent. Runs on the event loop only."""
 
 import asyncio
 import os
@@ -22,29 +22,29 @@ from hive.sockets.decision_verbs import DECISION_VERBS
 from hive.sockets.host_session import HostSession
 from hive.sockets.lines import LineConnection
 from hive.sockets.manager_verbs import MANAGER_VERBS
-from hive.sockets.requests import Vocabulary
+from hive.sockets.requests import RequestDecoder
 from hive.sockets.services import Services
 from hive.sockets.session_verbs import HOST_ONLY_VERBS, SESSION_VERBS, WITHHELD, DashboardSession
 
 log = structlog.get_logger()
 
 CONNECTIONS_MAX = 4_096
-"""Of one socket; a further one is hung up on."""
+"""Per socket. Further connections are closed."""
 BACKLOG = 4_096
-"""All of them may come at once."""
+"""Every client may connect at the same time."""
 SOCKET_MODE = 0o660
 FOLDER_MODE = 0o755
 
 HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS, **AUDIT_VERBS, **HOST_ONLY_VERBS}
 DASHBOARD_VERBS = {**{cmd: verb for cmd, verb in HOST_VERBS.items() if cmd not in WITHHELD}, **SESSION_VERBS}
-_HOST_WORDS = Vocabulary({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
-_DASHBOARD_WORDS = Vocabulary({cmd: verb.request for cmd, verb in DASHBOARD_VERBS.items()})
-_AGENT_WORDS = Vocabulary({cmd: verb.request for cmd, verb in AGENT_VERBS.items()})
-_MANAGER_WORDS = Vocabulary({cmd: verb.request for cmd, verb in MANAGER_VERBS.items()})
+_HOST_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
+_DASHBOARD_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in DASHBOARD_VERBS.items()})
+_AGENT_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in AGENT_VERBS.items()})
+_MANAGER_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in MANAGER_VERBS.items()})
 
 
 class _Listening:
-    """One bound socket and its connections."""
+    """A bound socket and its connections."""
 
     def __init__(self, path: Path, server: asyncio.Server, opened: set[LineConnection]):
         self._path = path
@@ -59,7 +59,7 @@ class _Listening:
 
 
 class Sockets:
-    """Every socket of one daemon."""
+    """All sockets of the daemon."""
 
     def __init__(self, services: Services):
         self._services = services
@@ -69,10 +69,10 @@ class Sockets:
         self._opening: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """The host socket and one for each agent on the roster.
+        """Open the host socket, the dashboard's socket and one socket for each agent.
 
         Raises:
-            Unavailable: a socket cannot be made.
+            Unavailable: a socket cannot be created.
         """
         rows = await self._services.journal.read(lambda hive: hive.agents.living())
         await asyncio.to_thread(self._remove_left_over, {row.name for row in rows})
@@ -87,7 +87,7 @@ class Sockets:
         self._host = await _listen(paths.host_socket, self._serve_host, group=None)
 
     def on_committed(self, batch: list[Recorded]) -> None:
-        """On the loop, after the commit."""
+        """Open and close agent sockets. Called on the event loop after each commit."""
         for recorded in batch:
             match recorded.event:
                 case AgentAdded(agent=name, slot=slot):
@@ -100,7 +100,7 @@ class Sockets:
                 case OperatorRevoked(name=name):
                     self._services.sessions.close_all(name)
                 case _:
-                    pass  # Changes no socket.
+                    pass  # Does not affect sockets.
 
     def close(self) -> None:
         for listening in [self._host, self._dashboard, *self._agents.values()]:
@@ -119,10 +119,10 @@ class Sockets:
         task.add_done_callback(self._opening.discard)
 
     async def _open_agent(self, name: AgentName, slot: int) -> None:
-        verbs, words = (MANAGER_VERBS, _MANAGER_WORDS) if name == MANAGER else (AGENT_VERBS, _AGENT_WORDS)
+        verbs, decoder = (MANAGER_VERBS, _MANAGER_DECODER) if name == MANAGER else (AGENT_VERBS, _AGENT_DECODER)
 
         async def serve(connection: LineConnection) -> None:
-            await AgentSession(name, connection, self._services, verbs, words).serve()
+            await AgentSession(name, connection, self._services, verbs, decoder).serve()
 
         path = self._services.paths.agent_socket(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
@@ -130,16 +130,16 @@ class Sockets:
         self._agents[name] = await _listen(path, serve, group)
 
     def _remove_left_over(self, living: set[AgentName]) -> None:
-        """Sockets of agents that were destroyed by a daemon that died of something else at once."""
+        """Remove sockets of destroyed agents that a killed daemon left behind."""
         for path in self._services.paths.agents_run.glob("*/*.sock"):
             if path.parent.name not in living:
                 path.unlink(missing_ok=True)
 
     async def _serve_host(self, connection: LineConnection) -> None:
-        await HostSession(connection, self._services, HOST_VERBS, _HOST_WORDS).serve()
+        await HostSession(connection, self._services, HOST_VERBS, _HOST_DECODER).serve()
 
     async def _serve_dashboard(self, connection: LineConnection) -> None:
-        await DashboardSession(connection, self._services, DASHBOARD_VERBS, _DASHBOARD_WORDS).serve()
+        await DashboardSession(connection, self._services, DASHBOARD_VERBS, _DASHBOARD_DECODER).serve()
 
 
 async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], group: int | None) -> _Listening:
@@ -156,18 +156,18 @@ async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]]
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(lambda: LineConnection(bounded, opened), sock=bound, backlog=BACKLOG)
     except OSError as error:
-        raise Unavailable(f"The socket {path} cannot be made: {error}.") from error
+        raise Unavailable(f"Cannot create the socket {path}: {error}.") from error
     return _Listening(path, server, opened)
 
 
 def _bound(path: Path, group: int | None) -> socket.socket:
-    """Not listening yet: nobody can connect before its mode is set."""
+    """Bind without listening, so that nobody can connect before the mode is set."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # A path of any length; the address itself holds 107 bytes.
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # Avoids the limit of 107 bytes for a socket path.
         if group is not None:
             os.chown(path.name, -1, group, dir_fd=folder, follow_symlinks=False)
         os.chmod(path.name, SOCKET_MODE, dir_fd=folder)

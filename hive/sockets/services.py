@@ -1,4 +1,4 @@
-"""What the sockets need of the rest of the daemon, in one place; built by the wiring."""
+"""The parts of the daemon that the sockets use. Built in `daemon.py`."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -25,11 +25,11 @@ from hive.sockets.hub import Hub
 from hive.sockets.sessions import Sessions
 
 ACT_TIMEOUT_S = 600.0
-"""A lifecycle act and those queued before it; after so long the caller is told, the act goes on."""
+"""Timeout for a lifecycle act, including acts queued before it. The act continues; only the caller stops waiting."""
 
 
 class Services(msgspec.Struct, kw_only=True):
-    """Shared by all connections; used on the event loop only."""
+    """Shared by all connections. Used on the event loop only."""
 
     paths: Paths
     clock: Clock
@@ -41,39 +41,39 @@ class Services(msgspec.Struct, kw_only=True):
     provisioner: Provisioner
     proposals: Proposals
     watch: Callable[[Watch], bool]
-    """Settles a ticket when an approval is over; False when the daemon is on its way down."""
+    """Resolves a ticket when an approval is finished. Returns False while the daemon shuts down."""
     mirror_status: Callable[[], dict[str, Any]]
     settings: Callable[[], Settings]
     dashboard_group: int | None
-    """Who besides the daemon's user may connect to the dashboard's socket."""
+    """Group that may connect to the dashboard's socket, besides the daemon's user."""
     dashboard_url: Callable[[], str | None]
-    """Where the dashboard is, as others see it; None while there is none."""
+    """The dashboard's external URL; None without a dashboard."""
     shut_down: Callable[[bool], Awaitable[None]]
-    """Stops the agents unless told to keep them, then lets the daemon end."""
+    """Stops the agents unless told to keep them, then ends the daemon."""
 
     async def act(self, agent: AgentName, act: Act, by: By, *, purge: bool = False, graceful: bool = True) -> None:
-        """Have a lifecycle act done; returns when it is.
+        """Run a lifecycle act and wait until it is done.
 
         Raises:
-            HiveError: refused or failed.
+            HiveError: it was refused or it failed.
         """
         ticket = Ticket()
         await self._done(Do(agent=agent, act=act, by=by, ticket=ticket, purge=purge, graceful=graceful), act)
 
     async def settled(self, agent: AgentName) -> None:
-        """Wait for an agent that was just put on the roster.
+        """Wait until a new agent is spawned.
 
         Raises:
-            HiveError: it could not be spawned.
+            HiveError: the spawn failed.
         """
         await self._done(Settle(agent=agent, ticket=Ticket()), "spawn")
 
     async def _done(self, message: Do | Settle, what: str) -> None:
         if not mail.tell(self.supervisor, message):
-            raise Unavailable("The daemon is on its way down.")
+            raise Unavailable("The daemon is shutting down.")
         try:
             async with asyncio.timeout(ACT_TIMEOUT_S):
                 await asyncio.shield(asyncio.wrap_future(message.ticket))
         except TimeoutError:
-            text = f"{what} of {message.agent} takes over {ACT_TIMEOUT_S:.0f} s; it goes on, look at its state."
+            text = f"{what} of {message.agent} takes over {ACT_TIMEOUT_S:.0f} s and continues; check its state."
             raise Unavailable(text) from None

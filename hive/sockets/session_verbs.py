@@ -1,4 +1,4 @@
-"""The dashboard's own socket: every request carries an operator's session, or it is refused. Its uid has no power."""
+"""The dashboard's socket. Every request must carry an operator's session; the dashboard's uid has no rights."""
 
 from typing import Final
 
@@ -16,9 +16,9 @@ SOURCE_MAX_CHARS: Final = 100
 
 class SignIn(Request, frozen=True, kw_only=True):
     token: str
-    """An operator's, or the secret of a login link."""
+    """An operator's token or the secret of a login link."""
     source: str = ""
-    """Where the attempt comes from, for the limit on wrong ones."""
+    """Source address of the attempt, used to limit wrong tokens."""
 
 
 class SignOut(Request, frozen=True, kw_only=True):
@@ -28,19 +28,19 @@ class SignOut(Request, frozen=True, kw_only=True):
 class _Credentials(msgspec.Struct, frozen=True):
     session: str | None = None
     background: bool = False
-    """A page asks by itself, no person did."""
+    """The page sent the request by itself, without a person."""
 
 
 _credentials = msgspec.json.Decoder(_Credentials).decode
 
 
 class DashboardSession(HostSession):
-    """One connection of the dashboard. Each decision's event says whose session it was and which way it came."""
+    """One connection of the dashboard. Each decision's event records the session's operator and the way `dashboard`."""
 
     SIGNED_OUT_VERBS: Final = frozenset({"sign_in", "health", "metrics"})
 
-    async def admit(self, cmd: str, line: bytes) -> None:
-        """Raises SignedOut."""
+    async def authorize(self, cmd: str, line: bytes) -> None:
+        """Raises SignedOut: the request has no valid session."""
         if cmd in self.SIGNED_OUT_VERBS:
             return
         try:
@@ -66,7 +66,9 @@ async def sign_in(session: HostSession, request: SignIn) -> Reply:
         holder = await session.services.journal.read(lambda hive: hive.operators.holder(wanted))
         if holder is None:
             sessions.note_failure(source)
-            raise SignedOut("That token opens nothing. `hive operator link` gives a link, `hive operator add` a token.")
+            raise SignedOut(
+                "That token is not valid. `hive operator link` creates a link, `hive operator add` a token."
+            )
         name = holder.name
     return {"session": sessions.open(name, token_hash), "name": name}
 
@@ -74,8 +76,8 @@ async def sign_in(session: HostSession, request: SignIn) -> Reply:
 async def sign_out(session: HostSession, request: SignOut) -> Reply:
     row, sessions = session.signed_in, session.services.sessions
     if row is None:
-        raise BadRequest("Only a session of the dashboard signs out.")
-    session.forget_session()  # This connection still has its reply to write.
+        raise BadRequest("Only a dashboard session can sign out.")
+    session.forget_session()  # This connection still has to write its reply.
     if request.everywhere:
         return {"ended": sessions.close_all(row.name)}
     sessions.close(row)
@@ -83,21 +85,21 @@ async def sign_out(session: HostSession, request: SignOut) -> Reply:
 
 
 async def who(session: HostSession, _: Request) -> Reply:
-    """Whose session it is; the dashboard asks before it shows anything."""
+    """Return the operator of the session. The dashboard asks before it shows a page."""
     return {"name": session.by.name, "sessions": session.services.sessions.count(session.by.name)}
 
 
 async def health(session: HostSession, _: Request) -> Reply:
-    """Answers while the daemon does."""
+    """Answer if the journal answers."""
     await session.services.journal.read(lambda hive: hive.seq)
     return {}
 
 
 async def login_link(session: HostSession, _: Request) -> Reply:
-    """For the host socket alone: a link that opens one session in the caller's name, once and for minutes."""
+    """Create a link that opens one session in the caller's name. Host socket only; valid once, for minutes."""
     base = base_url(session)
     if base is None:
-        raise BadRequest("This hive runs without a dashboard; start it without --no-dashboard.")
+        raise BadRequest("This hive runs without a dashboard; restart it without --no-dashboard.")
     return {"url": f"{base}/login#{session.services.sessions.new_link(session.by.name)}", "name": session.by.name}
 
 
@@ -109,4 +111,4 @@ SESSION_VERBS: Final[dict[str, HostVerb]] = {
 }
 HOST_ONLY_VERBS: Final[dict[str, HostVerb]] = {"login_link": HostVerb(Request, login_link)}
 WITHHELD: Final = frozenset({"shutdown", "rebuild_projections", "login_link"})
-"""Verbs of the host socket that no page offers: with a session a page could make itself another one."""
+"""Host verbs that the dashboard's socket does not offer. With them a stolen session could create another one."""

@@ -1,6 +1,6 @@
-"""Operators' sessions at the dashboard: opened with a token or a link, checked by the daemon with every request.
+"""Dashboard sessions of operators. A token or link opens a session; the daemon checks it on every request.
 
-Event-loop only. Only hashes are kept, in memory and in a file of mode 0600: a restart of the daemon signs nobody out.
+Event loop only. Only hashes are stored, in memory and in a file of mode 0600, so sessions survive a daemon restart.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ from hive.errors import LimitReached, Refused
 log = structlog.get_logger()
 
 IDLE_MAX_MS: Final[DurationMs] = 12 * 3_600_000
-"""Without a request that a person made; what a page asks by itself does not count."""
+"""Maximum time without a request from a person. Requests that a page sends by itself do not count."""
 SESSION_MAX_MS: Final[DurationMs] = 7 * 24 * 3_600_000
 LINK_MAX_MS: Final[DurationMs] = 10 * 60_000
 SESSIONS_MAX: Final = 200
-"""The one that was used least recently gives way."""
+"""Above it the least recently used session ends."""
 LINKS_MAX: Final = 16
 FAILURES_MAX: Final = 10
-"""Wrong tokens from one source within the window; then even a right one has to wait."""
+"""Wrong tokens from one source within the window. Above it, valid tokens are refused too."""
 FAILURES_OF_ALL_MAX: Final = 200
 FAILURE_WINDOW_MS: Final[DurationMs] = 60_000
 SEEN_STEP_MS: Final[DurationMs] = 60_000
-"""How exactly the file knows when a session was last used."""
+"""Resolution of the last-used time in the file."""
 SECRET_BYTES: Final = 32
 FILE_MAX_BYTES: Final = 1024 * 1024
 
 
 class SignedOut(Refused):
-    """No session, or one that ended, or a token that opens none."""
+    """The session is missing or ended, or the token is not valid."""
 
     code: ClassVar[str] = "signed_out"
 
@@ -49,7 +49,7 @@ class OperatorSession(msgspec.Struct):
     """SHA-256 of the session's secret, hex."""
     name: str
     token_hash: str | None
-    """Of the operator's token; None: it was opened with a link."""
+    """Hash of the operator's token; None if a link opened the session."""
     began_ms: TimeMs
     seen_ms: TimeMs
 
@@ -60,7 +60,7 @@ class _Link(msgspec.Struct):
 
 
 class Sessions:
-    """Every session of one hive."""
+    """All sessions of one hive."""
 
     def __init__(self, path: Path, clock: Clock):
         self._path = path
@@ -71,7 +71,7 @@ class Sessions:
         self._hang_ups: dict[str, set[Callable[[], None]]] = {}
 
     def open(self, name: str, token_hash: str | None) -> str:
-        """Begin a session; returns its secret, which is kept nowhere."""
+        """Open a session and return its secret. The secret itself is not stored."""
         secret, now = secrets.token_urlsafe(SECRET_BYTES), self._clock.now_ms()
         for row in [row for row in self._open.values() if self._is_over(row, now)]:
             self._end(row)
@@ -83,10 +83,10 @@ class Sessions:
         return secret
 
     def holder(self, secret: str | None, *, background: bool = False) -> OperatorSession:
-        """Whose session this is. A request that no person made does not keep it from going idle.
+        """Return the session of this secret. A background request does not reset its idle time.
 
         Raises:
-            SignedOut: nobody's, or it ended.
+            SignedOut: the session is unknown or has ended.
         """
         row = self._open.get(hashed(secret or ""))
         now = self._clock.now_ms()
@@ -105,7 +105,7 @@ class Sessions:
         self._save()
 
     def close_all(self, name: str) -> int:
-        """Sign an operator out everywhere; how many sessions ended."""
+        """End all sessions of an operator; return how many ended."""
         ended = [row for row in self._open.values() if row.name == name]
         for row in ended:
             self._end(row)
@@ -116,13 +116,13 @@ class Sessions:
         return sum(row.name == name for row in self._open.values())
 
     def forget_unknown(self, known_hashes: frozenset[str]) -> None:
-        """At the start: a token that was revoked while nobody looked opens nothing any more."""
+        """At start: end sessions of tokens that are not known any more."""
         for row in [row for row in self._open.values() if row.token_hash not in (None, *known_hashes)]:
             self._end(row)
         self._save()
 
     def on_end(self, row: OperatorSession, hang_up: Callable[[], None]) -> Callable[[], None]:
-        """Call `hang_up` when the session ends, so that nothing goes on replying; returns what forgets it."""
+        """Call `hang_up` when the session ends, so that streams stop. Returns a function that cancels this."""
         calls = self._hang_ups.setdefault(row.hash, set())
         calls.add(hang_up)
         return lambda: calls.discard(hang_up)
@@ -130,7 +130,7 @@ class Sessions:
     # Links and wrong tokens
 
     def new_link(self, name: str) -> str:
-        """A secret that opens one session in a person's name, once and within minutes."""
+        """Return a secret that opens one session in an operator's name. Valid once, for minutes."""
         if len(self._links) >= LINKS_MAX:
             self._links.pop(next(iter(self._links)))
         secret = secrets.token_urlsafe(SECRET_BYTES)
@@ -138,12 +138,12 @@ class Sessions:
         return secret
 
     def take_link(self, secret: str) -> str | None:
-        """Whose link this was; it is worthless from here on."""
+        """Return the link's operator, and invalidate the link."""
         link = self._links.pop(hashed(secret), None)
         return None if link is None or link.until_ms < self._clock.now_ms() else link.name
 
     def refuse_flood(self, source: str) -> None:
-        """Raises LimitReached: too many wrong tokens came from there, or from everywhere together."""
+        """Raises LimitReached: too many wrong tokens from this source or from all sources together."""
         since = self._clock.now_ms() - FAILURE_WINDOW_MS
         for key, times in list(self._failures.items()):
             while times and times[0] < since:
@@ -157,8 +157,6 @@ class Sessions:
     def note_failure(self, source: str) -> None:
         self._failures.setdefault(source, deque()).append(self._clock.now_ms())
         log.warning("sessions.wrong_token", source=source)
-
-    # Insides
 
     @staticmethod
     def _is_over(row: OperatorSession, now: TimeMs) -> bool:
@@ -177,11 +175,11 @@ class Sessions:
                 opened.write(msgspec.json.encode(list(self._open.values())))
             fresh.replace(self._path)
         except OSError as error:
-            log.warning("sessions.not_saved", error=str(error))  # They last as long as this daemon.
+            log.warning("sessions.not_saved", error=str(error))  # The sessions then end with this daemon.
 
 
 def hashed(secret: str) -> str:
-    """As tokens and sessions are kept: they have 256 random bits, so they need no salt."""
+    """Hash of a token or secret as it is stored. Secrets have 256 random bits, so they need no salt."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 

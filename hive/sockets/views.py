@@ -1,4 +1,4 @@
-"""Rows of the projections as they stand on the wire: names, RFC 3339 times, keys that do not apply left out."""
+"""Converts projection rows to their wire format: wire names, RFC 3339 times, no keys without a value."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from hive.projections.questions import Question
 from hive.projections.turns import HOUR_MS
 
 SHA_SHOWN = 12
-"""Hex digits of a commit in a roster row."""
+"""Hex digits of a commit shown in a roster row."""
 DAY_HOURS = 24
 
 
@@ -36,7 +36,7 @@ def message(row: InboxMessage) -> dict[str, Any]:
 
 
 def recent(row: Recent) -> dict[str, Any]:
-    """A message addressed to somebody, delivered or not."""
+    """A message by recipient, delivered or not."""
     return _message(row.id, row.at, row.sender, row.body, row.in_reply_to)
 
 
@@ -45,7 +45,7 @@ def _message(id: MessageId, at: str, sender: str, body: str, in_reply_to: Messag
 
 
 def question(row: Question) -> dict[str, Any]:
-    """`target` is null for the operator, so it is always there."""
+    """A question. `target` is always present; it is null for the operator."""
     shown = _known(
         {
             "id": row.id,
@@ -65,7 +65,7 @@ def question(row: Question) -> dict[str, Any]:
 
 
 def approval(row: Approval) -> dict[str, Any]:
-    """As version 1 clients expect it, and who asked and decided."""
+    """An approval: the keys of protocol version 1, and who requested and resolved it."""
     return _known(
         {
             "id": row.id,
@@ -85,7 +85,7 @@ def approval(row: Approval) -> dict[str, Any]:
 
 
 def agent_status(row: Agent, hive: Hive, base_url: str | None) -> dict[str, Any]:
-    """One row of `agent_statuses`."""
+    """A row of `agent_statuses`."""
     return _known(
         {
             "name": row.name,
@@ -106,7 +106,7 @@ def agent_status(row: Agent, hive: Hive, base_url: str | None) -> dict[str, Any]
 
 
 def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
-    """Everything a screen shows of an agent."""
+    """Everything that a screen shows about an agent."""
     held = hive.transient.held.get(row.name)
     turn = hive.turns.current.get(row.name)
     more = _known(
@@ -137,7 +137,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
 
 
 def state_of(row: Agent) -> str:
-    """The one word a screen shows: failed > needs login > paused > stopped > running."""
+    """The state shown on a screen, by priority: failed, needs login, paused, stopped, running."""
     if row.failure is not None:
         return "failed"
     if row.needs_login:
@@ -154,7 +154,7 @@ def mounts(hive: Hive, name: AgentName) -> list[dict[str, Any]]:
 
 
 def tokens_since(hive: Hive, name: AgentName, since: TimeMs) -> int:
-    """Input and output tokens of the turns that ended since the hour of that time."""
+    """Input and output tokens of turns that ended in or after the hour of `since`."""
     rows = (row for row in hive.turns.hours if row.agent == name and row.hour >= since // HOUR_MS)
     return sum(row.input_tokens + row.output_tokens for row in rows)
 
@@ -164,12 +164,12 @@ def tombstone(row: Agent) -> dict[str, Any]:
 
 
 def operator_message(row: Recent) -> dict[str, Any]:
-    """The same row shape, with whom it was for."""
+    """A message with its recipient."""
     return {**recent(row), "to": row.to}
 
 
 def snapshot(hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
-    """All projections as one object, for the dashboard and `hive status`."""
+    """The state as one object, for the dashboard and `hive status`."""
     return {
         "agents": [agent(row, hive, base_url, now) for row in hive.agents.living()],
         "tombstones": [tombstone(row) for row in hive.agents.tombstones()],
@@ -191,6 +191,6 @@ def snapshot(hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
 
 
 SNAPSHOT_HISTORY = 50
-"""Rows of each history in a snapshot."""
+"""Rows of each history list in a snapshot."""
 SNAPSHOT_TURNS = 10
-"""Newest turns of each agent in a snapshot."""
+"""Turns of each agent in a snapshot."""

@@ -333,7 +333,7 @@ def test_a_link_signs_in_once_and_leaves_no_trace_in_the_address(
     first.wait_for_url(f"{hive.url}/")
     second = open_page()
     second.goto(url)
-    expect(second.get_by_role("alert")).to_contain_text("opens nothing")
+    expect(second.get_by_role("alert")).to_contain_text("not valid")
     assert "#" not in second.url
 
 

@@ -1,4 +1,4 @@
-"""One story in which every word of the agents' protocol is said, for its golden requests and replies."""
+"""A sequence of requests that uses every verb of the agent protocol, for its golden requests and replies."""
 
 import json
 import re
@@ -13,7 +13,7 @@ MANAGER: Final = "manager"
 CODER: Final = "coder"
 
 Said = tuple[str, dict[str, Any]]
-"""Who speaks, and the request."""
+"""The sender and the request."""
 
 STORY: Final[list[Said]] = [
     (MANAGER, {"cmd": "request_spawn", "name": "coder", "description": "writes code"}),
@@ -78,17 +78,17 @@ STORY: Final[list[Said]] = [
     (MANAGER, {"cmd": "kill", "name": "tester"}),
     (MANAGER, {"cmd": "logs", "name": "coder", "lines": 0}),
 ]
-"""A word that is said twice is golden the first time."""
+"""The golden pair of a verb is its first use."""
 
 WHOLE_STATE: Final = frozenset({"list_agents"})
-"""Its reply is every agent's row, which other tests look at."""
+"""The reply holds every agent's row; other tests check it."""
 
 TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 COMMIT: Final = re.compile(r"\b[0-9a-f]{40}\b")
 
 
 def told(hive: HiveProcess) -> dict[str, dict[str, Any]]:
-    """By word, the request and the first reply, without what differs from run to run."""
+    """The request and first reply of each verb, normalized."""
     found: dict[str, dict[str, Any]] = {}
     lines: dict[str, Lines] = {}
     for speaker, request in STORY:
@@ -106,7 +106,7 @@ def told(hive: HiveProcess) -> dict[str, dict[str, Any]]:
 
 
 def steady(reply: Any) -> Any:
-    """The reply with what differs from run to run named instead."""
+    """The reply with times and commits replaced by placeholders."""
     match reply:
         case dict():
             return {name: steady(value) for name, value in reply.items()}

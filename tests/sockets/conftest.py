@@ -1,4 +1,4 @@
-"""One real daemon for all socket tests that leave it as it was; each test has an agent of its own."""
+"""One real daemon for all socket tests that do not change it; each test has its own agent."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def standing() -> Iterator[HiveProcess]:
 
 @pytest.fixture(scope="package")
 def resting(standing: HiveProcess) -> Callable[[], str]:
-    """Names of new agents whose containers do not run: their sockets are the test's alone."""
+    """Names of new agents whose containers do not run, so only the test uses their sockets."""
     numbers = itertools.count(1)
 
     def agent() -> str:

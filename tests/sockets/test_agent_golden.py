@@ -1,4 +1,4 @@
-"""Each word of an agent's socket as harnesses have built on it: a golden request and its reply, never edited."""
+"""Each verb of an agent's socket keeps its published form: a golden request and reply, never edited."""
 
 import json
 from collections.abc import Iterator
@@ -27,13 +27,13 @@ def said() -> Iterator[dict[str, dict[str, Any]]]:
         hive.close()
 
 
-def test_every_word_has_a_golden_request_and_reply() -> None:
+def test_every_verb_has_a_golden_request_and_reply() -> None:
     assert set(FILES) == set(MANAGER_VERBS) - WHOLE_STATE
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_word_means_what_it_meant(said: dict[str, dict[str, Any]], name: str) -> None:
-    """Additions are free: what stands in the golden reply must stand in today's, and nothing else is compared."""
+def test_verb_matches_its_golden_reply(said: dict[str, dict[str, Any]], name: str) -> None:
+    """Additions are allowed: the reply must contain the golden reply; nothing else is compared."""
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
     assert said[name]["request"] == golden["request"]
     assert _within(golden["reply"], said[name]["reply"]) is None
@@ -41,7 +41,7 @@ def test_a_word_means_what_it_meant(said: dict[str, dict[str, Any]], name: str) 
 
 
 def _within(golden: Any, today: Any, where: str = "reply") -> str | None:
-    """Where the golden value is not part of today's."""
+    """Paths where the reply does not contain the golden value."""
     if isinstance(golden, dict) and isinstance(today, dict):
         gone = sorted(set(golden) - set(today))
         if gone:

@@ -1,4 +1,4 @@
-"""Controls wait in the hub until the harness says that they are done."""
+"""Controls wait in the hub until the harness reports them done."""
 
 from hive.clock import SystemClock
 from hive.events.agents import Started
@@ -14,7 +14,7 @@ def queued(*actions: str) -> Hub:
     return hub
 
 
-def test_a_control_comes_again_until_it_is_done() -> None:
+def test_control_is_repeated_until_it_is_done() -> None:
     hub = queued("compact", "new_session")
     first = hub.next_control("coder", "")
     assert first is not None
@@ -28,13 +28,13 @@ def test_a_control_comes_again_until_it_is_done() -> None:
     assert hub.next_control("coder", second["id"]) is None
 
 
-def test_a_harness_that_does_not_say_what_is_done_takes_each_one_at_once() -> None:
+def test_control_is_removed_at_once_without_a_done_report() -> None:
     hub = queued("compact", "new_session")
     taken = [hub.next_control("coder", None) for _ in range(3)]
     assert [control and control["action"] for control in taken] == ["compact", "new_session", None]
 
 
-def test_a_cancel_does_not_reach_the_next_run() -> None:
+def test_cancel_does_not_reach_the_next_run() -> None:
     hub = queued("cancel", "compact")
     started = Started(agent="coder", incarnation="new", reason="crash")
     hub.on_committed([Recorded(Seq(1), "2026-01-31T09:30:00.000Z", actor("test"), started)])

@@ -1,4 +1,4 @@
-"""One golden request and response for each verb of the host socket, played as one story against one real daemon."""
+"""One golden request and response for each verb of the host socket, run in order against one real daemon."""
 
 import getpass
 import json
@@ -26,7 +26,7 @@ STORY = """
     stats turn_buckets state events audit_events audit_state why doctor operators login_link urls forge_status
     webhook_test webhook_status metrics figures rebuild_projections subscribe_agent_status shutdown
 """
-"""The verbs in the order they are asked: what one shows is there because of those before it."""
+"""The verbs in order. Each response depends on the requests before it."""
 VERBS = tuple(STORY.split())
 TURN = {"model": "m", "wake_from": "operator", "result_kind": "ok", "duration_ms": 1_200, "input_tokens": 10,
         "output_tokens": 5, "tool_call_count": 1, "tool_calls_json": '{"Bash":1}'}  # fmt: skip
@@ -51,11 +51,11 @@ VARIES = {
     "deployed_sha": "<sha>",
     "text": "<text>",
 }
-"""Of these keys the golden response shows that they are there; their values are another test's."""
+"""Keys that are only checked for presence; other tests check their values."""
 
 
 class Hook(BaseHTTPRequestHandler):
-    """Takes whatever the webhook brings."""
+    """Accepts every webhook delivery."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -67,7 +67,7 @@ class Hook(BaseHTTPRequestHandler):
 
 
 class Scene:
-    """The daemon, and what others do there between the operator's requests."""
+    """The daemon, and the actions of others between the operator's requests."""
 
     def __init__(self, hive: HiveProcess):
         self.hive = hive
@@ -100,14 +100,14 @@ class Scene:
             case "subscribe_agent_status":
                 self.hive.ask("stop", scope={"agent_names": ["coder"]})
             case _:
-                pass  # Needs nobody else.
+                pass  # Needs no other client.
 
     def says(self, agent: str, cmd: str, /, **fields: Any) -> None:
         with self.hive.agent(agent) as lines:
             lines.ask(cmd, **fields)
 
     def propose(self) -> None:
-        """The manager adds a file to the coder's configuration and asks for it."""
+        """The manager adds a file to the coder's configuration and requests its deploy."""
         folder = self.hive.paths.proposed("coder")
         (folder / "colours.md").write_text("Mauve.\n")
         git = ("git", "-c", "safe.directory=*", "-c", "user.name=m", "-c", "user.email=m@m", "-C", str(folder))
@@ -116,7 +116,7 @@ class Scene:
         self.says("manager", "request_apply_commit", agent="coder", commit_ref="main", description="mauve")
 
     def play(self, verb: str) -> Any:
-        """The normalised response, or a list of them where the verb goes on."""
+        """The normalized response, or a list of them for a stream."""
         self.before(verb)
         request = json.dumps(golden(verb)["request"]).replace("<project>", str(self.project))
         with self.hive.host() as lines:
@@ -134,12 +134,12 @@ def golden(verb: str) -> dict[str, Any]:
 
 
 def whole(response: dict[str, Any], hive: HiveProcess) -> dict[str, Any]:
-    """Normalised, but for the protocol's own version."""
+    """Normalized, except for the protocol version."""
     return {**normalised(response, hive), "version": response["version"]}
 
 
 def normalised(value: Any, hive: HiveProcess, key: str = "") -> Any:
-    """Without what is another in each run or on each host."""
+    """Without values that differ between runs or hosts."""
     match value:
         case None | bool():
             return value
@@ -168,7 +168,7 @@ def _without_places(text: str, hive: HiveProcess) -> str:
 
 @pytest.fixture(scope="module")
 def played() -> Iterator[dict[str, Any]]:
-    """Every verb's response, once."""
+    """The responses of all verbs, run once."""
     with HTTPServer(("127.0.0.1", 0), Hook) as hook:
         thread = threading.Thread(target=hook.serve_forever)
         thread.start()
@@ -199,10 +199,10 @@ def play(hive: HiveProcess, webhook: str) -> dict[str, Any]:
     return responses
 
 
-def test_every_verb_of_the_host_socket_has_its_golden_pair() -> None:
+def test_every_host_verb_has_a_golden_pair() -> None:
     assert sorted(VERBS) == sorted(HOST_VERBS) == sorted(path.stem for path in GOLDEN.iterdir())
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_answers_as_it_always_did(played: dict[str, Any], verb: str) -> None:
+def test_verb_matches_its_golden_response(played: dict[str, Any], verb: str) -> None:
     assert played[verb] == golden(verb)["response"]

@@ -1,4 +1,4 @@
-"""Lines over real unix sockets: whole, bounded, in order, and what becomes of them when the peer goes."""
+"""Lines over real unix sockets: complete, bounded, in order, and correct when the peer disconnects."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,16 +10,16 @@ import pytest
 from hive.sockets.lines import LINE_MAX_BYTES, LINES_AHEAD_MAX, TOO_LONG, UNREAD_MAX_BYTES, LineConnection
 
 DEADLINE_S = 30.0
-"""Far more than anything here takes; only a defect waits for it."""
+"""Much longer than any test takes; only a defect reaches it."""
 AHEAD_MAX_BYTES = 8 * 1024 * 1024
-"""More than the kernel's buffers and one read of the loop hold; without a bound a peer could send for ever."""
+"""More than the kernel's buffers and one read of the loop hold."""
 MANY = 20 * LINES_AHEAD_MAX
 
 Serve = Callable[[LineConnection], Awaitable[None]]
 
 
 class Client:
-    """One end of a connection, in bytes."""
+    """A client that sends and receives bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.reader = reader
@@ -46,7 +46,7 @@ async def echo(connection: LineConnection) -> None:
 
 
 def over_a_socket(folder: Path, serve: Serve, story: Callable[[Connect], Coroutine[Any, Any, None]]) -> None:
-    """Run a story of clients against a server of line connections."""
+    """Run clients against a server of line connections."""
     path = folder / "lines.sock"
 
     async def run() -> None:
@@ -64,7 +64,7 @@ def over_a_socket(folder: Path, serve: Serve, story: Callable[[Connect], Corouti
                 await story(connect)
                 for client in clients:
                     client.vanish()
-                while opened:  # noqa: ASYNC110 - nothing tells of the last one.
+                while opened:  # noqa: ASYNC110 - no event reports the last one.
                     await asyncio.sleep(0)
         finally:
             server.close()
@@ -72,7 +72,7 @@ def over_a_socket(folder: Path, serve: Serve, story: Callable[[Connect], Corouti
     asyncio.run(run())
 
 
-def test_a_line_that_comes_byte_by_byte_is_one_line(tmp_path: Path) -> None:
+def test_line_sent_byte_by_byte_is_one_line(tmp_path: Path) -> None:
     async def story(connect: Connect) -> None:
         client = await connect()
         for byte in b"whole\n":
@@ -83,7 +83,7 @@ def test_a_line_that_comes_byte_by_byte_is_one_line(tmp_path: Path) -> None:
     over_a_socket(tmp_path, echo, story)
 
 
-def test_the_end_of_one_write_begins_the_next_line(tmp_path: Path) -> None:
+def test_line_split_over_two_writes_is_joined(tmp_path: Path) -> None:
     async def story(connect: Connect) -> None:
         client = await connect()
         await client.send(b"first\nsec")
@@ -94,8 +94,8 @@ def test_the_end_of_one_write_begins_the_next_line(tmp_path: Path) -> None:
     over_a_socket(tmp_path, echo, story)
 
 
-def test_blank_lines_are_lines_too(tmp_path: Path) -> None:
-    """Whoever waits for the reply to one must get it."""
+def test_blank_lines_are_answered(tmp_path: Path) -> None:
+    """The sender of a blank line waits for a reply."""
 
     async def story(connect: Connect) -> None:
         client = await connect()
@@ -110,7 +110,7 @@ def test_blank_lines_are_lines_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "taken"), [(LINE_MAX_BYTES, True), (LINE_MAX_BYTES + 1, False), (3 * LINE_MAX_BYTES, False)]
 )
-def test_a_line_over_the_limit_is_answered_and_the_connection_goes_on(tmp_path: Path, size: int, taken: bool) -> None:
+def test_line_over_the_limit_is_answered_and_the_connection_stays_open(tmp_path: Path, size: int, taken: bool) -> None:
     async def story(connect: Connect) -> None:
         client = await connect()
         line = b"x" * size
@@ -123,7 +123,7 @@ def test_a_line_over_the_limit_is_answered_and_the_connection_goes_on(tmp_path: 
     over_a_socket(tmp_path, echo, story)
 
 
-def test_requests_sent_together_are_answered_in_order(tmp_path: Path) -> None:
+def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
     async def story(connect: Connect) -> None:
         client = await connect()
         await client.send(b"".join(b"%d\n" % number for number in range(MANY)))
@@ -132,7 +132,7 @@ def test_requests_sent_together_are_answered_in_order(tmp_path: Path) -> None:
     over_a_socket(tmp_path, echo, story)
 
 
-def test_a_peer_that_sends_ahead_has_to_wait(tmp_path: Path) -> None:
+def test_server_stops_reading_from_a_peer_that_sends_ahead(tmp_path: Path) -> None:
     async def story(connect: Connect) -> None:
         goes_on = asyncio.Event()
         holds[0] = goes_on
@@ -141,7 +141,7 @@ def test_a_peer_that_sends_ahead_has_to_wait(tmp_path: Path) -> None:
         count = 2 * AHEAD_MAX_BYTES // len(line)
         sending = asyncio.create_task(client.send(line * count))
         unsent, before = client.writer.transport.get_write_buffer_size, -1
-        while before != (before := unsent()):  # noqa: ASYNC110 - nothing tells that nothing moves any more.
+        while before != (before := unsent()):  # noqa: ASYNC110 - no event reports that sending has stopped.
             await asyncio.sleep(0.05)
         assert unsent() > AHEAD_MAX_BYTES
         goes_on.set()
@@ -158,18 +158,18 @@ def test_a_peer_that_sends_ahead_has_to_wait(tmp_path: Path) -> None:
     over_a_socket(tmp_path, wait_then_echo, story)
 
 
-def test_a_peer_that_stopped_sending_still_gets_its_replies(tmp_path: Path) -> None:
+def test_half_closed_peer_gets_its_replies(tmp_path: Path) -> None:
     async def story(connect: Connect) -> None:
         client = await connect()
         client.writer.write(b"".join(b"%d\n" % number for number in range(MANY)) + b"no end")
         client.writer.write_eof()
         replies = (await client.reader.read()).split()
-        assert replies == [b"%d" % number for number in range(MANY)], "and the half line is no request"
+        assert replies == [b"%d" % number for number in range(MANY)], "an unfinished line is not a request"
 
     over_a_socket(tmp_path, echo, story)
 
 
-def test_a_peer_that_never_reads_is_hung_up_on(tmp_path: Path) -> None:
+def test_peer_that_never_reads_is_disconnected(tmp_path: Path) -> None:
     was_read: asyncio.Queue[bool] = asyncio.Queue()
 
     async def answer_at_length(connection: LineConnection) -> None:
@@ -187,7 +187,7 @@ def test_a_peer_that_never_reads_is_hung_up_on(tmp_path: Path) -> None:
     over_a_socket(tmp_path, answer_at_length, story)
 
 
-def test_a_reply_to_a_peer_that_vanished_says_so(tmp_path: Path) -> None:
+def test_reply_to_a_disconnected_peer_returns_false(tmp_path: Path) -> None:
     was_read: asyncio.Queue[bool] = asyncio.Queue()
 
     async def story(connect: Connect) -> None:
@@ -206,7 +206,7 @@ def test_a_reply_to_a_peer_that_vanished_says_so(tmp_path: Path) -> None:
     over_a_socket(tmp_path, answer_once_it_is_gone, story)
 
 
-def test_a_bug_in_one_connection_hangs_up_on_that_one_alone(tmp_path: Path) -> None:
+def test_bug_in_one_connection_closes_only_that_connection(tmp_path: Path) -> None:
     async def fails_on_request(connection: LineConnection) -> None:
         while (line := await connection.next_line()) is not None:
             if line == b"fail":

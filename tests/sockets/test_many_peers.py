@@ -1,4 +1,4 @@
-"""Thousands of peers at once, and peers that go in every way there is: the daemon serves on and loses no message."""
+"""Thousands of connections at once, and connections that end in every way: the daemon loses no message."""
 
 import contextlib
 import json
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.system
 PEERS = 2_000
 VANISHING = 300
 HARNESS_SOCKETS = 3
-"""The manager's harness may open as many meanwhile."""
+"""Connections that the manager's harness may open in the meantime."""
 BEHIND = 2 * LINES_AHEAD_MAX
-"""So many requests behind a parked one that the daemon stops reading, and would not read of the peer's end either."""
+"""Enough requests behind a parked one that the daemon stops reading, so it cannot read the peer's EOF."""
 
 
 @pytest.fixture
@@ -50,9 +50,7 @@ def threads(pid: int) -> int:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_two_thousand_recvs_are_parked_without_a_thread_each_and_each_is_woken(
-    standing: HiveProcess, agent: str
-) -> None:
+def test_two_thousand_parked_recvs_use_no_threads_and_all_wake(standing: HiveProcess, agent: str) -> None:
     assert standing.daemon is not None
     pid = standing.daemon.pid
     before_threads, before_kb = threads(pid), resident_kb(pid)
@@ -67,10 +65,10 @@ def test_two_thousand_recvs_are_parked_without_a_thread_each_and_each_is_woken(
             for number in range(PEERS):
                 host.ask("send", to=agent, body=str(number))
         bodies = [message["body"] for peer in peers for message in peer.reply()["messages"]]
-    assert sorted(bodies, key=int) == [str(number) for number in range(PEERS)], "each message once, to one of them"
+    assert sorted(bodies, key=int) == [str(number) for number in range(PEERS)], "each message arrives once"
 
 
-def test_peers_that_connect_and_vanish_in_every_way_leave_nothing(standing: HiveProcess, agent: str) -> None:
+def test_connections_that_end_in_every_way_leave_no_socket(standing: HiveProcess, agent: str) -> None:
     assert standing.daemon is not None
     pid = standing.daemon.pid
     before = sockets(pid)
@@ -92,9 +90,7 @@ def test_peers_that_connect_and_vanish_in_every_way_leave_nothing(standing: Hive
     eventually(lambda: sockets(pid) <= before + HARNESS_SOCKETS, "the connections are closed")
 
 
-def test_three_megabytes_without_an_end_are_refused_and_the_next_line_is_answered(
-    standing: HiveProcess, agent: str
-) -> None:
+def test_line_of_three_megabytes_is_refused_and_the_next_is_answered(standing: HiveProcess, agent: str) -> None:
     for path in (standing.paths.host_socket, standing.paths.agent_socket(agent)):
         with Lines(path) as peer:
             sending = threading.Thread(target=peer.socket.sendall, args=(b"x" * 3_000_000 + b'\n{"cmd":"list"}\n',))
@@ -108,7 +104,7 @@ def test_three_megabytes_without_an_end_are_refused_and_the_next_line_is_answere
 
 @pytest.mark.parametrize("behind", [0, BEHIND], ids=["parked", "with requests behind"])
 @pytest.mark.parametrize("half_closed", [False, True], ids=["open", "half closed"])
-def test_a_message_for_a_recv_whose_peer_vanished_goes_to_the_next(
+def test_message_for_a_disconnected_recv_goes_to_the_next(
     standing: HiveProcess, agent: str, behind: int, half_closed: bool
 ) -> None:
     gone = standing.agent(agent)

@@ -1,4 +1,4 @@
-"""recv and next_control of a real daemon: parked, paused, abandoned, repeated; no message is lost on the way."""
+"""recv and next_control of a real daemon: parked, paused, abandoned, repeated. No message is lost."""
 
 import socket
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def hive() -> Iterator[HiveProcess]:
 
 @pytest.fixture
 def reader(hive: HiveProcess) -> str:
-    """An agent whose container does not run, so that nobody but the test reads its inbox."""
+    """An agent whose container does not run, so only the test reads its inbox."""
     name = next(_names)
     hive.spawn(name)
     hive.ask("stop", scope={"agent_names": [name]})
@@ -46,7 +46,7 @@ def bodies(reply: dict[str, object]) -> list[str]:
 
 
 def park(lines: Lines, hive: HiveProcess, name: str, **how: int) -> None:
-    """Returns once the daemon has taken the request: it has answered one that came after it."""
+    """Return once the daemon has received the request: it has answered a later one."""
     lines.send("recv", wait_seconds=PARKED_S, **how)
     with hive.agent(name) as other:
         other.ask("whoami")
@@ -56,13 +56,13 @@ def deliveries(hive: HiveProcess, name: str) -> int:
     return len(hive.events("MessageDelivered", to=name))
 
 
-def test_without_a_wait_an_empty_inbox_answers_at_once(hive: HiveProcess, reader: str) -> None:
+def test_recv_without_wait_returns_at_once_on_an_empty_inbox(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         for how in ({}, {"wait_seconds": 0}):
             assert lines.ask("recv", **how) == {"ok": True, "messages": [], "remaining": 0, "paused": False}
 
 
-def test_a_parked_recv_brings_the_message_that_came(hive: HiveProcess, reader: str) -> None:
+def test_parked_recv_returns_a_new_message(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         park(lines, hive, reader)
         id = hive.ask("send", to=reader, body="hi")["id"]
@@ -71,7 +71,7 @@ def test_a_parked_recv_brings_the_message_that_came(hive: HiveProcess, reader: s
         assert "redelivered" not in message
 
 
-def test_one_message_wakes_one_of_two_that_are_parked(hive: HiveProcess, reader: str) -> None:
+def test_one_message_wakes_one_of_two_parked_recvs(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as one, hive.agent(reader) as other:
         park(one, hive, reader)
         park(other, hive, reader)
@@ -80,7 +80,7 @@ def test_one_message_wakes_one_of_two_that_are_parked(hive: HiveProcess, reader:
         assert bodies(one.reply()) + bodies(other.reply()) in (["first", "second"], ["second", "first"])
 
 
-def test_what_waits_comes_oldest_first_and_never_more_than_the_limit(hive: HiveProcess, reader: str) -> None:
+def test_recv_returns_oldest_first_up_to_the_limit(hive: HiveProcess, reader: str) -> None:
     for number in range(40):
         hive.ask("send", to=reader, body=str(number))
     with hive.agent(reader) as lines:
@@ -90,7 +90,7 @@ def test_what_waits_comes_oldest_first_and_never_more_than_the_limit(hive: HiveP
         assert reply["remaining"] == 7
 
 
-def test_a_pause_ends_a_parked_recv_at_once_and_does_not_close_the_inbox(hive: HiveProcess, reader: str) -> None:
+def test_pause_ends_a_parked_recv_and_keeps_the_inbox_open(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         park(lines, hive, reader)
         hive.ask("set_paused", name=reader, paused=True)
@@ -100,7 +100,7 @@ def test_a_pause_ends_a_parked_recv_at_once_and_does_not_close_the_inbox(hive: H
         assert (bodies(reply), reply["paused"]) == (["all the same"], True)
 
 
-def test_a_recv_parked_by_a_paused_agent_waits_for_a_message(hive: HiveProcess, reader: str) -> None:
+def test_recv_of_a_paused_agent_waits_for_a_message(hive: HiveProcess, reader: str) -> None:
     hive.ask("set_paused", name=reader, paused=True)
     with hive.agent(reader) as lines:
         park(lines, hive, reader)
@@ -109,7 +109,7 @@ def test_a_recv_parked_by_a_paused_agent_waits_for_a_message(hive: HiveProcess, 
         assert bodies(lines.reply()) == ["now"]
 
 
-def test_a_parked_recv_whose_peer_vanished_takes_no_message(hive: HiveProcess, reader: str) -> None:
+def test_disconnected_recv_takes_no_message(hive: HiveProcess, reader: str) -> None:
     for number in range(ABANDONED):
         gone = hive.agent(reader)
         gone.send("recv", wait_seconds=PARKED_S, max=32)
@@ -126,7 +126,7 @@ def test_a_parked_recv_whose_peer_vanished_takes_no_message(hive: HiveProcess, r
         assert lines.ask("recv")["messages"] == []
 
 
-def test_a_half_closed_peer_gets_the_message_it_waits_for(hive: HiveProcess, reader: str) -> None:
+def test_half_closed_peer_gets_its_message(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         lines.send("recv", wait_seconds=PARKED_S)
         lines.socket.shutdown(socket.SHUT_WR)
@@ -134,7 +134,7 @@ def test_a_half_closed_peer_gets_the_message_it_waits_for(hive: HiveProcess, rea
         assert bodies(lines.reply()) == ["still there?"]
 
 
-def test_a_reply_lost_on_the_way_comes_again_to_who_says_what_it_holds(hive: HiveProcess, reader: str) -> None:
+def test_lost_reply_is_redelivered_when_the_harness_reports_its_messages(hive: HiveProcess, reader: str) -> None:
     for body in ("held", "lost", "new"):
         hive.ask("send", to=reader, body=body)
     with hive.agent(reader) as first:
@@ -142,7 +142,7 @@ def test_a_reply_lost_on_the_way_comes_again_to_who_says_what_it_holds(hive: Hiv
         held = first.ask("recv")["messages"][0]["id"]
         first.send("recv")
         eventually(lambda: deliveries(hive, reader) == 2, "the second one is on its way")
-    with hive.agent(reader) as lines:  # The same run, connected again.
+    with hive.agent(reader) as lines:  # The same incarnation reconnects.
         lines.ask("hello", incarnation="run-1")
         messages = lines.ask("recv", max=32, holding=[held])["messages"]
         assert [(message["body"], message.get("redelivered", False)) for message in messages] == [
@@ -154,7 +154,7 @@ def test_a_reply_lost_on_the_way_comes_again_to_who_says_what_it_holds(hive: Hiv
         lines.ask("ack", ids=holding)
 
 
-def test_another_run_gets_what_the_one_before_did_not_finish(hive: HiveProcess, reader: str) -> None:
+def test_new_incarnation_gets_the_unfinished_messages(hive: HiveProcess, reader: str) -> None:
     hive.ask("send", to=reader, body="unfinished")
     with hive.agent(reader) as first:
         first.ask("hello", incarnation="run-1")
@@ -165,7 +165,7 @@ def test_another_run_gets_what_the_one_before_did_not_finish(hive: HiveProcess, 
         assert (message["body"], message["redelivered"]) == ("unfinished", True)
 
 
-def test_a_run_that_is_connected_keeps_what_it_works_on(hive: HiveProcess, reader: str) -> None:
+def test_connected_incarnation_keeps_its_messages(hive: HiveProcess, reader: str) -> None:
     hive.ask("send", to=reader, body="under way")
     with hive.agent(reader) as first, hive.agent(reader) as other:
         first.ask("hello", incarnation="run-1")
@@ -175,7 +175,7 @@ def test_a_run_that_is_connected_keeps_what_it_works_on(hive: HiveProcess, reade
         first.ask("ack", ids=[id])
 
 
-def test_without_hello_a_message_stays_in_flight_until_it_is_given_back(hive: HiveProcess, reader: str) -> None:
+def test_message_taken_without_hello_stays_in_flight_until_requeued(hive: HiveProcess, reader: str) -> None:
     id = hive.ask("send", to=reader, body="nobody's")["id"]
     with hive.agent(reader) as lines:
         assert bodies(lines.ask("recv")) == ["nobody's"]
@@ -186,7 +186,7 @@ def test_without_hello_a_message_stays_in_flight_until_it_is_given_back(hive: Hi
         assert bodies(lines.ask("recv")) == ["nobody's"]
 
 
-def test_requests_behind_a_parked_recv_wait_their_turn(hive: HiveProcess, reader: str) -> None:
+def test_requests_behind_a_parked_recv_wait(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         lines.send("recv", wait_seconds=PARKED_S)
         lines.send("whoami")
@@ -197,7 +197,7 @@ def test_requests_behind_a_parked_recv_wait_their_turn(hive: HiveProcess, reader
         assert "unknown cmd" in lines.reply()["error"]
 
 
-def test_who_waits_for_a_control_is_told_of_a_pause_that_changed_before(hive: HiveProcess, reader: str) -> None:
+def test_next_control_reports_an_earlier_change_of_pause(hive: HiveProcess, reader: str) -> None:
     with hive.agent(reader) as lines:
         assert lines.ask("next_control", wait_seconds=PARKED_S, paused=True) == {"ok": True, "paused": False}
         lines.send("next_control", wait_seconds=PARKED_S, paused=False)

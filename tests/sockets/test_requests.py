@@ -1,4 +1,4 @@
-"""Requests that are wrong, each with an answer a person can act on; none of them ends a connection or the daemon."""
+"""Invalid requests get an error that says what is wrong; none of them ends a connection or the daemon."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from system.hive_process import HiveProcess, Lines
 
 from hive.errors import BadRequest, NotFound
-from hive.sockets.requests import Id, Limit, Request, Vocabulary, granted, refused
+from hive.sockets.requests import Id, Limit, Request, RequestDecoder, error_reply, ok_reply
 
 pytestmark = pytest.mark.system
 
@@ -102,14 +102,14 @@ def check_refusal(lines: Lines, request: bytes, says: str) -> None:
 
 
 @pytest.mark.parametrize(("request_line", "says"), [*WRONG, *AGENTS_OWN], ids=lambda one: str(one)[:60])
-def test_a_wrong_request_of_an_agent_is_answered(standing: HiveProcess, request_line: bytes, says: str) -> None:
+def test_invalid_request_of_an_agent_gets_an_error(standing: HiveProcess, request_line: bytes, says: str) -> None:
     with standing.agent("manager") as lines:
         check_refusal(lines, request_line, says)
         assert answered(lines, b'{"cmd":"whoami"}')["name"] == "manager", "the connection goes on"
 
 
 @pytest.mark.parametrize("verb", NO_AGENTS_VERB)
-def test_an_operators_verb_is_no_word_of_an_agent(standing: HiveProcess, verb: str, agent: str) -> None:
+def test_operator_verb_is_unknown_on_an_agent_socket(standing: HiveProcess, verb: str, agent: str) -> None:
     with standing.agent("manager") as manager, standing.agent(agent) as lines:
         for one in (manager, lines):
             check_refusal(one, json.dumps({"cmd": verb, "id": 1, "name": "x", "answer": "a"}).encode(), "unknown cmd")
@@ -118,13 +118,15 @@ def test_an_operators_verb_is_no_word_of_an_agent(standing: HiveProcess, verb: s
 @pytest.mark.parametrize(
     "verb", ["request_spawn", "request_apply_commit", "start", "kill", "update", "list_agents", "logs"]
 )
-def test_a_managers_verb_is_no_word_of_another_agent(standing: HiveProcess, agent: str, verb: str) -> None:
+def test_manager_verb_is_unknown_on_another_agents_socket(standing: HiveProcess, agent: str, verb: str) -> None:
     with standing.agent(agent) as lines:
         check_refusal(lines, json.dumps({"cmd": verb, "name": "manager"}).encode(), "unknown cmd")
 
 
 @pytest.mark.parametrize(("request_line", "says"), [*WRONG, *HOSTS_OWN], ids=lambda one: str(one)[:60])
-def test_a_wrong_request_on_the_host_socket_is_answered(standing: HiveProcess, request_line: bytes, says: str) -> None:
+def test_invalid_request_on_the_host_socket_gets_an_error(
+    standing: HiveProcess, request_line: bytes, says: str
+) -> None:
     with standing.host() as lines:
         check_refusal(lines, request_line, says)
         assert answered(lines, b'{"cmd":"list"}')["version"] == 1, "the connection goes on"
@@ -132,7 +134,7 @@ def test_a_wrong_request_on_the_host_socket_is_answered(standing: HiveProcess, r
 
 @settings(max_examples=150, deadline=None, database=None)
 @given(junk=st.lists(st.binary(max_size=60), min_size=1, max_size=5))
-def test_random_bytes_are_answered_line_by_line(standing: HiveProcess, junk: list[bytes]) -> None:
+def test_random_bytes_get_one_error_per_line(standing: HiveProcess, junk: list[bytes]) -> None:
     wanted = b"\n".join(junk).split(b"\n")
     for path in (standing.paths.host_socket, standing.paths.agent_socket("manager")):
         with Lines(path) as lines:
@@ -142,8 +144,8 @@ def test_random_bytes_are_answered_line_by_line(standing: HiveProcess, junk: lis
             assert answered(lines, b'{"cmd":"list"}')["ok"] is (path == standing.paths.host_socket)
 
 
-def test_a_request_that_the_daemon_cannot_make_sense_of_is_answered_too(standing: HiveProcess, agent: str) -> None:
-    """The same key for two different requests is a caller's mistake that only shows in the answer."""
+def test_reused_key_for_a_different_request_gets_an_error(standing: HiveProcess, agent: str) -> None:
+    """The same key for two different requests is a mistake of the caller."""
     for path in (standing.paths.host_socket, standing.paths.agent_socket(agent)):
         with Lines(path) as lines:
             first = "set_paused" if path == standing.paths.host_socket else "set_status"
@@ -159,16 +161,16 @@ class Ask(Request, frozen=True, kw_only=True):
     limit: Limit = 1
 
 
-def test_unknown_keys_are_passed_over() -> None:
-    words = Vocabulary({"ask": Ask})
-    cmd, request = words.decode(b'{"cmd":"ask","id":-9223372036854775808,"from":"operator","sender":1}')
+def test_unknown_keys_are_ignored() -> None:
+    decoder = RequestDecoder({"ask": Ask})
+    cmd, request = decoder.decode(b'{"cmd":"ask","id":-9223372036854775808,"from":"operator","sender":1}')
     assert (cmd, request) == ("ask", Ask(id=-(2**63)))
     with pytest.raises(BadRequest, match=r"ask: .*id"):
-        words.decode(b'{"cmd":"ask","id":9223372036854775808}')
+        decoder.decode(b'{"cmd":"ask","id":9223372036854775808}')
 
 
-def test_a_reply_is_one_line_without_what_does_not_apply() -> None:
-    assert granted({"id": 1, "note": None, "rows": []}, version=1) == b'{"version":1,"ok":true,"id":1,"rows":[]}'
-    assert refused(NotFound("no\nsuch\tthing")) == b'{"ok":false,"error":"no such thing","code":"not_found"}'
-    assert b"internal" in refused(ZeroDivisionError("secret"))
-    assert b"secret" not in refused(ZeroDivisionError("secret"))
+def test_reply_is_one_line_without_null_keys() -> None:
+    assert ok_reply({"id": 1, "note": None, "rows": []}, version=1) == b'{"version":1,"ok":true,"id":1,"rows":[]}'
+    assert error_reply(NotFound("no\nsuch\tthing")) == b'{"ok":false,"error":"no such thing","code":"not_found"}'
+    assert b"internal" in error_reply(ZeroDivisionError("secret"))
+    assert b"secret" not in error_reply(ZeroDivisionError("secret"))

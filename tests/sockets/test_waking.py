@@ -1,4 +1,4 @@
-"""Who is parked for a message that is being sent gets it with the commit that makes it durable."""
+"""A parked recv gets a message in the commit that makes the message durable."""
 
 import asyncio
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
-    """The kinds of events of each commit, while every agent is parked and somebody sends."""
+    """The event types of each commit while every agent is parked and a message is sent."""
 
     async def play() -> None:
         hub, client = Hub(stage.clock), AsyncJournalClient(stage.journal, asyncio.get_running_loop())
@@ -52,15 +52,15 @@ def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
     return [[type(event).__name__ for event in batch] for batch in stage.batches]
 
 
-def test_a_message_and_its_delivery_to_who_is_parked_are_one_commit(stage: Stage) -> None:
+def test_message_and_its_delivery_are_one_commit(stage: Stage) -> None:
     assert sent_while_parked(stage, "tester") == [["MessageSent", "MessageDelivered"]]
 
 
-def test_a_message_to_everyone_is_delivered_to_all_who_are_parked_by_one_commit(stage: Stage) -> None:
+def test_broadcast_and_its_deliveries_are_one_commit(stage: Stage) -> None:
     assert sent_while_parked(stage, EVERYONE) == [["MessageSent"] * len(AGENTS) + ["MessageDelivered"] * len(AGENTS)]
 
 
-def test_a_send_that_is_refused_delivers_nothing(stage: Stage) -> None:
+def test_refused_send_delivers_nothing(stage: Stage) -> None:
     with pytest.raises(NotFound):
         sent_while_parked(stage, "nobody")
     assert stage.batches == []

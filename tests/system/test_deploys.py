@@ -144,7 +144,7 @@ def test_what_cannot_be_fetched_is_failed_and_never_pending(story: Story):
     with story.manager() as lines:
         for ref in ("nope", "--upload-pack=x", "0" * 40):
             reply = lines.say("request_apply_commit", agent="coder", commit_ref=ref)
-            assert not reply["ok"] and "Nothing was requested" in reply["error"]
+            assert not reply["ok"] and "The request failed" in reply["error"]
         assert not lines.say("request_apply_commit", agent="ghost", commit_ref="main")["ok"]
     assert story.hive.ask("pending")["approvals"] == []
     assert {row["status"] for row in story.hive.ask("approvals")["approvals"]} == {"failed"}

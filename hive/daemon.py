@@ -33,9 +33,9 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
-from hive.audit.reading import refusing_damage
+from hive.audit.anchor_check import refuse_truncated
+from hive.audit.reading import translating_sqlite_errors
 from hive.audit.system_journal import SystemJournal
-from hive.audit.witnesses import refuse_cut
 from hive.clock import SystemClock
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
@@ -79,7 +79,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
         host_settings.check_url(model_url, "--model-url")
     _make_folders(paths.state, paths.run)
     with lock.held(paths.lock):
-        if (damage := refuse_cut(paths)) is not None:
+        if (damage := refuse_truncated(paths)) is not None:
             log.warning("anchors.damaged", error=damage)
         return asyncio.run(_Daemon(paths, settings, kind, address, dashboard, model_url).run())
 
@@ -161,7 +161,7 @@ class _Daemon:
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._ends.set)
-        with refusing_damage(self._paths.events):
+        with translating_sqlite_errors(self._paths.events):
             journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
         try:
             await self._serve(journal, BlockingJournalClient(journal), AsyncJournalClient(journal, self._loop))

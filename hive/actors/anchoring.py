@@ -8,7 +8,7 @@ import structlog
 
 from hive.actors import mail
 from hive.audit import anchors
-from hive.audit.reading import refusing_damage
+from hive.audit.reading import translating_sqlite_errors
 from hive.audit.system_journal import SystemJournal
 from hive.clock import Clock, DurationMs, TimeMs
 from hive.errors import HiveError
@@ -88,7 +88,7 @@ class Anchors:
 
     def _ends(self, *, daemon_runs: bool) -> tuple[bytes, Head]:
         """The hash of the first event, and the head."""
-        with refusing_damage(self._paths.events):
+        with translating_sqlite_errors(self._paths.events):
             reader = LogReader(self._paths.state, daemon_runs=daemon_runs)
             try:
                 return reader.hash_at(1) or GENESIS, reader.head()

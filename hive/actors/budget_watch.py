@@ -8,7 +8,7 @@ from hive.actors import mail
 from hive.actors.deadlines import Deadlines
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock
-from hive.deciders.budgets import LookAtBudget
+from hive.deciders.budgets import CheckBudget
 from hive.events.agents import BudgetReached
 from hive.events.base import actor
 from hive.names import AgentName
@@ -40,7 +40,7 @@ class BudgetWatch(pykka.ThreadingActor):
                 names = {number: name for name, number in self._numbers.items()}
                 for passed in self._deadlines.passed():
                     # If it was resumed or destroyed meanwhile, the rule does nothing.
-                    self._journal.tell(LookAtBudget(by=BY, agent=names[passed]))
+                    self._journal.tell(CheckBudget(by=BY, agent=names[passed]))
 
     def on_stop(self) -> None:
         self._deadlines.close()

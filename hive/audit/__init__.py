@@ -1,1 +1,1 @@
-"""Reading a hive's files without its daemon: verify, replay, explain, check. The command line is the user."""
+"""Reads a hive's files without its daemon: verify, replay, why, check. Used by the command line."""

@@ -1,4 +1,4 @@
-"""The anchor file: where the log's end was. The daemon writes it and looks at it when it starts; verify reads it."""
+"""The anchor file records the head of the log over time. The daemon writes it; daemon starts and verify check it."""
 
 import os
 from pathlib import Path
@@ -11,41 +11,41 @@ from hive.events.base import Seq
 from hive.events.log import Head
 
 FILE_MAX_BYTES: Final = 256 * 1024
-"""Some two thousand lines. A longer file is thinned: every second line goes, so that the rest span the whole log."""
+"""About two thousand lines. In a longer file every second line is removed, so the rest span the whole log."""
 HASH_CHARS: Final = 64
 SEQ_MAX: Final = 2**63 - 1
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """The log had this event at its end."""
+    """One recorded head of the log."""
 
     seq: Seq
     hash: str
     """Hex."""
     at: str
-    """RFC 3339: when it was noted."""
+    """RFC 3339: when it was recorded."""
 
     def __post_init__(self) -> None:
         if not 0 < self.seq <= SEQ_MAX or len(self.hash) != HASH_CHARS or set(self.hash) - set("0123456789abcdef"):
             raise ValueError("not the position and hash of an event")
 
 
-class Kept(NamedTuple):
-    """What an anchor file holds."""
+class AnchorFile(NamedTuple):
+    """The contents of an anchor file."""
 
     anchors: list[Anchor]
     """Oldest first."""
     damaged: list[int]
-    """Numbers of the lines that are no anchors. A last one without its end is none: its writer died over it."""
+    """Numbers of the invalid lines. An unfinished last line is not counted: its writer was killed."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Anchor).decode
 
 
-def read(path: Path) -> Kept:
-    """Raises OSError where there is none or it may not be read."""
-    kept = Kept([], [])
+def read(path: Path) -> AnchorFile:
+    """Raises OSError if the file is missing or not readable."""
+    kept = AnchorFile([], [])
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
         try:
             kept.anchors.append(_decode(line))
@@ -56,14 +56,14 @@ def read(path: Path) -> Kept:
 
 
 def add(path: Path, head: Head, now: TimeMs) -> None:
-    """Note the log's end, durably. Raises OSError."""
+    """Record the head of the log durably. Raises OSError."""
     line = _encode(Anchor(head.seq, head.hash.hex(), rfc3339(now))) + b"\n"
     is_new = not path.exists()
     fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         size = os.fstat(fd).st_size
         if size and os.pread(fd, 1, size - 1) != b"\n":
-            line = b"\n" + line  # What a dying writer left must not spoil this one.
+            line = b"\n" + line  # Terminate the unfinished line of a killed writer.
         os.write(fd, line)
         os.fsync(fd)
     finally:

@@ -1,4 +1,4 @@
-"""Whether the log is what was written: its hash chain, its file, and the ends that others have seen of it."""
+"""Verifies the log: its hash chain, its file, and the heads recorded elsewhere."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,38 +6,38 @@ from collections.abc import Iterator
 import apsw
 import msgspec
 
+from hive.audit.anchor_check import AnchorComparison, AnchorSource, anchor_sources, compared
 from hive.audit.reading import Tell, log_reader, watched
 from hive.audit.system_journal import SystemJournal
-from hive.audit.witnesses import Testimony, Witness, compared, testimonies
 from hive.errors import HiveError
 from hive.events.base import Seq
-from hive.events.log import GENESIS, Broken, LogReader, Row, chained, holds, verify
+from hive.events.log import GENESIS, ChainError, LogReader, Row, chained, intact_length, verify
 from hive.paths import Paths
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a walk over the chain found."""
+    """The result of a verification."""
 
     ok: bool
     events: int
-    """Those that hold, from the first on."""
+    """Number of events from the first that verify."""
     head: str | None = None
-    """Hash of the last of them, hex; to be compared with one kept elsewhere."""
+    """Hash of the last verified event, hex."""
     bad_seq: Seq | None = None
     why: str | None = None
-    anchors: tuple[Witness, ...] = ()
-    """What else has seen the log, and whether it agrees."""
+    anchors: tuple[AnchorComparison, ...] = ()
+    """Comparison with each source of recorded heads."""
 
 
 def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -> Verification:
-    """Walk the whole chain, and compare it with the anchors: those beside the log, and of the system journal if given.
+    """Verify the whole chain and compare it with the anchors beside the log and, if given, in the system journal.
 
     Raises:
         Unavailable: there is no log.
         CorruptState: it cannot even be opened as one.
     """
     with log_reader(paths) as reader:
-        seen = _testimonies(paths, reader, journal)  # Before the head is read: a running daemon writes both.
+        seen = _anchor_sources(paths, reader, journal)  # Before reading the head: a running daemon writes both.
         count, broken = _walk(reader, tell)
         anchors, contradicted = compared(reader, count, seen, is_whole=broken is None)
         broken = broken or contradicted
@@ -50,17 +50,17 @@ def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -
         return Verification(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors)
 
 
-def _testimonies(paths: Paths, reader: LogReader, journal: SystemJournal | None) -> list[Testimony]:
+def _anchor_sources(paths: Paths, reader: LogReader, journal: SystemJournal | None) -> list[AnchorSource]:
     try:
         first = reader.hash_at(1)
     except (apsw.Error, UnicodeDecodeError):  # The walk will say so.
         first = None
-    return testimonies(paths, first, journal)
+    return anchor_sources(paths, first, journal)
 
 
-def _walk(reader: LogReader, tell: Tell) -> tuple[int, Broken | None]:
+def _walk(reader: LogReader, tell: Tell) -> tuple[int, ChainError | None]:
     with contextlib.suppress(HiveError, apsw.Error, UnicodeDecodeError, TypeError):
-        if (count := holds(reader.chain(), tell)) is not None:
+        if (count := intact_length(reader.chain(), tell)) is not None:
             return count, None
     try:
         return verify(watched(reader.rows(1), tell))
@@ -68,22 +68,22 @@ def _walk(reader: LogReader, tell: Tell) -> tuple[int, Broken | None]:
         return _walk_singly(reader, error)
 
 
-def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, Broken | None]:
-    """A damaged page hides which of its rows is the first that cannot be read: read them one by one."""
+def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, ChainError | None]:
+    """SQLite does not name the row of a damaged page, so read the rows one by one."""
     last, seq = GENESIS, 0
     while True:
         seq += 1
         try:
             row = next(_one(reader, seq), None)
         except (apsw.Error, UnicodeDecodeError) as unreadable:
-            return seq - 1, Broken(seq, f"cannot be read: {unreadable}")
+            return seq - 1, ChainError(seq, f"cannot be read: {unreadable}")
         if row is None:
-            return seq - 1, Broken(seq, f"is missing or cannot be found: {error}")
+            return seq - 1, ChainError(seq, f"is missing or cannot be found: {error}")
         if not all(isinstance(value, str) for value in row[1:5]):
-            return seq - 1, Broken(seq, "holds a value of the wrong kind")
+            return seq - 1, ChainError(seq, "holds a value of the wrong kind")
         last = chained(last, *row[:3], row.data, row.by)
         if last != row.hash:
-            return seq - 1, Broken(seq, "does not match its hash: it or the chain before it was changed")
+            return seq - 1, ChainError(seq, "does not match its hash: it or the chain before it was changed")
 
 
 def _one(reader: LogReader, seq: Seq) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""The stored projections against the log: where they are, and whether a replay comes out the same."""
+"""Compares the stored projections with a replay of the log."""
 
 from typing import Literal
 
@@ -23,10 +23,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     projection: str
     state: State
-    """`stored` where nothing was compared."""
+    """`stored` if nothing was compared."""
     seq: Seq | None = None
     behind: int | None = None
-    """Events between it and the head; some, beside a running daemon, are usual."""
+    """Events between it and the head; above 0 is normal while a daemon runs."""
     digest: str | None = None
     replayed: str | None = None
     """Digest of the replay up to `seq`."""
@@ -62,7 +62,7 @@ def check(paths: Paths, tell: Tell) -> list[Position]:
 
 
 def _stored(paths: Paths) -> list[tuple[Position, bytes]]:
-    """Every projection's position and digest as stored, with the log's hash there."""
+    """The stored position and digest of every projection, with the chain's hash at the position."""
     hive = Hive()
     if paths.events.exists() and not paths.projections.exists():
         raise Unavailable(f"There is no {paths.projections}; make it with `hive projections rebuild`.")

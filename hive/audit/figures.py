@@ -1,4 +1,4 @@
-"""Turn statistics over a window of time, summed from the log. The figures are what the harnesses reported."""
+"""Turn statistics over a time window, summed from the log. The harnesses report the figures."""
 
 from collections.abc import Iterable
 from statistics import median
@@ -23,15 +23,15 @@ WINDOWS_MS: Final[dict[str, DurationMs]] = {
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's turns in the window. None where no turn reported the figure."""
+    """One agent's turns in the window. None if no turn reported the figure."""
 
     agent: AgentName
     turns: int
     ok: int
     failed: int
-    """Every other way to end."""
+    """Every other result."""
     duration_ms: DurationMs | None
-    """Of all turns together."""
+    """Sum over all turns."""
     median_duration_ms: DurationMs | None
     input_tokens: int | None
     output_tokens: int | None

@@ -1,4 +1,4 @@
-"""Opens a hive's files for reading, beside a running daemon, without one or in a copy. Every audit begins here."""
+"""Opens a hive's files for reading: with a running daemon, without one, or in a copy. Used by every audit."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,7 @@ TELL_EVERY_ROWS = 1_000
 NICENESS = 10
 
 Tell = Callable[[int], None]
-"""Is told the position reached, now and then."""
+"""Called with the current position from time to time."""
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def log_reader(paths: Paths) -> Iterator[LogReader]:
 
     Raises:
         Unavailable: no log there, or it cannot be opened.
-        CorruptState: damaged, or not a hive's; also out of the block, when reading meets damage.
+        CorruptState: damaged or not a hive's log; also raised by reads inside the block.
     """
-    with refusing_damage(paths.events):
+    with translating_sqlite_errors(paths.events):
         reader = LogReader(paths.state, daemon_runs=lock.is_held(paths.lock))
         try:
             yield reader
@@ -38,12 +38,12 @@ def log_reader(paths: Paths) -> Iterator[LogReader]:
 
 @contextmanager
 def projections_db(paths: Paths, *, daemon_runs: bool | None = None) -> Iterator[apsw.Connection]:
-    """`projections.db` as it is at one moment. Whoever holds the state's lock says that no daemon runs beside.
+    """A snapshot of `projections.db`. A caller that holds the state's lock passes `daemon_runs=False`.
 
     Raises as `log_reader`.
     """
     runs = lock.is_held(paths.lock) if daemon_runs is None else daemon_runs
-    with refusing_damage(paths.projections):
+    with translating_sqlite_errors(paths.projections):
         db = connect(paths.projections, write=False, daemon_runs=runs)
         try:
             db.execute("BEGIN")
@@ -52,15 +52,15 @@ def projections_db(paths: Paths, *, daemon_runs: bool | None = None) -> Iterator
             db.close()
 
 
-def stand_back(paths: Paths) -> None:
-    """Before long work beside a daemon: whoever waits for an append comes first."""
+def lower_priority(paths: Paths) -> None:
+    """Lower this process's priority for long work beside a daemon, so that appends come first."""
     if lock.is_held(paths.lock):
         os.nice(NICENESS)
 
 
 @contextmanager
-def refusing_damage(path: Path) -> Iterator[None]:
-    """What SQLite finds wrong inside the block, said so that a person knows what to do."""
+def translating_sqlite_errors(path: Path) -> Iterator[None]:
+    """Translate SQLite's errors inside the block into errors that say what to do."""
     try:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
@@ -72,7 +72,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 
 def watched(rows: Iterable[Row], tell: Tell) -> Iterator[Row]:
-    """The same rows, telling how far they are read."""
+    """The same rows, with progress reports."""
     for row in rows:
         if row.seq % TELL_EVERY_ROWS == 0:
             tell(row.seq)

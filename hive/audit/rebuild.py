@@ -1,4 +1,4 @@
-"""Every projection folded anew into a fresh file. A process of its own when a daemon asks for it."""
+"""Rebuilds all projections into a new file. Runs as a separate process when the daemon asks for it."""
 
 import contextlib
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from hive import lock
-from hive.audit.reading import Tell, refusing_damage
-from hive.audit.witnesses import refuse_cut
+from hive.audit.anchor_check import refuse_truncated
+from hive.audit.reading import Tell, translating_sqlite_errors
 from hive.errors import HiveError, Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
@@ -21,15 +21,15 @@ from hive.projections.hive import Hive
 from hive.projections.replay import replay
 
 NEAR_ENOUGH: Final = 5_000
-"""Events that the daemon folds itself when it takes the file over; more are caught up here first."""
+"""The daemon folds up to this many events when it takes the file over; more are folded here first."""
 CATCH_UPS_MAX: Final = 20
-"""Where a daemon appends faster than this folds, it will have to fold the more."""
+"""If the daemon appends faster than this process folds, the daemon folds the rest."""
 NICENESS: Final = 10
-"""Whoever waits for an append comes first."""
+"""Appends have priority."""
 
 
 def rebuild(paths: Paths, tell: Tell) -> Seq:
-    """Drop every projection and fold the log again, in the daemon's place. Returns the position reached.
+    """Drop every projection and fold the log again while no daemon runs. Returns the position reached.
 
     Raises:
         CorruptState: a daemon runs (ask it instead), or the log is damaged or was cut.
@@ -41,7 +41,7 @@ def rebuild(paths: Paths, tell: Tell) -> Seq:
         )
     with lock.held(paths.lock):
         _give_to_owner(paths, paths.lock)
-        refuse_cut(paths)  # What the old file has seen of the log is gone after this.
+        refuse_truncated(paths)  # The old file's position is lost after this.
         seq = fold_beside(paths, tell, daemon_runs=False)
         try:
             put_in_place(paths.state)
@@ -51,14 +51,17 @@ def rebuild(paths: Paths, tell: Tell) -> Seq:
 
 
 def fold_beside(paths: Paths, tell: Tell, *, daemon_runs: bool) -> Seq:
-    """Write a fresh file from the log alone; a daemon may run and append meanwhile.
+    """Write a new file from the log alone; a daemon may append meanwhile.
 
     Raises:
         CorruptState: the log is damaged. Unavailable: there is none, or the disk refuses.
     """
     hive, codec = Hive(), Codec()
-    with refusing_damage(paths.events), contextlib.closing(LogReader(paths.state, daemon_runs=daemon_runs)) as reader:
-        # Beside a daemon one thread is enough: a second would take the processor that its journal needs.
+    with (
+        translating_sqlite_errors(paths.events),
+        contextlib.closing(LogReader(paths.state, daemon_runs=daemon_runs)) as reader,
+    ):
+        # Beside a daemon use one thread: a second one would take processor time from its journal.
         with contextlib.nullcontext(reader.pages(1)) if daemon_runs else read_ahead(reader.pages(1)) as pages:
             replay(hive, pages, codec, tell)
         with FreshFile(paths.state) as fresh:
@@ -74,7 +77,7 @@ def fold_beside(paths: Paths, tell: Tell, *, daemon_runs: bool) -> Seq:
 
 def _hash(reader: LogReader, hive: Hive) -> bytes:
     found = reader.hash_at(hive.seq)
-    assert found is not None, "what was folded is in the log"
+    assert found is not None, "folded events are in the log"
     return found
 
 
@@ -88,7 +91,7 @@ def _give_to_owner(paths: Paths, path: Path) -> None:
 def main() -> int:
     """`python -m hive.audit.rebuild STATE`, for a daemon: positions on stdout, on stderr what is wrong.
 
-    It ends when its stdin does, so that none of a daemon that was killed writes beside one of the next daemon.
+    It exits when its stdin closes, so that a process of a killed daemon does not write beside the next daemon's.
     """
     os.nice(NICENESS)
     threading.Thread(target=_end_with_stdin, daemon=True).start()

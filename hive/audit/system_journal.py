@@ -1,4 +1,4 @@
-"""The log's end in the host's system journal: written by the daemon, where nobody who holds the log can change it."""
+"""Records the head of the log in the host's system journal, which the owner of the log cannot change."""
 
 import os
 import socket
@@ -14,27 +14,27 @@ from hive.events.base import Seq
 from hive.events.log import Head
 
 MESSAGE_ID: Final = "6b1f0c1c5a8e4e0f9d3e2f7a41c6b7d2"
-"""Marks hive's anchors among all the journal's entries."""
+"""Marks hive's entries in the system journal."""
 READ_TIMEOUT_S: Final = 20.0
 ANCHORS_READ_MAX: Final = 10_000
-"""The newest of them; a journal that keeps more has more than verify compares."""
+"""Verify compares at most this many, the newest."""
 US_PER_MS: Final = 1_000
 
 
-class Noted(NamedTuple):
+class JournalAnchor(NamedTuple):
     """One anchor in the journal."""
 
     seq: Seq
     hash: str
     """Hex."""
     log: str
-    """Which log: the hash of its first event, hex. A copy has the same, a log begun anew has not."""
+    """Identifies the log: the hash of its first event, hex. A copy has the same; a new log has another."""
     at: str
-    """RFC 3339: when the journal took it."""
+    """RFC 3339: when the journal received it."""
 
 
-class _Entry(msgspec.Struct):
-    """Of `journalctl --output=json`. A field given twice is a list there, and such an entry is not hive's."""
+class _JournalEntry(msgspec.Struct):
+    """From `journalctl --output=json`. A repeated field is a list there; hive writes none."""
 
     seq: str = msgspec.field(name="HIVE_SEQ")
     hash: str = msgspec.field(name="HIVE_HASH")
@@ -44,10 +44,10 @@ class _Entry(msgspec.Struct):
 
 
 class SystemJournal:
-    """systemd's journal on this host, or one of its namespaces."""
+    """systemd's journal on this host, or one namespace of it."""
 
     def __init__(self, namespace: str | None = None):
-        """A unit with `LogNamespace=` sees that namespace as the journal: only a reader outside has to name it."""
+        """A unit with `LogNamespace=` uses that namespace by default; only a reader outside it must name it."""
         self._namespace = namespace
         self._socket = Path("/run/systemd", f"journal.{namespace}" if namespace else "journal", "socket")
 
@@ -55,7 +55,7 @@ class SystemJournal:
         return self._socket.exists()
 
     def note(self, state: Path, log: bytes, head: Head) -> bool:
-        """Send an anchor without waiting. False when no journal takes it, which blocks nothing."""
+        """Send an anchor without waiting. Returns False if no journal accepts it."""
         datagram = b"".join(
             (
                 _field("MESSAGE", f"The log in {state} ends with event {head.seq}, {head.hash.hex()}."),
@@ -75,10 +75,10 @@ class SystemJournal:
                 return False
         return True
 
-    def noted(self, state: Path, log: bytes, owners: set[int]) -> list[Noted]:
+    def noted(self, state: Path, log: bytes, owners: set[int]) -> list[JournalAnchor]:
         """Anchors of this log, wherever it lay, and of any log in this folder, oldest first.
 
-        Only those count that a process of one of the owners, as the kernel names them, has sent.
+        Entries count only if the kernel says that a process of one of the owners sent them.
 
         Raises:
             Unavailable: the journal cannot be read here.
@@ -100,19 +100,19 @@ class SystemJournal:
         return [noted for noted in found if noted is not None]
 
 
-def _noted(line: bytes, owners: set[int]) -> Noted | None:
+def _noted(line: bytes, owners: set[int]) -> JournalAnchor | None:
     try:
-        entry = msgspec.json.decode(line, type=_Entry)
+        entry = msgspec.json.decode(line, type=_JournalEntry)
         if int(entry.uid) not in owners:
             return None
         at = rfc3339(int(entry.time_us) // US_PER_MS)
-        return Noted(int(entry.seq), entry.hash, entry.log, at)
+        return JournalAnchor(int(entry.seq), entry.hash, entry.log, at)
     except (msgspec.MsgspecError, ValueError):
         return None
 
 
 def _field(name: str, value: str) -> bytes:
-    """As journald's native protocol has it: a value with a line break goes with its length."""
+    """In journald's native protocol a value with a line break is sent with its length."""
     data = os.fsencode(value)
     if b"\n" in data:
         return b"%s\n%s%s\n" % (name.encode(), len(data).to_bytes(8, "little"), data)

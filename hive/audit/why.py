@@ -16,7 +16,7 @@ Subject = Literal["agent", "message", "question", "approval"]
 ID_MAX: Final = 2**63 - 1
 ID_DIGITS_MAX: Final = len(str(ID_MAX))
 UNKNOWN: Final = "unknown"
-"""The reason of a crash that nobody saw."""
+"""The reason of a crash without a known exit."""
 
 _AGENT_TYPES: Final = tuple(
     name
@@ -35,7 +35,7 @@ _NUMBERED_NOTICES: Final = {
     "reminder": _REMINDER_TYPES,
     "message_dead": _MESSAGE_TYPES,
 }
-"""By what a notice says, the events that share its id."""
+"""By notice, the events with the same id."""
 _AGENT_NOTICES: Final = {
     "killed": "Killed",
     "crashed": "Crashed",
@@ -53,15 +53,15 @@ _CARRIED_OUT: Final = {"spawn": ("Spawned", "ActFailed"), "apply_commit": ("Star
 
 
 class Explanation(NamedTuple):
-    """The events in the order of the log, and what they leave open."""
+    """The events in log order, and what they do not explain."""
 
     rows: list[Row]
     gaps: list[str]
-    """What cannot be told, as the end of a sentence that begins so."""
+    """What the log does not tell, as the rest of a sentence that starts with `Cannot tell`."""
 
 
 def explain(reader: LogReader, subject: Subject, name: str) -> Explanation:
-    """Look for whatever led to something and became of it.
+    """Find the events that led to a subject and its outcome.
 
     Raises:
         NotFound: the log says nothing of it.
@@ -83,7 +83,7 @@ def _is_id(name: str) -> bool:
 
 
 def _agent(reader: LogReader, name: str, gaps: list[str]) -> list[Row]:
-    """Its lifecycle and the approvals about it; what it said and did is `hive log --agent`."""
+    """Its lifecycle and its approvals; `hive log --agent` lists everything else."""
     rows = _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES), "agent", name)
     crashes = (row for row in rows if row.type == "Crashed")
     unseen = (row for row in crashes if msgspec.json.decode(row.data)["reason"] == UNKNOWN)
@@ -123,7 +123,7 @@ def _approval(reader: LogReader, id: int, gaps: list[str]) -> list[Row]:
 
 
 def _carried_out(reader: LogReader, own: list[Row], gaps: list[str]) -> list[Row]:
-    """What was done because it was approved: the agent's acts from the decision to the outcome."""
+    """The agent's acts from the decision to the outcome."""
     request = msgspec.json.decode(own[0].data)
     decided = next((row for row in own if row.type == "ApprovalResolved"), None)
     if decided is None or msgspec.json.decode(decided.data).get("status") != "approved":
@@ -142,7 +142,7 @@ def _carried_out(reader: LogReader, own: list[Row], gaps: list[str]) -> list[Row
 
 
 def _told_of(reader: LogReader, sent: Row, body: str) -> list[Row]:
-    """The facts behind what the system said."""
+    """The events that a system message reports."""
     notice = _notice(body)
     event = notice.get("event")
     if event in _NUMBERED_NOTICES:
@@ -157,7 +157,7 @@ def _told_of(reader: LogReader, sent: Row, body: str) -> list[Row]:
 
 
 def _notices(reader: LogReader, event: str, id: int) -> list[Row]:
-    """Messages from the system that say this of this id, and what became of them."""
+    """System messages with this event and id, and their deliveries."""
     condition = (
         "type = 'MessageSent' AND data ->> 'from' = ? AND json_valid(data ->> 'body')"
         " AND (data ->> 'body') ->> 'id' = ? AND (data ->> 'body') ->> 'event' LIKE ?"
@@ -176,7 +176,7 @@ def _turns_with(reader: LogReader, message: int) -> list[Row]:
 
 
 def _turn_at(reader: LogReader, agent: str, seq: Seq) -> list[Row]:
-    """The turn of an agent that was under way at an event."""
+    """The turn of an agent that was running at an event."""
     condition = "seq < ? AND type IN ('TurnStarted', 'TurnEnded') AND data ->> 'agent' = ?"
     newest = f"SELECT max(seq) FROM events WHERE {condition}"
     rows = list(reader.where(f"seq = ({newest})", (seq, agent)))

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hive.audit.reading import log_reader, stand_back
+from hive.audit.reading import log_reader, lower_priority
 from hive.cli import events, screen
 from hive.cli.screen import Styled
 from hive.cli.session import Noun, Session, agent_names
 from hive.errors import BadRequest, CorruptState, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from hive.audit.anchor_check import AnchorComparison
     from hive.audit.system_journal import SystemJournal
-    from hive.audit.witnesses import Witness
 
 noun = Noun("Audit", group="audit", help="What the log proves; works without a daemon and on a copy.")
 
@@ -34,7 +34,7 @@ def verify(
     """Walk the hash chain; name the first event that is wrong."""
     from hive.audit.chain import verify_log
 
-    stand_back(hive.paths)
+    lower_priority(hive.paths)
     with screen.progress("Verifying", _events(hive)) as tell:
         result = verify_log(hive.paths, tell, _journal(journal, namespace))
     if hive.as_json:
@@ -42,8 +42,8 @@ def verify(
     else:
         if result.ok:
             screen.say(f"{result.events} events hold. The chain ends with {result.head}")
-        for witness in result.anchors:
-            screen.line(*_witness(witness))
+        for comparison in result.anchors:
+            screen.line(*_comparison(comparison))
     if not result.ok:
         where = f"Event {result.bad_seq} {result.why}" if result.bad_seq is not None else f"The log: {result.why}"
         raise CorruptState(
@@ -62,11 +62,11 @@ def _journal(asked: bool | None, namespace: str | None) -> "SystemJournal | None
     return journal if wanted else None
 
 
-def _witness(witness: "Witness") -> tuple[screen.Cell, ...]:
-    colour = {"agrees": "green", "contradicts": "red"}.get(witness.state, "yellow")
-    upto = f" up to event {witness.seq}" if witness.seq is not None else ""
-    note = f" ({witness.note})" if witness.note else ""
-    return (f"{witness.where}: ", Styled(witness.state, colour), f"{upto}{note}")
+def _comparison(comparison: "AnchorComparison") -> tuple[screen.Cell, ...]:
+    colour = {"agrees": "green", "contradicts": "red"}.get(comparison.state, "yellow")
+    upto = f" up to event {comparison.seq}" if comparison.seq is not None else ""
+    note = f" ({comparison.note})" if comparison.note else ""
+    return (f"{comparison.where}: ", Styled(comparison.state, colour), f"{upto}{note}")
 
 
 @noun.command("replay", example="hive audit replay --until 2026-01-31T09:30:00Z --agent coder")
@@ -84,7 +84,7 @@ def replay(
     from hive.audit.replay import as_data, position, state_at
     from hive.cli import as_of
 
-    stand_back(hive.paths)
+    lower_priority(hive.paths)
     with log_reader(hive.paths) as reader:
         try:
             seq = position(reader, until)
@@ -114,7 +114,7 @@ def why(
     """List, in order, the events that explain something."""
     from hive.audit.why import explain
 
-    stand_back(hive.paths)
+    lower_priority(hive.paths)
     with log_reader(hive.paths) as reader, screen.progress("Searching", None):
         found = explain(reader, subject, id)
     if hive.as_json:
@@ -137,7 +137,7 @@ def export(
     from hive.cli.whole_file import replacing
 
     out = None if str(out) == "-" else out
-    stand_back(hive.paths)
+    lower_priority(hive.paths)
     with log_reader(hive.paths) as reader:
         if out is None and sys.stdout.isatty():
             for row in reader.rows(1):  # With what could steer a terminal escaped; an import takes that too.

@@ -1,4 +1,4 @@
-"""The rules: pure functions from a command and the state to events, or a refusal. The journal alone calls them."""
+"""The rules: pure functions from a command and the state to events or a refusal. Called only by the journal."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -54,7 +54,7 @@ RULES: Final[dict[type[Command], Rule]] = {
     axes.ReportLogin: axes.report_login,
     axes.ReportRateLimit: axes.report_rate_limit,
     axes.SetStatus: axes.set_status,
-    budgets.LookAtBudget: budgets.look_at_budget,
+    budgets.CheckBudget: budgets.check_budget,
     controls.SetPaused: controls.set_paused,
     controls.SetModel: controls.set_model,
     controls.Mount: controls.mount,
@@ -76,7 +76,7 @@ RULES: Final[dict[type[Command], Rule]] = {
 
 
 def decide(command: Command, hive: Hive, now: TimeMs) -> Decision:
-    """What a command means in this state.
+    """Decide a command in this state.
 
     Raises:
         Refused, or one of its kinds: nothing changes.

@@ -1,4 +1,4 @@
-"""The rules of approvals: request, pin, decide once. Only the operator decides; a spawn follows in the same commit."""
+"""Rules for approvals: request, pin, decide once. Only the operator decides; an approved spawn is one commit."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, checked_name, checked_text, living
@@ -12,7 +12,7 @@ from hive.projections.approvals import Approval
 from hive.projections.hive import Hive
 
 PENDING_MAX = 200
-"""Requests waiting for the operator; beyond it the manager is refused."""
+"""Maximum number of pending requests."""
 
 
 class RequestSpawn(Command, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class RequestSpawn(Command, frozen=True, kw_only=True):
 
 
 class RequestCommit(Command, frozen=True, kw_only=True):
-    """Queue a configuration change; it is pinned next, outside the writer."""
+    """Queue a configuration change. Pinning follows outside the journal."""
 
     agent: AgentName
     commit_ref: str
@@ -40,14 +40,14 @@ class Pin(Command, frozen=True, kw_only=True):
 
 
 class FailRequest(Command, frozen=True, kw_only=True):
-    """The request cannot be carried out: not fetched while pending, or not built after its approval."""
+    """The request failed: it was not fetched while pending, or not built after its approval."""
 
     id: ApprovalId
     error: str
 
 
 class Approve(Command, frozen=True, kw_only=True):
-    """`sha`, if given, is what the operator saw."""
+    """`sha`, if given, is the commit that the operator saw."""
 
     id: ApprovalId
     sha: str | None = None
@@ -59,14 +59,14 @@ class Deny(Command, frozen=True, kw_only=True):
 
 
 class Withdraw(Command, frozen=True, kw_only=True):
-    """The requester takes it back."""
+    """The requester withdraws its request."""
 
     id: ApprovalId
     requester: str
 
 
 def request_spawn(command: RequestSpawn, hive: Hive, _: TimeMs) -> Decision:
-    """Ask the operator for a new agent; nothing changes until the approval.
+    """Request a new agent. Nothing else changes before the approval.
 
     Raises:
         BadRequest: a bad name. AlreadyDone: the name is taken or asked for. LimitReached.
@@ -79,7 +79,7 @@ def request_spawn(command: RequestSpawn, hive: Hive, _: TimeMs) -> Decision:
 
 
 def request_commit(command: RequestCommit, hive: Hive, _: TimeMs) -> Decision:
-    """Ask the operator for a configuration change.
+    """Request a configuration change.
 
     Raises:
         NotFound: no such agent. BadRequest: no commit named. LimitReached.
@@ -91,7 +91,7 @@ def request_commit(command: RequestCommit, hive: Hive, _: TimeMs) -> Decision:
 
 
 def pin(command: Pin, hive: Hive, _: TimeMs) -> Decision:
-    """Note what was fetched; from here on the operator may decide.
+    """Record the fetched commit. After this the operator may decide.
 
     Raises:
         NotFound, AlreadyDone: withdrawn or denied meanwhile.
@@ -101,7 +101,7 @@ def pin(command: Pin, hive: Hive, _: TimeMs) -> Decision:
 
 
 def fail_request(command: FailRequest, hive: Hive, now: TimeMs) -> Decision:
-    """Mark the row failed and say so to the manager; a row that is over stays as it is."""
+    """Mark the request as failed and tell the manager. A finished request does not change."""
     row = hive.approvals.all.get(command.id)
     decision = DecisionBuilder(hive, now)
     if row is None or row.status in ("denied", "failed", "cancelled") or row.carried_out:
@@ -114,7 +114,7 @@ def fail_request(command: FailRequest, hive: Hive, now: TimeMs) -> Decision:
 
 
 def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
-    """Decide for it, once.
+    """Approve a request.
 
     Raises:
         NotFound, AlreadyDone; Refused: not pinned yet, or not what the operator saw.
@@ -137,7 +137,7 @@ def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
 
 
 def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
-    """Decide against it, once.
+    """Deny a request.
 
     Raises:
         NotFound, AlreadyDone.
@@ -151,7 +151,7 @@ def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
 
 
 def withdraw(command: Withdraw, hive: Hive, now: TimeMs) -> Decision:
-    """Take a pending request back.
+    """Withdraw a pending request.
 
     Raises:
         NotFound, AlreadyDone; NotYours: somebody else asked.
@@ -175,7 +175,7 @@ def pending_one(hive: Hive, id: ApprovalId) -> Approval:
 
 
 def cancel_all(decision: DecisionBuilder, agent: AgentName) -> None:
-    """The agent is destroyed: what was asked for it is cancelled."""
+    """Cancel the requests about a destroyed agent."""
     for row in decision.hive.approvals.pending():
         if row.agent == agent:
             _resolve(decision, row, "cancelled", f"{agent} was destroyed")
@@ -185,7 +185,7 @@ def cancel_all(decision: DecisionBuilder, agent: AgentName) -> None:
 
 
 def fail_approved(decision: DecisionBuilder, row: Approval, error: str) -> None:
-    """What was approved could not be done."""
+    """Mark an approved request as failed."""
     decision.add(ApprovalFailed(id=row.id, agent=row.agent, error=error))
     decision.tell(
         MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status="failed", note=error)

@@ -1,4 +1,4 @@
-"""The rules of what the crash watch and the harness observe: logged in, up to date, responsive, rate limited."""
+"""Rules for observations of the crash watch and the harness: login, staleness, responsiveness, rate limits."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, living
@@ -19,25 +19,25 @@ from hive.projections.hive import Hive
 
 
 class Look(Command, frozen=True, kw_only=True):
-    """What the crash watch sees of a running or stopped agent."""
+    """What the crash watch observes of an agent."""
 
     agent: AgentName
     key_ms: TimeMs | None
-    """Since when the host gives an API key or a model of its own; None: it gives none."""
+    """Since when the host provides an API key or model URL; None: it does not."""
     credentials_ms: TimeMs | None
-    """When the session's credentials were written; None: there are none."""
+    """When the session's credentials were written; None: missing."""
     revision: str | None
-    """What ran when this was looked at."""
+    """The revision at the time of the observation."""
     stale: bool
-    """What runs is not what is wanted."""
+    """The running revision is not the wanted one."""
     connected: bool
-    """The harness is connected, was a moment ago, or has only just been started."""
+    """The harness is or was recently connected, or was just started."""
     seeds: bool = False
-    """The first look after a start of the daemon, which tells nobody."""
+    """The first observation after a daemon start; sends no message."""
 
 
 class ReportLogin(Command, frozen=True, kw_only=True):
-    """What the harness found out about its login."""
+    """The login state as the harness reports it."""
 
     agent: AgentName
     logged_in: bool
@@ -54,7 +54,7 @@ class SetStatus(Command, frozen=True, kw_only=True):
 
 
 def look(command: Look, hive: Hive, now: TimeMs) -> Decision:
-    """Turn what changed into events; what is as it was is none."""
+    """Record changes as events. Unchanged values write no event."""
     row = hive.agents.living_one(command.agent)
     if row is None:
         return []
@@ -75,12 +75,12 @@ def look(command: Look, hive: Hive, now: TimeMs) -> Decision:
 
 
 def _is_stale(row: Agent, command: Look, hive: Hive) -> bool:
-    """Not while it is being brought up to date, nor by a look at what has been replaced since."""
+    """False during a rebuild, and for an observation of an older revision."""
     return command.stale and command.revision == row.revision and hive.transient.held.get(row.name) is None
 
 
 def report_login(command: ReportLogin, hive: Hive, now: TimeMs) -> Decision:
-    """The harness knows best: a key that is there may be refused."""
+    """The harness's report counts: the API may refuse an existing key."""
     row = living(hive, command.agent)
     if row.needs_login is not command.logged_in:
         return []
@@ -90,7 +90,7 @@ def report_login(command: ReportLogin, hive: Hive, now: TimeMs) -> Decision:
 
 
 def report_rate_limit(command: ReportRateLimit, hive: Hive, _: TimeMs) -> Decision:
-    """Set or clear the badge."""
+    """Set or clear the rate limit."""
     row = living(hive, command.agent)
     if row.rate_limited_until_ms == command.until_ms:
         return []

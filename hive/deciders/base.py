@@ -1,4 +1,4 @@
-"""What every rule works with: commands, and a decision that numbers what is written within one decision."""
+"""The base of all rules: commands, decisions, and checks of texts and names."""
 
 from typing import Any, NamedTuple
 
@@ -15,23 +15,23 @@ from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
 TEXT_MAX_BYTES = 256 * 1024
-"""Of one message body."""
+"""Maximum size of a message body."""
 QUESTION_MAX_BYTES = 16 * 1024
-"""Of one question, answer, reminder or description: a thousand of them are kept in memory."""
+"""Maximum size of a question, answer, reminder or description; thousands are kept in memory."""
 LABEL_MAX_CHARS = 500
-"""Of one option, status, note or description line."""
+"""Maximum length of an option, status or note."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all commands. A rule decides one, purely: no clock, no I/O, no randomness."""
+    """Base of all commands. Rules are pure: no clock, no I/O, no randomness."""
 
     by: By
 
 
 class Answered(NamedTuple):
-    """A decision whose answer is more than its events.
+    """A decision with an explicit answer.
 
-    A HiveError as the answer refuses the command, and the events are kept all the same.
+    If the answer is a HiveError, the command is refused but the events are still written.
     """
 
     events: list[AnyEvent]
@@ -42,7 +42,7 @@ Decision = list[AnyEvent] | Answered
 
 
 class DecisionBuilder:
-    """Collects the events of one decision and gives messages their ids in order."""
+    """Collects the events of one decision and numbers its messages."""
 
     def __init__(self, hive: Hive, now: TimeMs):
         self.hive = hive
@@ -54,14 +54,14 @@ class DecisionBuilder:
         self.events += events
 
     def send(self, sender: str, to: str, text: str, in_reply_to: MessageId | None = None) -> MessageId:
-        """A message, not checked against any bound: what follows from a decision must not fail."""
+        """Add a message without checking limits: consequences of a decision must not fail."""
         id = self._next_message
         self._next_message = MessageId(id + 1)
         self.events.append(MessageSent(id=id, sender=sender, to=to, body=text, in_reply_to=in_reply_to))
         return id
 
     def tell(self, to: str, notice: Notice) -> MessageId:
-        """A message from `system`."""
+        """Add a message from `system`."""
         return self.send(SYSTEM, to, body(notice))
 
 
@@ -75,17 +75,18 @@ def checked_text(text: str, what: str, max_bytes: int = QUESTION_MAX_BYTES) -> s
 
 
 def checked_label(text: str, what: str) -> str:
-    """Raises BadRequest for a text that does not fit where it is shown."""
+    """Raises BadRequest for a text that is too long for one line."""
     if len(text) > LABEL_MAX_CHARS:
         raise BadRequest(f"The {what} is over {LABEL_MAX_CHARS} characters; make it shorter.")
     return text
 
 
 def checked_name(name: str) -> AgentName:
-    """Raises BadRequest for what no agent can be called."""
+    """Raises BadRequest for an invalid agent name."""
     if not is_agent_name(name):
         raise BadRequest(
-            f"{name!r} is no agent name: 1 to 32 of a-z, 0-9 and -, not starting with -, not `operator` or `system`."
+            f"{name!r} is not a valid agent name. Use 1 to 32 of a-z, 0-9 and -, not starting with -,"
+            " and not `operator` or `system`."
         )
     return name
 

@@ -1,4 +1,4 @@
-"""The rules of budgets: when an agent has used what it may, it is paused; when there is room again, it goes on."""
+"""Rules for budgets: pause an agent that used its budget, and resume it when the window has room."""
 
 from collections.abc import Iterator
 
@@ -13,25 +13,27 @@ from hive.projections.hive import Hive
 from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour, added
 
 
-class LookAtBudget(Command, frozen=True, kw_only=True):
-    """Time has passed: the window may have room again."""
+class CheckBudget(Command, frozen=True, kw_only=True):
+    """Check whether the window has room again."""
 
     agent: AgentName
 
 
-def look_at_budget(command: LookAtBudget, hive: Hive, now: TimeMs) -> Decision:
-    """A no-op unless the agent is paused by its budget."""
+def check_budget(command: CheckBudget, hive: Hive, now: TimeMs) -> Decision:
+    """A no-op unless the budget pauses the agent."""
     row = hive.agents.living_one(command.agent)
     decision = DecisionBuilder(hive, now)
     if row is not None and row.budget_until_ms is not None:
-        keep_budget(decision, row, row.budget)
+        enforce_budget(decision, row, row.budget)
     return decision.events
 
 
-def keep_budget(decision: DecisionBuilder, row: Agent, budget: Budget | None, ended: TurnEnded | None = None) -> None:
-    """Pause an agent whose budget is used up, or end that pause. `ended`: a turn that is not in the sums yet.
+def enforce_budget(
+    decision: DecisionBuilder, row: Agent, budget: Budget | None, ended: TurnEnded | None = None
+) -> None:
+    """Pause an agent that used its budget, or end that pause. `ended`: a turn that is not in the sums yet.
 
-    A pause of the operator's stays as it is, and so does what the operator has waived.
+    The operator's own pause and waiver are not changed.
     """
     hours = [] if budget is None else list(_window(decision.hive, row.name, budget, decision.now, ended))
     until = None if budget is None else _until(hours, budget)
@@ -52,7 +54,7 @@ def keep_budget(decision: DecisionBuilder, row: Agent, budget: Budget | None, en
 
 
 def _window(hive: Hive, name: AgentName, budget: Budget, now: TimeMs, ended: TurnEnded | None) -> Iterator[Hour]:
-    """The sums of the hours in which something was used, oldest first."""
+    """The sums of hours with usage, oldest first."""
     running = now // HOUR_MS
     for hour in range(running - min(budget.hours, HOURS_KEPT), running + 1):
         row = hive.turns.hours.get((name, hour))
@@ -63,7 +65,7 @@ def _window(hive: Hive, name: AgentName, budget: Budget, now: TimeMs, ended: Tur
 
 
 def _until(hours: list[Hour], budget: Budget) -> TimeMs | None:
-    """When so many of the oldest hours have left the window that there is room; None: there is room now."""
+    """When enough of the oldest hours have left the window; None: there is room now."""
     turns, tokens = sum(hour.turns for hour in hours), sum(map(_tokens, hours))
     until = None
     for hour in hours:

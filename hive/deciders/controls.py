@@ -1,4 +1,4 @@
-"""The rules of what the operator sets for an agent: pause, model, project folders; and who the operators are."""
+"""Rules for the operator's settings of an agent (pause, model, mounts) and for operator tokens."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, checked_label, living
@@ -9,7 +9,7 @@ from hive.names import AGENT_NAME, AgentName
 from hive.projections.hive import Hive
 
 MOUNTS_MAX = 32
-"""Project folders of one agent."""
+"""Maximum number of project folders per agent."""
 
 
 class SetPaused(Command, frozen=True, kw_only=True):
@@ -18,14 +18,14 @@ class SetPaused(Command, frozen=True, kw_only=True):
 
 
 class SetModel(Command, frozen=True, kw_only=True):
-    """None goes back to the configuration's."""
+    """None: use the configuration's model."""
 
     agent: AgentName
     model: str | None
 
 
 class Mount(Command, frozen=True, kw_only=True):
-    """`host_path` is absolute, resolved and a folder: its caller looked."""
+    """`host_path` is an absolute, resolved folder; the caller has checked it."""
 
     agent: AgentName
     host_path: str
@@ -50,7 +50,7 @@ class RevokeOperator(Command, frozen=True, kw_only=True):
 
 
 def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
-    """Idempotent both ways, also on a stopped agent. Of a pause by the budget it makes the operator's own."""
+    """Idempotent both ways, also on a stopped agent. Turns a budget's pause into the operator's."""
     row = living(hive, command.agent)
     if row.paused is command.paused and row.budget_until_ms is None:
         return []
@@ -58,7 +58,7 @@ def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
 
 
 def set_model(command: SetModel, hive: Hive, _: TimeMs) -> Decision:
-    """The operator's choice outlives restarts and rebuilds."""
+    """The choice stays over restarts and rebuilds."""
     row = living(hive, command.agent)
     if command.model is not None and not checked_label(command.model, "model").strip():
         raise BadRequest("The model's name is empty; leave it out to use the configuration's.")
@@ -66,7 +66,7 @@ def set_model(command: SetModel, hive: Hive, _: TimeMs) -> Decision:
 
 
 def mount(command: Mount, hive: Hive, _: TimeMs) -> Decision:
-    """Give a project folder; in place from the next start on.
+    """Mount a project folder, effective from the next start.
 
     Raises:
         NotFound; AlreadyDone: another folder has this name. LimitReached.
@@ -83,7 +83,7 @@ def mount(command: Mount, hive: Hive, _: TimeMs) -> Decision:
 
 
 def unmount(command: Unmount, hive: Hive, _: TimeMs) -> Decision:
-    """Take a project folder away from the next start on.
+    """Unmount a project folder, effective from the next start.
 
     Raises:
         NotFound: no such agent or folder.
@@ -92,17 +92,17 @@ def unmount(command: Unmount, hive: Hive, _: TimeMs) -> Decision:
     for given in hive.agents.mounts_of(row.name):
         if command.path in (given.folder, given.host_path):
             return [Unmounted(agent=row.name, folder=given.folder)]
-    raise NotFound(f"{row.name} was not given {command.path}.")
+    raise NotFound(f"{row.name} has no mount {command.path}.")
 
 
 def add_operator(command: AddOperator, hive: Hive, _: TimeMs) -> Decision:
-    """Give a person a token; a revoked name may come back with a new one.
+    """Record an operator's token. A revoked name may get a new token.
 
     Raises:
         BadRequest: a bad name. AlreadyDone: the name has a token.
     """
     if AGENT_NAME.fullmatch(command.name) is None:
-        raise BadRequest(f"{command.name!r} is no name for an operator: 1 to 32 of a-z, 0-9 and -.")
+        raise BadRequest(f"{command.name!r} is not a valid operator name. Use 1 to 32 of a-z, 0-9 and -.")
     row = hive.operators.all.get(command.name)
     if row is not None and row.revoked_ms is None:
         raise AlreadyDone(f"{command.name} has a token; revoke it first.")
@@ -110,7 +110,7 @@ def add_operator(command: AddOperator, hive: Hive, _: TimeMs) -> Decision:
 
 
 def revoke_operator(command: RevokeOperator, hive: Hive, _: TimeMs) -> Decision:
-    """Raises NotFound: nobody of this name has a token."""
+    """Raises NotFound: no operator of this name has a token."""
     row = hive.operators.all.get(command.name)
     if row is None or row.revoked_ms is not None:
         raise NotFound(f"No operator {command.name} has a token.")

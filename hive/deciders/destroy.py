@@ -1,4 +1,4 @@
-"""The rule of an agent's end: whatever was open with it is settled in the same commit, and the other side is told."""
+"""The rule for destroying an agent: settles its open work in the same commit and tells the other side."""
 
 from hive.clock import TimeMs
 from hive.deciders import approvals
@@ -15,14 +15,14 @@ from hive.projections.hive import Hive
 
 
 class RecordDestroyed(Command, frozen=True, kw_only=True):
-    """The container is gone, and with `purge` its state too."""
+    """The container was removed, and with `purge` its state."""
 
     agent: AgentName
     purge: bool
 
 
 def record_destroyed(command: RecordDestroyed, hive: Hive, now: TimeMs) -> Decision:
-    """Settle everything that is open with the agent, in the commit that ends it."""
+    """Settle all open work of the agent in the commit that destroys it."""
     name = living(hive, command.agent).name
     refuse_manager(name, "destroyed")
     decision = DecisionBuilder(hive, now)
@@ -31,7 +31,7 @@ def record_destroyed(command: RecordDestroyed, hive: Hive, now: TimeMs) -> Decis
     approvals.cancel_all(decision, name)
     for reminder in hive.reminders.of(name):
         decision.add(ReminderDropped(id=reminder.id, agent=name))
-    _bury_messages(decision, name)
+    _mark_messages_dead(decision, name)
     return decision.events
 
 
@@ -53,7 +53,7 @@ def _cancel_questions(decision: DecisionBuilder, name: AgentName) -> None:
             )
 
 
-def _bury_messages(decision: DecisionBuilder, name: AgentName) -> None:
+def _mark_messages_dead(decision: DecisionBuilder, name: AgentName) -> None:
     messages = decision.hive.messages
     unread: dict[str, int] = {OPERATOR: 0}
     for message in [*messages.in_flight(name), *messages.waiting(name)]:

@@ -1,9 +1,9 @@
-"""The rules of containers: which act may begin, and what its outcome means for everyone else."""
+"""Rules for containers: which act may begin, and the consequences of its outcome."""
 
 from hive.clock import MS_PER_S, DurationMs, TimeMs, rfc3339
 from hive.deciders.approvals import fail_approved
 from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, living
-from hive.deciders.budgets import keep_budget
+from hive.deciders.budgets import enforce_budget
 from hive.deciders.messages import requeue_all
 from hive.deciders.roster import refuse_manager
 from hive.errors import AlreadyDone, NotYours
@@ -29,14 +29,14 @@ from hive.projections.agents import Agent, crashes_in_a_row
 from hive.projections.hive import Hive
 
 RESTART_FIRST_MS: DurationMs = 1_000
-"""Wait before the restart after a first crash; doubled for each further one in a row."""
+"""Delay of the restart after the first crash; doubled for each further crash in a row."""
 RESTART_WAIT_MAX_MS: DurationMs = 60_000
 CRASHES_MAX = 5
-"""Crashes in a row after which an agent rests and the operator is told."""
+"""Crashes in a row after which an agent is not restarted and the operator is told."""
 
 
 class BeginAct(Command, frozen=True, kw_only=True):
-    """A lifecycle act is about to be done; `by` says who wants it."""
+    """A lifecycle act is about to begin; `by` is the requester."""
 
     agent: AgentName
     act: Act
@@ -63,7 +63,7 @@ class RecordKilled(Command, frozen=True, kw_only=True):
 
 
 class RecordCrash(Command, frozen=True, kw_only=True):
-    """The container of this incarnation was found ended."""
+    """The container of this incarnation has ended."""
 
     agent: AgentName
     incarnation: str
@@ -75,7 +75,7 @@ class RecordCrash(Command, frozen=True, kw_only=True):
 
 
 class RecordRebuilt(Command, frozen=True, kw_only=True):
-    """`approval_id` is the approved change that this carried out."""
+    """`approval_id` is the approved change that was built."""
 
     agent: AgentName
     ok: bool
@@ -91,9 +91,9 @@ class RecordActFailed(Command, frozen=True, kw_only=True):
 
 
 def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
-    """Note what is about to be done, so that a daemon that dies in the middle does it again.
+    """Record an act before it is done, so that a restarted daemon does it again.
 
-    The answer is the act to do, or None when there is nothing to do.
+    The answer is the act to do, or None if there is nothing to do.
 
     Raises:
         NotFound; Refused: destroying the manager. NotYours: an agent acting on itself. AlreadyDone: a kill of nothing.
@@ -114,9 +114,9 @@ def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
 
 
 def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
-    """The container runs; everyone but a newly spawned agent is kicked.
+    """Record a start and send a kick, except after a spawn.
 
-    Of a deploy nothing more is said yet: it has succeeded when the harness is there, and `record_rebuilt` says so.
+    A deploy sends its kick in `record_rebuilt`, after the harness has connected.
     """
     row = living(hive, command.agent)
     decision = DecisionBuilder(hive, now)
@@ -133,7 +133,7 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
         decision.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
     if command.budget != row.budget:
         decision.add(BudgetSet(agent=row.name, budget=command.budget))
-        keep_budget(decision, row, command.budget)
+        enforce_budget(decision, row, command.budget)
     if command.reason == "spawn":
         decision.add(Spawned(agent=row.name))
     elif command.reason != "deploy":
@@ -144,17 +144,17 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
 
 
 def record_stopped(command: RecordStopped, hive: Hive, now: TimeMs) -> Decision:
-    """The container ended as asked; what it was working on waits for the next one."""
+    """Record a stop and requeue the messages in flight."""
     return _down(command.agent, Stopped(agent=command.agent, exit=command.exit), "stopped", hive, now)
 
 
 def record_killed(command: RecordKilled, hive: Hive, now: TimeMs) -> Decision:
-    """The container was ended by force."""
+    """Record a kill and requeue the messages in flight."""
     return _down(command.agent, Killed(agent=command.agent), "killed", hive, now)
 
 
 def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
-    """The container ended by itself: start it again after a while, or let it rest. Old news is a no-op."""
+    """Record a crash and schedule a restart, or leave the agent stopped. A stale report is a no-op."""
     row = hive.agents.living_one(command.agent)
     if row is None or not row.running or row.incarnation != command.incarnation:
         return []
@@ -181,7 +181,7 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
 
 
 def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
-    """What came of a deploy, or of a rebuild that started nothing; the start of a rebuild says so itself."""
+    """Record the outcome of a deploy, or of a rebuild that started nothing."""
     row, decision = living(hive, command.agent), DecisionBuilder(hive, now)
     if command.ok and command.approval_id is not None and row.running:
         decision.tell(row.name, notices.Kicked(reason="deploy"))
@@ -197,7 +197,7 @@ def record_rebuilt(command: RecordRebuilt, hive: Hive, now: TimeMs) -> Decision:
 
 
 def record_act_failed(command: RecordActFailed, hive: Hive, now: TimeMs) -> Decision:
-    """An act did not work; an approval it was for fails with it."""
+    """Record a failed act and fail its approval."""
     row = living(hive, command.agent)
     decision = DecisionBuilder(hive, now)
     decision.add(ActFailed(agent=row.name, act=command.act, error=command.error))
@@ -211,7 +211,7 @@ def record_act_failed(command: RecordActFailed, hive: Hive, now: TimeMs) -> Deci
 
 
 def restart_after_crash(row: Agent, now: TimeMs) -> TimeMs | None:
-    """When an agent that crashed now is started again; None lets it rest."""
+    """When an agent that crashes now is restarted; None: not at all."""
     crashes = crashes_in_a_row(row, now)
     if row.needs_login or not row.wanted_running or crashes >= CRASHES_MAX:
         return None
@@ -248,4 +248,4 @@ def _down(name: AgentName, event: Stopped | Killed, reason: str, hive: Hive, now
     return decision.events
 
 
-assert RESTART_FIRST_MS >= MS_PER_S, "a first restart without a pause would be a loop"
+assert RESTART_FIRST_MS >= MS_PER_S, "a first restart without a delay would loop"

@@ -1,4 +1,4 @@
-"""The rules of messages: send, receive, ack, requeue. Nothing is dropped without an event that says so."""
+"""Rules for messages: send, receive, ack, requeue. Every dropped message has an event."""
 
 from typing import Final
 
@@ -23,23 +23,23 @@ from hive.projections.hive import Hive
 from hive.projections.messages import InboxMessage
 
 WAITING_MAX = 10_000
-"""Messages waiting for one agent; beyond it a sender is refused, the daemon itself never is."""
+"""Maximum number of messages waiting for an agent. The limit applies to senders, not to the daemon."""
 WAITING_MAX_BYTES = 64 * 1024 * 1024
-"""Bodies of the messages that an agent has waiting or in flight; all of them are kept in memory."""
+"""Maximum size of waiting and in-flight bodies per agent; all are kept in memory."""
 RECV_MAX = 32
-"""Messages one recv returns at most."""
+"""Maximum number of messages of one recv."""
 FAILED_DELIVERIES_MAX = 5
-"""Deliveries that ended in a failed turn or a dead incarnation, after which a message is dead."""
+"""Failed deliveries after which a message is dead."""
 COUNTED_REASONS: Final = frozenset({"failed", "prompt_too_long", "incarnation_died", "crashed"})
-"""Ends of a delivery that are the message's possible fault."""
+"""Reasons that the message may have caused."""
 UNCOUNTED_REASONS: Final = frozenset(
     {"rate_limited", "needs_login", "overloaded", "paused", "cancelled", "stopping", "stopped", "killed", "lost"}
 )
-"""Ends that are not."""
+"""Reasons that the message did not cause."""
 
 
 class Send(Command, frozen=True, kw_only=True):
-    """One message, or one to everyone else with `*`."""
+    """One message; `*` sends to every other agent."""
 
     sender: str
     to: str
@@ -48,24 +48,24 @@ class Send(Command, frozen=True, kw_only=True):
 
 
 class Recv(Command, frozen=True, kw_only=True):
-    """Take up to `limit` waiting messages, for this incarnation of the harness."""
+    """Take up to `limit` waiting messages for this incarnation."""
 
     agent: AgentName
     limit: int = 1
     incarnation: str | None = None
     holding: tuple[MessageId, ...] | None = None
-    """What the harness still works on; None: it does not say."""
+    """Messages that the harness still works on; None: unknown."""
 
 
 class Ack(Command, frozen=True, kw_only=True):
-    """The turn that worked on these ended well."""
+    """The turn with these messages succeeded."""
 
     agent: AgentName
     ids: tuple[MessageId, ...]
 
 
 class Requeue(Command, frozen=True, kw_only=True):
-    """The turn that worked on these did not."""
+    """The turn with these messages did not succeed."""
 
     agent: AgentName
     ids: tuple[MessageId, ...]
@@ -73,12 +73,12 @@ class Requeue(Command, frozen=True, kw_only=True):
 
 
 class Hello(Command, frozen=True, kw_only=True):
-    """A harness says which run of it speaks."""
+    """A harness announces its incarnation."""
 
     agent: AgentName
     incarnation: str
     alive: frozenset[str] = frozenset()
-    """Incarnations that are connected right now; a message that one of them was given stays with it."""
+    """Connected incarnations; they keep their messages."""
 
 
 def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
@@ -109,16 +109,16 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
 
 
 def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
-    """Deliver the oldest waiting messages; those that were requeued come first, in their old order.
+    """Deliver the oldest waiting messages; requeued ones come first, in their old order.
 
-    The answer is the messages taken, how many more wait, and whether the agent is paused. What this incarnation was
-    given before and does not hold, as a recv whose reply was lost would leave it, is put back first.
+    The answer is the messages, the number still waiting, and whether the agent is paused. Messages that this
+    incarnation received but does not hold, because a reply was lost, are requeued first.
     """
     agent, incarnation, limit = command.agent, command.incarnation, max(1, min(command.limit, RECV_MAX))
     decision = DecisionBuilder(hive, now)
     lost = _lost(command, hive)
     for message in lost:
-        put_back(decision, message, "lost")
+        requeue_one(decision, message, "lost")
     waiting = hive.messages.waiting(agent, limit)
     again = (msgspec.structs.replace(message, redelivered=True) for message in lost)
     messages = sorted([*again, *waiting], key=lambda message: message.id)[:limit]
@@ -128,7 +128,7 @@ def recv(command: Recv, hive: Hive, now: TimeMs) -> Decision:
 
 
 def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
-    """Finish messages in flight. One that is already finished is fine: an ack may be repeated.
+    """Finish messages in flight. An ack may be repeated.
 
     Raises:
         NotFound: never sent to this agent.
@@ -137,22 +137,22 @@ def ack(command: Ack, hive: Hive, _: TimeMs) -> Decision:
 
 
 def requeue(command: Requeue, hive: Hive, now: TimeMs) -> Decision:
-    """Put messages in flight back to the front.
+    """Return messages in flight to the front of the inbox.
 
     Raises:
         NotFound: never sent to this agent. Refused: a reason hive does not know.
     """
     if command.reason not in COUNTED_REASONS | UNCOUNTED_REASONS:
         known = ", ".join(sorted(COUNTED_REASONS | UNCOUNTED_REASONS))
-        raise Refused(f"{command.reason!r} is no reason to requeue; use one of {known}.")
+        raise Refused(f"{command.reason!r} is not a requeue reason; use one of {known}.")
     decision = DecisionBuilder(hive, now)
     for message in _in_flight(hive, command.agent, command.ids):
-        put_back(decision, message, command.reason)
+        requeue_one(decision, message, command.reason)
     return decision.events
 
 
 def hello(command: Hello, hive: Hive, now: TimeMs) -> Decision:
-    """Note a new run of the harness; what a run that is gone still held is requeued."""
+    """Record a new incarnation and requeue messages of incarnations that are gone."""
     row = living(hive, command.agent)
     alive = command.alive | {command.incarnation}
     decision = DecisionBuilder(hive, now)
@@ -160,21 +160,21 @@ def hello(command: Hello, hive: Hive, now: TimeMs) -> Decision:
         decision.add(IncarnationSeen(agent=command.agent, incarnation=command.incarnation))
     for message in hive.messages.in_flight(command.agent):
         if message.incarnation is not None and message.incarnation not in alive:
-            put_back(decision, message, "incarnation_died")
+            requeue_one(decision, message, "incarnation_died")
     return decision.events
 
 
-def put_back(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
-    """Requeue one message, or declare it dead when it failed too often."""
+def requeue_one(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
+    """Requeue one message, and mark it dead after too many failures."""
     counts = reason in COUNTED_REASONS
     decision.add(MessageRequeued(id=message.id, to=message.to, reason=reason, counts=counts))
     failures = message.failures + counts
     if failures >= FAILED_DELIVERIES_MAX:
-        bury(decision, message, f"{failures} deliveries ended in a failed turn or a dead harness")
+        mark_dead(decision, message, f"{failures} deliveries ended in a failed turn or a dead harness")
 
 
-def bury(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
-    """Declare a message dead and tell the operator, and the sender if it is an agent."""
+def mark_dead(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
+    """Mark a message dead; tell the operator and, if it is an agent, the sender."""
     decision.add(MessageDead(id=message.id, to=message.to, reason=reason))
     notice = notices.MessageDead(id=message.id, to=message.to, sender=message.sender, reason=reason)
     decision.tell(OPERATOR, notice)
@@ -183,9 +183,9 @@ def bury(decision: DecisionBuilder, message: InboxMessage, reason: str) -> None:
 
 
 def requeue_all(decision: DecisionBuilder, agent: AgentName, reason: str) -> None:
-    """The container is gone, and with it every run that held a message."""
+    """Requeue every message in flight: the container has ended."""
     for message in decision.hive.messages.in_flight(agent):
-        put_back(decision, message, reason)
+        requeue_one(decision, message, reason)
 
 
 def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
@@ -201,7 +201,7 @@ def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
 
 
 def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
-    """The refusal, when the sender's configuration does not let it reach somebody."""
+    """The refusal if the sender's configuration does not allow this recipient."""
     row = hive.agents.living_one(sender)
     if row is None or row.recipients is None or to in (MANAGER, OPERATOR) or to in row.recipients:
         return None

@@ -1,4 +1,4 @@
-"""The rules of questions: ask, answer, cancel, expire. One resolution each, told to the asker in the same commit."""
+"""Rules for questions: ask, answer, cancel, expire. Each has one resolution; the same commit tells the asker."""
 
 from hive.clock import MS_PER_S, TimeMs, rfc3339
 from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, checked_label, checked_text, living
@@ -12,7 +12,7 @@ from hive.projections.hive import Hive
 from hive.projections.questions import Question
 
 OPEN_MAX = 1_000
-"""Questions one agent may have open."""
+"""Maximum number of open questions per agent."""
 OPTIONS_MAX = 50
 TTL_MAX_S = 366 * 24 * 3_600
 """A year and a day."""
@@ -22,7 +22,7 @@ WATCHDOG = "watchdog"
 
 
 class Ask(Command, frozen=True, kw_only=True):
-    """Put a question to the operator (`target` None) or a peer."""
+    """Ask the operator (`target` None) or a peer."""
 
     asker: AgentName
     target: AgentName | None = None
@@ -41,20 +41,20 @@ class Answer(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """The operator, or the asker for its own question."""
+    """By the operator, or by the asker of the question."""
 
     id: QuestionId
     canceller: str
 
 
 class Expire(Command, frozen=True, kw_only=True):
-    """The watchdog found a deadline passed; answered meanwhile, it is a no-op."""
+    """The deadline of a question has passed. A no-op if it was answered meanwhile."""
 
     id: QuestionId
 
 
 def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
-    """Open a question; a peer finds it in its inbox in the same commit.
+    """Open a question; the same commit tells a peer.
 
     Raises:
         BadRequest: a question to oneself, bad options or ttl. NotFound: no such peer. LimitReached.
@@ -64,7 +64,7 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
     _check_options(command)
     if command.target is not None:
         if command.target == OPERATOR:
-            raise NotFound("The operator is no peer; put it to them with ask_operator.")
+            raise NotFound("The operator is not a peer; use ask_operator.")
         living(hive, command.target)
         if command.target == command.asker:
             raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")
@@ -115,7 +115,7 @@ def answer(command: Answer, hive: Hive, now: TimeMs) -> Decision:
 
 
 def cancel(command: Cancel, hive: Hive, now: TimeMs) -> Decision:
-    """Take a question back.
+    """Cancel a question.
 
     Raises:
         NotFound, AlreadyDone; NotYours: only the asker or the operator may cancel.
@@ -129,7 +129,7 @@ def cancel(command: Cancel, hive: Hive, now: TimeMs) -> Decision:
 
 
 def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
-    """Answer `[expired]` at the deadline; silence is never an answer."""
+    """Answer `[expired]` at the deadline."""
     question = hive.questions.all.get(command.id)
     due = question is not None and question.answer is None and question.deadline_ms is not None
     if question is None or not due or (question.deadline_ms or 0) > now:
@@ -140,7 +140,7 @@ def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
 
 
 def resolve(decision: DecisionBuilder, question: Question, answer: str, answerer: str) -> None:
-    """The one resolution; tells the asker, and a target that is left with nothing to answer."""
+    """Resolve a question; tell the asker, and the target if it did not answer."""
     decision.add(
         QuestionResolved(id=question.id, asker=question.asker, target=question.target, answer=answer, answerer=answerer)
     )

@@ -1,8 +1,8 @@
-"""Commands that only record: turns as the harness reports them, transients, and what the daemon says of itself."""
+"""Commands that only record: reported turns, transient states, and events of the daemon itself."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder, living
-from hive.deciders.budgets import keep_budget
+from hive.deciders.budgets import enforce_budget
 from hive.events.base import MessageId, Seq
 from hive.events.daemon import Booted, ShutDown, Warned
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
@@ -53,7 +53,7 @@ class RecordNotification(Command, frozen=True, kw_only=True):
     error: str | None = None
     attempts: int = 1
     of: Seq | None = None
-    """The event that was told of."""
+    """The event of the notification."""
 
 
 def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
@@ -64,11 +64,11 @@ def start_turn(command: StartTurn, hive: Hive, _: TimeMs) -> Decision:
 
 
 def end_turn(command: EndTurn, hive: Hive, now: TimeMs) -> Decision:
-    """The turn that uses the budget up pauses the agent in the same commit."""
+    """A turn that exceeds the budget pauses the agent in the same commit."""
     row = living(hive, command.report.agent)
     decision = DecisionBuilder(hive, now)
     decision.add(command.report)
-    keep_budget(decision, row, row.budget, command.report)
+    enforce_budget(decision, row, row.budget, command.report)
     return decision.events
 
 
@@ -77,7 +77,7 @@ def set_transient(command: SetTransient, hive: Hive, _: TimeMs) -> Decision:
 
 
 def clear_transient(command: ClearTransient, hive: Hive, _: TimeMs) -> Decision:
-    """A no-op when it is not, or no longer, this one."""
+    """A no-op if another or no transient is set."""
     held = hive.transient.held.get(command.agent)
     if held is None or held.kind != command.kind:
         return []

@@ -1,4 +1,4 @@
-"""The rules of reminders: set, fire when due."""
+"""Rules for reminders: set, fire when due."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_text, living
@@ -10,7 +10,7 @@ from hive.names import AgentName
 from hive.projections.hive import Hive
 
 PENDING_MAX = 50
-"""Of one agent."""
+"""Maximum number of pending reminders per agent."""
 AHEAD_MAX_MS = 366 * 24 * 3_600_000
 """A year and a day."""
 
@@ -25,7 +25,7 @@ class Remind(Command, frozen=True, kw_only=True):
 
 
 class Fire(Command, frozen=True, kw_only=True):
-    """Its actor found it due."""
+    """The reminder is due."""
 
     id: ReminderId
 
@@ -48,7 +48,7 @@ def remind(command: Remind, hive: Hive, now: TimeMs) -> Decision:
 
 
 def fire(command: Fire, hive: Hive, now: TimeMs) -> Decision:
-    """Deliver a due reminder, once; a dropped one or one that is not due yet is a no-op."""
+    """Deliver a due reminder once. A no-op if it was dropped or is not due."""
     row = hive.reminders.pending.get(command.id)
     if row is None or row.due_ms > now:
         return []

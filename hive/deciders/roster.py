@@ -1,4 +1,4 @@
-"""The rules of who is on the roster: spawn, revive, purge."""
+"""Rules for the roster: spawn, revive, purge."""
 
 from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_name
@@ -9,11 +9,11 @@ from hive.names import MANAGER, AgentName
 from hive.projections.hive import Hive
 
 AGENTS_MAX = 500
-"""Living agents of one hive."""
+"""Maximum number of living agents."""
 
 
 class Spawn(Command, frozen=True, kw_only=True):
-    """The operator's own, without an approval; also the daemon's for the manager."""
+    """By the operator without an approval, or by the daemon for the manager."""
 
     agent: AgentName
 
@@ -23,13 +23,13 @@ class Revive(Command, frozen=True, kw_only=True):
 
 
 class RecordPurged(Command, frozen=True, kw_only=True):
-    """A tombstone's state was wiped."""
+    """A tombstone's state was deleted."""
 
     agent: AgentName
 
 
 def spawn(command: Spawn, hive: Hive, now: TimeMs) -> Decision:
-    """Put an agent on the roster; its actor does the rest.
+    """Add an agent to the roster; its actor starts it.
 
     Raises:
         BadRequest: a bad name. AlreadyDone: the name is taken. LimitReached.
@@ -41,7 +41,7 @@ def spawn(command: Spawn, hive: Hive, now: TimeMs) -> Decision:
 
 
 def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
-    """Make a tombstone an agent again, with its state.
+    """Turn a tombstone into an agent again, with its state.
 
     Raises:
         NotFound: no such tombstone. AlreadyDone: it lives. LimitReached.
@@ -56,7 +56,7 @@ def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
 
 
 def record_purged(command: RecordPurged, hive: Hive, _: TimeMs) -> Decision:
-    """Forget a tombstone."""
+    """Remove a tombstone from the roster."""
     row = hive.agents.all.get(command.agent)
     if row is None or row.destroyed_ms is None:
         raise NotFound(f'there is no tombstone "{command.agent}"')
@@ -84,6 +84,6 @@ def refuse_taken(hive: Hive, name: AgentName) -> None:
 
 
 def refuse_manager(name: AgentName, what: str) -> None:
-    """Raises Refused: a hive has its manager from the first start on."""
+    """Raises Refused: a hive always has its manager."""
     if name == MANAGER:
         raise Refused(f"The manager cannot be {what}.")

@@ -1,4 +1,4 @@
-"""The vocabulary: a closed union of facts, and the append-only log that holds them."""
+"""The event types, a closed union, and the append-only log that stores them."""
 
 from typing import Final, get_args
 

@@ -13,26 +13,26 @@ StartReason = Literal["spawn", "start", "restart", "rebuild", "deploy", "crash",
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an agent may use in a window; None: as much as it likes."""
+    """What an agent may use in a time window; None means no limit."""
 
     hours: int
-    """The window, in hours of the clock: the one that runs and so many before it."""
+    """Length of the window in clock hours: the current hour and this many before it."""
     tokens: int | None = None
     """Input, output and cache tokens together."""
     turns: int | None = None
 
 
 class AgentAdded(Event, frozen=True, kw_only=True):
-    """An agent is on the roster and wanted running; its spawn is the act under way."""
+    """An agent is on the roster and wanted running; its spawn is under way."""
 
     agent: AgentName
     slot: int
-    """Never used twice; gives the agent its host uid."""
+    """Never reused; determines the agent's host uid."""
     approval_id: ApprovalId | None = None
 
 
 class ActDecided(Event, frozen=True, kw_only=True):
-    """A lifecycle act begins. Until its outcome is in the log, a start of the daemon does it again."""
+    """A lifecycle act begins. A daemon that starts before its outcome is logged does it again."""
 
     agent: AgentName
     act: Act
@@ -40,7 +40,7 @@ class ActDecided(Event, frozen=True, kw_only=True):
 
 
 class ActFailed(Event, frozen=True, kw_only=True):
-    """The act under way did not work; the error is for people."""
+    """The act under way failed; the error is for people."""
 
     agent: AgentName
     act: Act
@@ -65,7 +65,7 @@ class Started(Event, frozen=True, kw_only=True):
 
 
 class Stopped(Event, frozen=True, kw_only=True):
-    """The container ended because it was asked to."""
+    """The container stopped on request."""
 
     agent: AgentName
     exit: str
@@ -73,13 +73,13 @@ class Stopped(Event, frozen=True, kw_only=True):
 
 
 class Killed(Event, frozen=True, kw_only=True):
-    """The container was ended by force, on request."""
+    """The container was killed on request."""
 
     agent: AgentName
 
 
 class Crashed(Event, frozen=True, kw_only=True):
-    """The container ended and nobody had asked for it."""
+    """The container ended without a request."""
 
     agent: AgentName
     incarnation: str
@@ -90,35 +90,35 @@ class Crashed(Event, frozen=True, kw_only=True):
     out_of_memory: bool | None = None
     ended_ms: TimeMs | None = None
     restart_ms: TimeMs | None = None
-    """When it is started again; None: it rests until somebody starts it."""
+    """When it is restarted; None: it stays stopped until somebody starts it."""
 
 
 class Rebuilt(Event, frozen=True, kw_only=True):
-    """The wanted configuration was built, or could not be."""
+    """The build of the wanted configuration succeeded or failed."""
 
     agent: AgentName
     ok: bool
     revision: str | None = None
     error: str | None = None
     approval_id: ApprovalId | None = None
-    """The approved change that this carried out; None: it only brought the agent up to date."""
+    """The approved change that was built; None: the agent was only brought up to date."""
 
 
 class Destroyed(Event, frozen=True, kw_only=True):
-    """The agent is gone; without `purge` its state stays as a tombstone."""
+    """The agent was destroyed; without `purge` its state stays as a tombstone."""
 
     agent: AgentName
     purge: bool = False
 
 
 class Purged(Event, frozen=True, kw_only=True):
-    """The tombstone's state was wiped."""
+    """The tombstone's state was deleted."""
 
     agent: AgentName
 
 
 class Revived(Event, frozen=True, kw_only=True):
-    """A tombstone is an agent again; it is wanted running and its spawn is the act under way."""
+    """A tombstone is an agent again and wanted running; its spawn is under way."""
 
     agent: AgentName
 
@@ -136,27 +136,27 @@ class Resumed(Event, frozen=True, kw_only=True):
 
 
 class NeedsLogin(Event, frozen=True, kw_only=True):
-    """The agent's session has no credentials any more, never had, or the API refuses them."""
+    """The agent's session has no credentials, or the API refuses them."""
 
     agent: AgentName
     refused: bool = False
-    """The harness said so: credentials that lie there now do not count."""
+    """The API refused the credentials: the existing ones do not count."""
 
 
 class LoggedIn(Event, frozen=True, kw_only=True):
-    """Credentials are there again."""
+    """The session has credentials again."""
 
     agent: AgentName
 
 
 class NeedsUpdate(Event, frozen=True, kw_only=True):
-    """What runs became older than what is wanted. The way back is `Rebuilt`."""
+    """The running configuration is older than the wanted one. `Rebuilt` ends this."""
 
     agent: AgentName
 
 
 class Unresponsive(Event, frozen=True, kw_only=True):
-    """The container runs but its harness has not been connected for a while."""
+    """The container runs, but its harness has not been connected for some time."""
 
     agent: AgentName
 
@@ -168,7 +168,7 @@ class Responsive(Event, frozen=True, kw_only=True):
 
 
 class AxesSeeded(Event, frozen=True, kw_only=True):
-    """How the crash watch found an agent on its first look after a start of the daemon; tells nobody."""
+    """The crash watch's first observation of an agent after a daemon start; sends no message."""
 
     agent: AgentName
     needs_login: bool
@@ -176,66 +176,66 @@ class AxesSeeded(Event, frozen=True, kw_only=True):
 
 
 class IncarnationSeen(Event, frozen=True, kw_only=True):
-    """The harness said hello as a run not seen before; what an earlier one held is requeued in the same commit."""
+    """The harness said hello with a new incarnation; the same commit requeues messages of an earlier one."""
 
     agent: AgentName
     incarnation: str
 
 
 class StatusSet(Event, frozen=True, kw_only=True):
-    """What the agent says it is doing."""
+    """The status text of the agent."""
 
     agent: AgentName
     text: str
 
 
 class RateLimited(Event, frozen=True, kw_only=True):
-    """The API refuses the agent's turns until then; None: it no longer does."""
+    """The API refuses the agent's turns until this time; None: no longer."""
 
     agent: AgentName
     until_ms: TimeMs | None
 
 
 class ModelSet(Event, frozen=True, kw_only=True):
-    """The operator picked a model for this agent; None: the configuration's."""
+    """The operator chose a model for this agent; None: the configuration decides."""
 
     agent: AgentName
     model: str | None
 
 
 class RecipientsAllowed(Event, frozen=True, kw_only=True):
-    """Whom the running configuration lets the agent write to; None: everyone."""
+    """The recipients that the running configuration allows; None: everyone."""
 
     agent: AgentName
     recipients: tuple[str, ...] | None
 
 
 class BudgetSet(Event, frozen=True, kw_only=True):
-    """What the running configuration lets the agent use; None: as much as it likes."""
+    """The budget in the running configuration; None: no limit."""
 
     agent: AgentName
     budget: Budget | None
 
 
 class BudgetReached(Event, frozen=True, kw_only=True):
-    """The agent has used what it may, and is paused until the window has room again."""
+    """The agent used its budget and is paused until the window has room."""
 
     agent: AgentName
     budget: Budget
     turns: int
-    """Used within the window, by what the agent's harness reported."""
+    """Used within the window, as reported by the harness."""
     tokens: int
     until_ms: TimeMs
 
 
 class BudgetFreed(Event, frozen=True, kw_only=True):
-    """The window has room again, or the budget became larger: the pause is over."""
+    """The window has room again or the budget was raised: the pause ends."""
 
     agent: AgentName
 
 
 class Mounted(Event, frozen=True, kw_only=True):
-    """The operator gave the agent a project folder, from the next start on."""
+    """The operator mounted a project folder; effective from the next start."""
 
     agent: AgentName
     host_path: str
@@ -245,7 +245,7 @@ class Mounted(Event, frozen=True, kw_only=True):
 
 
 class Unmounted(Event, frozen=True, kw_only=True):
-    """The folder was taken away again."""
+    """The folder was unmounted."""
 
     agent: AgentName
     folder: str

@@ -10,20 +10,20 @@ Status = Literal["pending", "approved", "denied", "failed", "cancelled"]
 
 
 class ApprovalRequested(Event, frozen=True, kw_only=True):
-    """Something waits for the operator's decision."""
+    """A request waits for the operator's decision."""
 
     id: ApprovalId
     agent: AgentName
-    """Whom it is about."""
+    """The agent that the request is about."""
     kind: Kind
     requester: AgentName
     commit_ref: str = ""
-    """What was asked for, as it was named; empty for a spawn."""
+    """The commit as the requester named it; empty for a spawn."""
     description: str | None = None
 
 
 class ProposalPinned(Event, frozen=True, kw_only=True):
-    """The proposed commit is in `applied` under `refs/tags/proposal/<id>`; from here on it cannot change."""
+    """The proposed commit is in `applied` as `refs/tags/proposal/<id>` and cannot change any more."""
 
     id: ApprovalId
     agent: AgentName
@@ -32,7 +32,7 @@ class ProposalPinned(Event, frozen=True, kw_only=True):
 
 
 class ApprovalResolved(Event, frozen=True, kw_only=True):
-    """The one decision a request has."""
+    """The only decision on a request."""
 
     id: ApprovalId
     agent: AgentName
@@ -42,7 +42,7 @@ class ApprovalResolved(Event, frozen=True, kw_only=True):
 
 
 class ApprovalFailed(Event, frozen=True, kw_only=True):
-    """What was approved could not be done; the approval's status is `failed` from here on."""
+    """An approved request could not be carried out; its status becomes `failed`."""
 
     id: ApprovalId
     agent: AgentName

@@ -1,4 +1,4 @@
-"""What every event is: a frozen, past-tense fact. Knows who can cause one."""
+"""The base class of events, their id types, and who can cause an event."""
 
 import functools
 from typing import ClassVar, Literal, NewType
@@ -16,14 +16,14 @@ Seq = int
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of the closed union. Its type in the log is the class name; a field that has its default is not written."""
+    """Base of the closed union. The class name is the type in the log; fields with default values are not written."""
 
     version: ClassVar[int] = 1
-    """Raised when the stored shape changes in a way that defaults cannot bridge; see `codec.UPCASTS`."""
+    """Increased when defaults cannot express a change of the stored fields; see `codec.UPCASTS`."""
 
 
 class By(msgspec.Struct, frozen=True):
-    """Who caused an event."""
+    """The cause of an event."""
 
     kind: Literal["operator", "agent", "actor"]
     name: str
@@ -31,7 +31,7 @@ class By(msgspec.Struct, frozen=True):
     uid: int | None = None
     """The host user behind an operator (SO_PEERCRED)."""
     way: str | None = None
-    """How an operator came in: `host` (the socket), `dashboard`."""
+    """How an operator connected: `host` (the socket) or `dashboard`."""
 
     def __str__(self) -> str:
         """`agent:coder`, `operator:mara uid=1000 way=dashboard`; the `by` column of the log."""
@@ -46,10 +46,10 @@ def _written(by: By) -> str:
 
 
 def agent(name: AgentName) -> By:
-    """The agent who speaks on its own socket."""
+    """An agent, identified by its socket."""
     return By("agent", name)
 
 
 def actor(name: str) -> By:
-    """A part of the daemon acting on its own."""
+    """A component of the daemon."""
     return By("actor", name)

@@ -1,4 +1,4 @@
-"""Events to JSON text and back, old shapes included. Used by the journal, the projections and the audit."""
+"""Encodes events as JSON text and decodes every stored version. Used by the journal, the projections and the audit."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,23 +10,23 @@ from hive.events import EVENT_TYPES, AnyEvent
 from hive.events.base import Event
 
 Upcast = Callable[[dict[str, Any]], dict[str, Any]]
-"""The data of one version to that of the next."""
+"""Converts the data of one version to the next version."""
 
 UPCASTS: Final[dict[tuple[str, int], Upcast]] = {}
-"""By event name and the version the function reads. Empty while every event has its first shape."""
+"""By event name and source version. Empty while every event has version 1."""
 
 VERSION_KEY = "_v"
-"""In the data of an event whose version is not 1."""
+"""Key in the data of an event whose version is above 1."""
 
 
 class Codec:
-    """Encodes the events of one vocabulary and decodes every shape they ever had."""
+    """Encodes events of one set of types and decodes every version of them."""
 
     def __init__(self, types: dict[str, type[Event]] = EVENT_TYPES, upcasts: dict[tuple[str, int], Upcast] = UPCASTS):
         self._encode = msgspec.json.Encoder().encode
         self._decoders = {name: msgspec.json.Decoder(cls).decode for name, cls in types.items()}
         self.types = types
-        """By name in the log."""
+        """By type name."""
         self._upcasts = upcasts
         self._versioned = {name for name, cls in types.items() if cls.version > 1}
 
@@ -50,7 +50,7 @@ class Codec:
             return self._decoders[name](data)  # type: ignore[return-value]  # The decoders are those of the union.
         except KeyError:
             raise CorruptState(
-                f"The log holds {name!r}, which this hive does not know: it was written by a newer one."
+                f"The log holds {name!r}, which this hive does not know. Use the newer hive that wrote it."
             ) from None
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise CorruptState(f"The log holds a {name} that cannot be read: {error}.") from error
@@ -61,7 +61,7 @@ class Codec:
         stored = fields.pop(VERSION_KEY, 1)
         if stored > cls.version:
             raise CorruptState(
-                f"The log holds {name} in shape {stored}; this hive knows up to {cls.version}: use a newer one."
+                f"The log holds {name} in version {stored}; this hive reads up to {cls.version}. Use a newer hive."
             )
         for version in range(stored, cls.version):
             fields = self._upcasts[name, version](fields)

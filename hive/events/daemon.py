@@ -4,29 +4,29 @@ from hive.events.base import Event, Seq
 
 
 class Booted(Event, frozen=True, kw_only=True):
-    """A daemon took over the log; whatever was transient is over."""
+    """A daemon started. All transient states end here."""
 
     hive_version: str
     runtime: str
 
 
 class ShutDown(Event, frozen=True, kw_only=True):
-    """The daemon ended by request."""
+    """The daemon stopped on request."""
 
     keep_agents: bool = False
 
 
 class CommandKeyed(Event, frozen=True, kw_only=True):
-    """A command came with an idempotency key: the same key again is answered with these events."""
+    """A command had an idempotency key. A command with the same key gets these events as its answer."""
 
     key: str
-    """The caller and its key."""
+    """The caller and its key, separated by a space."""
     first_seq: Seq
     count: int
 
 
 class Warned(Event, frozen=True, kw_only=True):
-    """A part of the daemon could not do something that blocks nothing; a person may want to know."""
+    """A component failed at something that blocks nothing; shown to the operator."""
 
     source: str
     text: str

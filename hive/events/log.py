@@ -14,7 +14,7 @@ import apsw
 from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
 from hive.errors import CorruptState, Unavailable
 from hive.events.base import Seq
-from hive.events.pages import Page, naming_damage, text_pages
+from hive.events.pages import Page, locating_damage, text_pages
 from hive.events.sqlite import connect
 
 FILE_NAME: Final = "events.db"
@@ -218,29 +218,29 @@ class LogReader:
         self._db.close()
 
 
-class Broken(NamedTuple):
+class ChainError(NamedTuple):
     """Where the chain does not hold."""
 
     seq: Seq
     why: str
 
 
-def verify(rows: Iterable[Row]) -> tuple[int, Broken | None]:
+def verify(rows: Iterable[Row]) -> tuple[int, ChainError | None]:
     """Walk the chain from the first event: how many hold, and the first that does not."""
     last, expected = GENESIS, 1
     for seq, at, type_, data, by, stored in rows:
         if seq != expected:
-            return expected - 1, Broken(expected, f"is missing: the next event in the log is {seq}")
+            return expected - 1, ChainError(expected, f"is missing: the next event in the log is {seq}")
         if "\n" in at or "\n" in type_ or "\n" in by:
-            return expected - 1, Broken(seq, "has a line break where none can be")
+            return expected - 1, ChainError(seq, "has a line break where none can be")
         last = chained(last, seq, at, type_, data, by)
         if last != stored:
-            return expected - 1, Broken(seq, "does not match its hash: it or the chain before it was changed")
+            return expected - 1, ChainError(seq, "does not match its hash: it or the chain before it was changed")
         expected += 1
     return expected - 1, None
 
 
-def holds(pages: Iterable[list[tuple[Seq, bytes, bytes]]], tell: Callable[[Seq], None]) -> int | None:
+def intact_length(pages: Iterable[list[tuple[Seq, bytes, bytes]]], tell: Callable[[Seq], None]) -> int | None:
     """How many events a chain has that holds throughout; None for one that does not, and `verify` says where."""
     last, expected, sha256 = GENESIS, 1, hashlib.sha256
     for page in pages:
@@ -327,7 +327,7 @@ def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
 def _paged(db: apsw.Connection, columns: str, first: Seq, last: Seq) -> Iterator[list[tuple[Any, ...]]]:
     query = f"SELECT {columns} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     while first <= last:
-        with naming_damage(first):
+        with locating_damage(first):
             page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
         if not page:
             return

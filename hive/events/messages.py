@@ -28,25 +28,25 @@ class MessageDelivered(Event, frozen=True, kw_only=True):
 
 
 class MessageAcked(Event, frozen=True, kw_only=True):
-    """Its turn ended well; it is done."""
+    """Its turn succeeded; the message is done."""
 
     id: MessageId
     to: AgentName
 
 
 class MessageRequeued(Event, frozen=True, kw_only=True):
-    """It waits again, in its old place, marked redelivered."""
+    """It waits again at its old position, marked as redelivered."""
 
     id: MessageId
     to: AgentName
     reason: str
-    """What ended the turn: `failed`, `rate_limited`, `crashed`, …"""
+    """Why the turn ended: `failed`, `rate_limited`, `crashed`, …"""
     counts: bool = False
     """Whether this delivery counts towards the limit after which a message is dead."""
 
 
 class MessageDead(Event, frozen=True, kw_only=True):
-    """It will not be delivered again; the operator was told in the same commit."""
+    """It is not delivered again; the same commit tells the operator."""
 
     id: MessageId
     to: AgentName
@@ -54,7 +54,7 @@ class MessageDead(Event, frozen=True, kw_only=True):
 
 
 class SendRefused(Event, frozen=True, kw_only=True):
-    """An agent tried to reach someone its configuration does not allow."""
+    """An agent sent to a recipient that its configuration does not allow."""
 
     sender: AgentName = msgspec.field(name="from")
     to: str

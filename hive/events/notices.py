@@ -1,4 +1,4 @@
-"""What `system` says in a message: JSON bodies with an `event` key. Written by deciders, read by models."""
+"""Messages from `system`: JSON bodies with an `event` key. Written by deciders, read by models."""
 
 import msgspec
 
@@ -17,7 +17,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=_
 
 
 class OperatorAnswered(Notice, frozen=True, kw_only=True):
-    """To the asker: its question has an answer, whoever gave it."""
+    """To the asker: its question has an answer."""
 
     id: QuestionId
     question: str
@@ -37,7 +37,7 @@ class QuestionAsked(Notice, frozen=True, kw_only=True):
 
 
 class QuestionClosed(Notice, frozen=True, kw_only=True):
-    """To the peer that was asked: nobody waits for its answer any more."""
+    """To the peer that was asked: the question no longer needs an answer."""
 
     id: QuestionId
     answer: str
@@ -45,7 +45,7 @@ class QuestionClosed(Notice, frozen=True, kw_only=True):
 
 
 class ApprovalResolved(Notice, frozen=True, kw_only=True):
-    """To the manager: what became of a request."""
+    """To the manager: the outcome of a request."""
 
     id: ApprovalId
     agent: AgentName
@@ -62,7 +62,7 @@ class Crashed(Notice, frozen=True, kw_only=True):
     agent: AgentName
     reason: str
     restart_at: str | None
-    """None: it rests."""
+    """None: it is not restarted."""
 
 
 class Rebuilt(Notice, frozen=True, kw_only=True):
@@ -84,21 +84,21 @@ class NeedsUpdate(Notice, frozen=True, kw_only=True):
 
 
 class Destroyed(Notice, frozen=True, kw_only=True):
-    """To everyone whose messages it will not read."""
+    """To every sender of a message that the agent did not read."""
 
     agent: AgentName
     unread: int
 
 
 class Rested(Notice, frozen=True, kw_only=True):
-    """To the operator: an agent is not started again by itself."""
+    """To the operator: an agent is not restarted automatically."""
 
     agent: AgentName
     reason: str
 
 
 class BudgetReached(Notice, frozen=True, kw_only=True):
-    """To the operator: an agent has used what it may within its window, and is paused until there is room."""
+    """To the operator: an agent used its budget and is paused until the window has room."""
 
     agent: AgentName
     turns: int
@@ -108,7 +108,7 @@ class BudgetReached(Notice, frozen=True, kw_only=True):
 
 
 class ActFailed(Notice, frozen=True, kw_only=True):
-    """To the manager: a lifecycle act did not work."""
+    """To the manager: a lifecycle act failed."""
 
     agent: AgentName
     act: str
@@ -116,7 +116,7 @@ class ActFailed(Notice, frozen=True, kw_only=True):
 
 
 class MessageDead(Notice, frozen=True, kw_only=True):
-    """To the operator: an agent could not work on a message."""
+    """To the operator and the sender: a message is dead."""
 
     id: int
     to: AgentName
@@ -132,7 +132,7 @@ class Reminder(Notice, frozen=True, kw_only=True):
 
 
 class Kicked(Notice, frozen=True, kw_only=True):
-    """To an agent that was started again."""
+    """To an agent that was restarted."""
 
     reason: str
     hint: str = KICK_HINT

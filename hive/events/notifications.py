@@ -1,4 +1,4 @@
-"""Facts about what was told to the operator's webhook. Written for its actor; read by the notifications projection."""
+"""Facts about webhook notifications. Written for the webhook actor; read by the notifications projection."""
 
 from typing import Literal
 
@@ -8,18 +8,18 @@ Topic = Literal["question", "approval", "needs_login", "crash", "budget", "test"
 
 
 class NotificationDelivered(Event, frozen=True, kw_only=True):
-    """The webhook took it."""
+    """The webhook accepted the notification."""
 
     topic: Topic
     subject: str
     """The question's or approval's number, or the agent."""
     attempts: int = 1
     of: Seq | None = None
-    """The event it told of; None for a test."""
+    """The event of the notification; None for a test."""
 
 
 class NotificationFailed(Event, frozen=True, kw_only=True):
-    """The webhook did not take it, and it is not tried again; nothing waited for it."""
+    """The webhook did not accept the notification; it is not retried. Nothing waits for it."""
 
     topic: Topic
     subject: str

@@ -1,10 +1,10 @@
-"""Facts about the people who may decide. Written by the operator deciders; read by the operators projection."""
+"""Facts about operators. Written by the operator deciders; read by the operators projection."""
 
 from hive.events.base import Event
 
 
 class OperatorAdded(Event, frozen=True, kw_only=True):
-    """A named token exists; only its hash is kept."""
+    """An operator has a token; only its hash is stored."""
 
     name: str
     token_hash: str
@@ -12,6 +12,6 @@ class OperatorAdded(Event, frozen=True, kw_only=True):
 
 
 class OperatorRevoked(Event, frozen=True, kw_only=True):
-    """The token no longer opens anything."""
+    """The token is no longer valid."""
 
     name: str

@@ -1,4 +1,4 @@
-"""The log as a fold reads it: each page one JSON text, made by one statement and decoded by one call."""
+"""Pages of the log for a fold: one SQL statement builds a page as JSON text, one call decodes it."""
 
 import contextlib
 import functools
@@ -13,9 +13,9 @@ from hive.errors import CorruptState
 from hive.events.base import Seq
 
 PAGE_ROWS: Final = 1_024
-"""More are held as text and decoded at once for no gain."""
+"""Larger pages use more memory and are not faster."""
 PAGES_AHEAD: Final = 2
-"""One that is read and one that waits for it: the reading thread need not be told to go on."""
+"""One page is read while another waits to be decoded."""
 
 _TEXT: Final = (
     "SELECT '[[\"' || group_concat(concat(type, '\",', seq, ',\"', at, '\",', json_quote(by), ',', data), '],[\"')"
@@ -28,12 +28,12 @@ Entry = tuple[Seq, str, str, str, str]
 
 
 class Page(NamedTuple):
-    """Some rows, one after another."""
+    """Consecutive rows."""
 
     text: str
     """`[["MessageSent",7,"2026-01-31T09:30:00.125Z","agent:coder",{…}],…]`: type, seq, at, by and data of each."""
     entries: Callable[[], list[Entry]]
-    """Reads them again, one by one: for a text that does not decode."""
+    """Reads the rows one by one; used when the text does not decode."""
 
 
 def text_pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Page]:
@@ -48,15 +48,15 @@ def text_pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Page]:
         if text is not None:
             yield Page(cast(str, text), _entries(db, first, until))
             first = until + 1
-        else:  # Events are missing: on from the next that is there.
+        else:  # Events are missing: continue at the next one.
             first = cast(Seq, _value(db, "SELECT coalesce(min(seq), ?2 + 1) FROM events WHERE seq > ?1", until, last))
 
 
 @contextlib.contextmanager
 def read_ahead(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
-    """The same pages, read by a thread of their own: SQLite needs no interpreter while it does, and the fold has it.
+    """The same pages, read by a separate thread: SQLite releases the GIL while it reads, and the fold uses it.
 
-    Nobody else uses their connection inside the block; after it that thread has ended.
+    No other thread may use the connection inside the block. The thread has ended after it.
     """
     with ThreadPoolExecutor(1, "read-ahead") as reader:
         yield _ahead(pages, reader)
@@ -74,8 +74,8 @@ def _result(reader: ThreadPoolExecutor, read: Callable[[], list[Entry]]) -> list
 
 
 @contextlib.contextmanager
-def naming_damage(first: Seq) -> Iterator[None]:
-    """Says where a read that began at `first` met damage."""
+def locating_damage(first: Seq) -> Iterator[None]:
+    """Adds the position to SQLite's error about a damaged page."""
     try:
         yield
     except apsw.CorruptError as error:
@@ -87,12 +87,12 @@ def naming_damage(first: Seq) -> Iterator[None]:
 
 def _entries(db: apsw.Connection, first: Seq, last: Seq) -> Callable[[], list[Entry]]:
     def read() -> list[Entry]:
-        with naming_damage(first):
+        with locating_damage(first):
             return cast(list[Entry], db.execute(_ENTRIES, (first, last)).fetchall())
 
     return read
 
 
 def _value(db: apsw.Connection, query: str, first: Seq, last: Seq) -> object:
-    with naming_damage(first):
+    with locating_damage(first):
         return db.execute(query, (first, last)).fetchall()[0][0]

@@ -11,21 +11,21 @@ class QuestionAdded(Event, frozen=True, kw_only=True):
     id: QuestionId
     asker: AgentName
     target: AgentName | None
-    """The peer asked, or None for the operator; always written."""
+    """The peer that is asked, or None for the operator; always written."""
     question: str
     options: tuple[str, ...] = ()
     multi: bool = False
     deadline_ms: TimeMs | None = None
-    """When the watchdog answers `[expired]`; None waits for ever."""
+    """When the watchdog answers `[expired]`; None means no deadline."""
 
 
 class QuestionResolved(Event, frozen=True, kw_only=True):
-    """The one resolution a question has; its asker was told in the same commit."""
+    """The only resolution of a question; the same commit tells the asker."""
 
     id: QuestionId
     asker: AgentName
     target: AgentName | None
     answer: str
-    """`[expired]` and `[cancelled]` are answers too."""
+    """Also `[expired]` and `[cancelled]`."""
     answerer: str
-    """`operator`, an agent, `watchdog`, or `system` when an agent in it was destroyed."""
+    """`operator`, an agent, `watchdog`, or `system` if the asker or target was destroyed."""

@@ -6,7 +6,7 @@ from hive.names import AgentName
 
 
 class ReminderSet(Event, frozen=True, kw_only=True):
-    """An agent wants to hear of something later."""
+    """An agent set a reminder."""
 
     id: ReminderId
     agent: AgentName
@@ -15,7 +15,7 @@ class ReminderSet(Event, frozen=True, kw_only=True):
 
 
 class ReminderFired(Event, frozen=True, kw_only=True):
-    """It fell due and was delivered in the same commit."""
+    """The reminder was due; the same commit delivers it."""
 
     id: ReminderId
     agent: AgentName

@@ -7,13 +7,13 @@ import apsw
 from hive.errors import CorruptState, Unavailable
 
 SQLITE_OLDEST_SAFE = (3, 51, 3)
-"""Before it, two connections and a checkpoint could corrupt a WAL database (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
+"""Older versions can corrupt a WAL database with two connections (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
 SQLITE_PATCHED = ((3, 50, 7), (3, 44, 6))
 BUSY_TIMEOUT_MS = 5_000
 
 
 def refuse_unsafe(version: str) -> None:
-    """Raises Unavailable for an SQLite that can lose data under hive's use of it."""
+    """Raises Unavailable if this SQLite version can lose data."""
     numbers = tuple(int(part) for part in version.split("."))
     patched = any(numbers[:2] == fixed[:2] and numbers >= fixed for fixed in SQLITE_PATCHED)
     if numbers < SQLITE_OLDEST_SAFE and not patched:
@@ -24,8 +24,8 @@ def refuse_unsafe(version: str) -> None:
 def connect(path: Path, *, write: bool, daemon_runs: bool = True) -> apsw.Connection:
     """One connection, owned by the thread that opened it.
 
-    Without `write` nothing is created or changed, not even a `-shm` beside a database that no daemon has open; a
-    read-only copy with its `-wal` can be read.
+    Without `write` the connection creates and changes no file, not even a `-shm` if no daemon has the database open.
+    It can read a read-only copy with its `-wal`.
 
     Raises:
         Unavailable: unsafe SQLite, or no such file.
@@ -41,7 +41,7 @@ def connect(path: Path, *, write: bool, daemon_runs: bool = True) -> apsw.Connec
     try:
         db = apsw.Connection(path.absolute().as_uri() + how, flags=flags | apsw.SQLITE_OPEN_URI)
         db.set_busy_timeout(BUSY_TIMEOUT_MS)
-        if alone and has_wal:  # The index of the WAL then stays in memory, and closing does not checkpoint.
+        if alone and has_wal:  # Keep the WAL index in memory and do not checkpoint on close.
             db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             db.pragma("locking_mode", "exclusive")
         db.execute("SELECT count(*) FROM sqlite_schema").fetchall()

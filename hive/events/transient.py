@@ -1,4 +1,4 @@
-"""Facts about what an agent is in the middle of. Written for the TransientGuard; read by the transient projection."""
+"""Facts about transient states. Written for the TransientGuard; read by the transient projection."""
 
 from typing import Literal
 
@@ -9,14 +9,14 @@ TransientKind = Literal["spawning", "starting", "stopping", "restarting", "rebui
 
 
 class TransientSet(Event, frozen=True, kw_only=True):
-    """A guard began to hold the state."""
+    """A guard entered the state."""
 
     agent: AgentName
     kind: TransientKind
 
 
 class TransientCleared(Event, frozen=True, kw_only=True):
-    """The guard let go, for whatever reason."""
+    """The guard left the state, for any reason."""
 
     agent: AgentName
     kind: TransientKind

@@ -1,4 +1,4 @@
-"""Facts about turns, as the harness reports them: an audit calls them self-reported. Read by the turns projection."""
+"""Facts about turns as the harness reports them (self-reported). Read by the turns projection."""
 
 from typing import Annotated, Final
 
@@ -8,21 +8,21 @@ from hive.events.base import Event, MessageId
 from hive.names import AgentName
 
 TOOL_CALLS_MAX: Final = 10**12
-"""Of one tool in one turn. A figure beyond it is no count, and sums of such figures could not be written any more."""
+"""Of one tool in one turn. A larger number is invalid: sums of such numbers would overflow SQLite's integers."""
 
 
 class TurnStarted(Event, frozen=True, kw_only=True):
-    """The model was woken with these messages."""
+    """A turn started with these messages."""
 
     agent: AgentName
     model: str | None = None
     wake_from: str | None = None
-    """Sender of the first message of the batch."""
+    """Sender of the first message in the batch."""
     message_ids: tuple[MessageId, ...] = ()
 
 
 class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
-    """One turn's row. Unknown is null, never 0; every key is present."""
+    """The figures of one turn. Unknown is null, never 0; every key is present."""
 
     agent: AgentName
     model: str | None = None
@@ -43,11 +43,11 @@ class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
     open_threads_count: int | None = None
     open_reminders_count: int | None = None
     note: str | None = None
-    """The error of a turn that failed."""
+    """The error of a failed turn."""
 
 
 def calls_by_tool(turn: TurnEnded) -> dict[str, int]:
-    """`tool_calls_json`, decoded; a bad one, which is the harness's own fault, counts no tools."""
+    """`tool_calls_json`, decoded. Invalid JSON from the harness counts as no tools."""
     try:
         return _CALLS.decode(turn.tool_calls_json or "{}")
     except msgspec.DecodeError:

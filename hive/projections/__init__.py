@@ -1,1 +1,1 @@
-"""The read models: folds over the log, their rows, and the file they are written behind to."""
+"""The read models: folds over the log, their rows, and the file that stores them."""

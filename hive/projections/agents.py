@@ -1,4 +1,4 @@
-"""The roster: each agent, what is wanted of it, what it is, and the project folders it was given."""
+"""The roster: the wanted and actual state of each agent, and its project folders."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
 STABLE_RUN_MS: DurationMs = 600_000
-"""A run that lasted so long was no crash loop: the count of crashes in a row starts again."""
+"""A run of at least this length resets the count of crashes in a row."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,24 +22,24 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Set: a tombstone."""
     spawned: bool = False
     act: facts.Act | None = None
-    """The lifecycle act that was decided and has no outcome yet."""
+    """The lifecycle act that has no outcome yet."""
     act_purges: bool = False
     wanted_running: bool = True
     running: bool = False
     incarnation: str | None = None
-    """Of the container, while it runs."""
+    """Of the running container."""
     hello: str | None = None
-    """The incarnation the harness last said hello as."""
+    """The incarnation of the harness's last hello."""
     started_ms: TimeMs | None = None
     failure: str | None = None
-    """Why it does not run although it was wanted, for people."""
+    """Why it does not run although it should, for people."""
     crashes: int = 0
     """Crashes in a row."""
     restart_ms: TimeMs | None = None
-    """When it will be started again after a crash."""
+    """When it is restarted after a crash."""
     needs_login: bool = False
     login_refused_ms: TimeMs | None = None
-    """When the API refused the credentials; only newer ones count."""
+    """When the API refused the credentials; older credentials do not count."""
     needs_update: bool = False
     unresponsive: bool = False
     paused: bool = False
@@ -47,7 +47,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """The commit of `applied` it last ran."""
     harness_version: str | None = None
     model: str | None = None
-    """The operator's choice; None is the configuration's."""
+    """The operator's choice; None: the configuration decides."""
     active_model: str | None = None
     """Of the newest turn."""
     status_text: str | None = None
@@ -56,9 +56,9 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     recipients: tuple[str, ...] | None = None
     budget: facts.Budget | None = None
     budget_until_ms: TimeMs | None = None
-    """Set: it is paused because its budget is used up, and until then."""
+    """Set while the budget pauses it: the end of the pause."""
     budget_waived_ms: TimeMs | None = None
-    """The operator resumed it all the same: until then its budget does not pause it again."""
+    """Set if the operator resumed it anyway: until then the budget does not pause it."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -115,11 +115,11 @@ class Agents(Projection):
         }
 
     def living(self) -> list[Agent]:
-        """Every agent but the tombstones, by name."""
+        """Every agent except tombstones, by name."""
         return sorted((row for row in self.all if row.destroyed_ms is None), key=lambda row: row.name)
 
     def tombstones(self) -> list[Agent]:
-        """Destroyed agents whose state was kept, by name."""
+        """Destroyed agents with kept state, by name."""
         return sorted((row for row in self.all if row.destroyed_ms is not None), key=lambda row: row.name)
 
     def living_one(self, name: AgentName) -> Agent | None:
@@ -240,7 +240,7 @@ class Agents(Projection):
 
 
 _QUIET = {"status_text": None, "status_set_ms": None, "rate_limited_until_ms": None}
-"""What a container takes with it when it goes."""
+"""Fields that are cleared when the container ends."""
 
 
 def crashes_in_a_row(row: Agent, now: TimeMs) -> int:

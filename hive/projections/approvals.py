@@ -1,4 +1,4 @@
-"""Approvals: every pending one, every one being carried out, and the newest that are over."""
+"""Approvals: every pending one, every one under way, and the newest finished ones."""
 
 from collections import deque
 
@@ -12,11 +12,11 @@ from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
 OVER_KEPT = 500
-"""Approvals shown as history; older ones stay in the log."""
+"""Finished approvals kept as history; older ones are only in the log."""
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """One request and what became of it."""
+    """One request and its outcome."""
 
     id: ApprovalId
     agent: AgentName
@@ -31,9 +31,9 @@ class Approval(msgspec.Struct, frozen=True):
     note: str | None = None
     description: str | None = None
     carried_out: bool = False
-    """Approved, and what it asked for was done or has failed."""
+    """Approved, and the change succeeded or failed."""
     over_seq: Seq | None = None
-    """The event that ended it: times can be equal, and the history is in one order only."""
+    """The event that ended it; orders the history, since times can be equal."""
 
 
 class Approvals(Projection):
@@ -59,7 +59,7 @@ class Approvals(Projection):
         self._over = deque(row.id for row in sorted(over, key=lambda row: row.over_seq or 0))
 
     def pending(self) -> list[Approval]:
-        """What waits for the operator, by ascending id."""
+        """Pending approvals, by ascending id."""
         return sorted((row for row in self.all if row.status == "pending"), key=lambda row: row.id)
 
     def under_way(self) -> list[Approval]:
@@ -68,7 +68,7 @@ class Approvals(Projection):
         return sorted(rows, key=lambda row: row.id)
 
     def over(self) -> list[Approval]:
-        """The newest that are over, oldest of them first."""
+        """The newest finished ones, oldest first."""
         return [self.all[id] for id in self._over]
 
     def _on_requested(self, event: ApprovalRequested, recorded: Recorded) -> None:

@@ -1,4 +1,4 @@
-"""A second `projections.db`, beside the one in use. A rebuild writes it in one go; the journal goes on from it."""
+"""A second `projections.db` beside the one in use. A rebuild writes it; the journal then loads it."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,9 +30,10 @@ FRESH_NAME: Final = "projections.db.new"
 
 
 class FreshFile:
-    """The writer's side, for as long as a block: whole and on the disk at its end, gone if that raises.
+    """The writer's side, as a context manager: complete and synced after the block, deleted if the block raises.
 
-    What is half made when the process ends is in nobody's way. Every method raises Unavailable when the disk refuses.
+    An incomplete file of a killed process is replaced by the next rebuild.
+    Every method raises Unavailable when the disk refuses.
     """
 
     def __init__(self, folder: Path):
@@ -45,7 +46,7 @@ class FreshFile:
         self._db = connect(self.path, write=True)
 
     def __enter__(self) -> Self:
-        # Nobody else opens the file, and one that is not whole is thrown away: no journal, no locks, no fsync yet.
+        # Nobody else opens the file and an incomplete one is discarded: no journal, no locks, no fsync.
         self._run(f"PRAGMA page_size={PAGE_BYTES}; PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=OFF")
         self._run("PRAGMA synchronous=OFF")
         return self
@@ -56,7 +57,7 @@ class FreshFile:
         whole = False
         try:
             if kind is None:
-                self._run("PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL")  # As it will be used.
+                self._run("PRAGMA synchronous=FULL; PRAGMA journal_mode=WAL")  # The mode in service.
                 whole = True
         finally:
             self._db.close()
@@ -64,7 +65,7 @@ class FreshFile:
                 discard(self.path)
 
     def fill(self, hive: Hive, head_hash: bytes) -> None:
-        """Write every row in the order of the keys: each page of the file is written once."""
+        """Write every row in key order, so that each page of the file is written once."""
         self._run("BEGIN;" + POSITIONS)
         for projection in hive.projections():
             for table in projection.tables():
@@ -99,10 +100,10 @@ class FreshFile:
 
 
 def reading(folder: Path, hive: Hive, log: EventLog) -> Iterator[None]:
-    """Fill an empty Hive from a finished file in small steps, up to the position at which it was written.
+    """Fill an empty Hive from a finished file in small steps.
 
     Raises:
-        CorruptState: not every projection is there, of this version, of this log and at one position.
+        CorruptState: a projection is missing, of another version or log, or at another position.
         Unavailable, apsw.Error, msgspec.MsgspecError: it cannot be read.
     """
     path = folder / FRESH_NAME
@@ -127,23 +128,23 @@ def reading(folder: Path, hive: Hive, log: EventLog) -> Iterator[None]:
 
 
 def put_in_place(folder: Path) -> None:
-    """Let the finished file take the place of the one in use, which the caller has closed.
+    """Replace the file in use, which the caller has closed, with the finished file.
 
-    A process killed in here leaves one of the two whole, or none beside a reader: then the next start folds the log.
+    A kill in here leaves one complete file, or none if a reader was open: then the next start folds the log.
     """
     old = folder / FILE_NAME
     if not _is_one_file(old):
-        discard(old)  # The file first: a write-ahead log beside another file than its own would be played into that.
+        discard(old)  # The file first: SQLite would apply its WAL to another file of the same name.
     (folder / FRESH_NAME).rename(old)
 
 
 def discard_fresh(folder: Path) -> None:
-    """Remove what a rebuild left that was killed."""
+    """Remove the file of a killed rebuild."""
     discard(folder / FRESH_NAME)
 
 
 def _is_one_file(path: Path) -> bool:
-    """Fold the write-ahead log into the file, unless somebody reads it or it is damaged."""
+    """Checkpoint the WAL into the file. False if a reader has it open or it is damaged."""
     if not path.exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""The whole state: every projection, folded together. What deciders decide on and screens show."""
+"""The complete state: all projections at one position. Used by deciders and screens."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ Handler = Callable[[Any, Recorded], None]
 
 
 class Hive:
-    """All projections at one position of the log. Not thread-safe: one thread folds, and hands out frozen rows."""
+    """All projections at one position of the log. Not thread-safe: one thread folds and returns frozen rows."""
 
     def __init__(self) -> None:
         self.ids = Ids()
@@ -39,7 +39,7 @@ class Hive:
         self.operators = Operators()
         self.notifications = Notifications()
         self.seq: Seq = 0
-        """The newest event folded in."""
+        """The newest folded event."""
         self._handlers = dispatch(self.projections())
 
     def projections(self) -> list[Projection]:
@@ -47,14 +47,14 @@ class Hive:
         return [value for value in vars(self).values() if isinstance(value, Projection)]
 
     def evolve(self, recorded: Recorded) -> None:
-        """Fold one event in. Never refuses."""
+        """Fold one event. Never refuses."""
         for handler in self._handlers.get(type(recorded.event), ()):
             handler(recorded.event, recorded)
         self.seq = recorded.seq
 
 
 def dispatch(projections: Iterable[Projection]) -> dict[type, tuple[Handler, ...]]:
-    """By event class, the handlers of all projections that read it; a dict lookup is what the hot fold can afford."""
+    """The handlers of all projections by event class; a dict lookup is fast enough for the fold."""
     table: dict[type, list[Handler]] = {}
     for projection in projections:
         for event_type, handler in projection.handlers().items():
@@ -68,7 +68,7 @@ def recorded(row: Row, codec: Codec) -> Recorded:
 
 
 def fold(rows: Iterable[Row], codec: Codec) -> tuple[Hive, bytes]:
-    """The state after these rows, from an empty one, and the chain's hash there."""
+    """The state after these rows and the chain's hash there."""
     hive, last = Hive(), GENESIS
     for row in rows:
         hive.evolve(recorded(row, codec))
@@ -77,7 +77,7 @@ def fold(rows: Iterable[Row], codec: Codec) -> tuple[Hive, bytes]:
 
 
 def digest(projection: Projection) -> str:
-    """SHA-256 over a projection's rows in the order of their keys: equal states have equal digests."""
+    """SHA-256 over a projection's rows in key order: equal states have equal digests."""
     sha = hashlib.sha256(f"{projection.NAME} {projection.VERSION}\n".encode())
     encode = msgspec.json.Encoder(order="sorted").encode
     for table in projection.tables():

@@ -1,4 +1,4 @@
-"""The newest id of each kind but messages, and the answers to commands that came with a key. Read by deciders."""
+"""The newest id of each kind except messages, and the answers to keyed commands. Read by deciders."""
 
 from collections import deque
 from typing import Any
@@ -14,18 +14,18 @@ from hive.events.reminders import ReminderSet
 from hive.projections.table import Projection, Recorded, Table
 
 KEYS_KEPT = 10_000
-"""Commands whose key is remembered; an older key is a new command."""
+"""Number of remembered idempotency keys; a command with an older key counts as new."""
 
 
 class LastId(msgspec.Struct, frozen=True, gc=False):
-    """The newest id given to something of this kind."""
+    """The newest id of one kind."""
 
     kind: str
     last: int
 
 
 class KeyedAnswer(msgspec.Struct, frozen=True, gc=False):
-    """Which events answered a key."""
+    """The events that answered an idempotency key."""
 
     key: str
     first_seq: Seq
@@ -42,7 +42,7 @@ class Ids(Projection):
         self.keys: Table[str, KeyedAnswer] = Table("command_keys", KeyedAnswer)
         self._newest: dict[str, int] = {}
         self._keys_by_age: deque[str] = deque()
-        """Oldest first. The dict has the same order, but finds its first key ever slower the more were dropped."""
+        """Oldest first. A dict has the same order, but finding its first key gets slower with each dropped key."""
 
     def tables(self) -> list[Table[Any, Any]]:
         for kind, last in self._newest.items():
@@ -78,7 +78,7 @@ class Ids(Projection):
         return self._next("slot")
 
     def given(self, kind: str, id: int) -> bool:
-        """Whether this id was ever given out."""
+        """Whether this id exists or existed."""
         return 0 < id < self._next(kind)
 
     def _next(self, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""Inboxes: what waits, what is in flight, and the newest rows of each recipient. Older history stays in the log."""
+"""Inboxes: waiting messages, messages in flight, and the newest of each recipient. Older ones are only in the log."""
 
 from collections import deque
 from itertools import islice
@@ -14,13 +14,13 @@ from hive.projections.ids import LastId
 from hive.projections.table import Projection, Recorded, Table
 
 RECENT_KEPT = 200
-"""Newest messages kept for `recent`, for each agent."""
+"""Newest messages kept for `recent`, per agent."""
 OPERATOR_RECENT_KEPT = 1_000
-"""The same for the operator's inbox."""
+"""Newest messages kept for the operator."""
 RECENT_KEPT_BYTES = 4 * 1024 * 1024
-"""Of their bodies, for each recipient; the newest is kept whatever its size."""
+"""Size of their bodies, per recipient; the newest message is always kept."""
 LONG_BODY = RECENT_KEPT_BYTES // OPERATOR_RECENT_KEPT
-"""So many shorter ones as are kept cannot reach that bound: they are not counted while they are fresh."""
+"""Shorter bodies cannot reach that bound, so they are not counted while they are fresh."""
 
 
 class InboxMessage(msgspec.Struct, frozen=True, gc=False):
@@ -35,7 +35,7 @@ class InboxMessage(msgspec.Struct, frozen=True, gc=False):
     in_reply_to: MessageId | None = None
     state: Literal["waiting", "in_flight"] = "waiting"
     incarnation: str | None = None
-    """Of the delivery under way."""
+    """Of the current delivery."""
     failures: int = 0
     """Deliveries that ended in a failed turn or a dead incarnation."""
     redelivered: bool = False
@@ -53,14 +53,14 @@ class Recent(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Inbox(msgspec.Struct):
-    """What is derived of one recipient's rows, in one place: the fold looks up one recipient for each event."""
+    """Everything derived for one recipient, in one place: the fold does one lookup per event."""
 
     fresh: deque[Recorded]
-    """The newest for `recent` whose rows are not made yet: most are pushed out before anybody looks."""
+    """The newest messages whose `recent` rows are not built yet; most are replaced before anybody reads them."""
     fresh_bulk: int = 0
-    """Of the long bodies among them, and of those already pushed out."""
+    """Size of the long bodies among them, including those already dropped."""
     recent: deque[MessageId] = msgspec.field(default_factory=deque)
-    """Those in the table, oldest first; all of them older than the fresh ones."""
+    """Ids in the table, oldest first; all older than the fresh ones."""
     recent_bytes: int = 0
     waiting: deque[MessageId] = msgspec.field(default_factory=deque)
     in_flight: dict[MessageId, None] = {}
@@ -71,7 +71,7 @@ class _Inbox(msgspec.Struct):
 
 
 class _Inboxes(dict[str, _Inbox]):
-    """By recipient; one is made when it is first written to."""
+    """By recipient; created on first use."""
 
     def __missing__(self, to: str) -> _Inbox:
         inbox = self[to] = _Inbox(deque(maxlen=OPERATOR_RECENT_KEPT if to == OPERATOR else RECENT_KEPT))
@@ -129,23 +129,23 @@ class Messages(Projection):
             inbox.recent_bytes += len(self.recent[to, id].body)
 
     def next_id(self) -> MessageId:
-        """Of the message that is sent next."""
+        """The id of the next message."""
         return MessageId(self._newest_id + 1)
 
     def given(self, id: int) -> bool:
-        """Whether there was ever a message of this id."""
+        """Whether a message with this id was ever sent."""
         return 0 < id <= self._newest_id
 
     def open_bytes(self, to: str) -> int:
-        """Length of the bodies that wait or are in flight, in characters."""
+        """Total length of waiting and in-flight bodies, in characters."""
         return self._inboxes.get(to, _NOBODY).open_bytes
 
     def waiting_count(self, to: str) -> int:
-        """How many messages the next recvs would return."""
+        """Number of waiting messages."""
         return len(self._inboxes.get(to, _NOBODY).waiting)
 
     def waiting(self, to: str, limit: int | None = None) -> list[InboxMessage]:
-        """What waits for an agent, in the order it will be delivered."""
+        """Waiting messages in delivery order."""
         return [self.open[id] for id in islice(self._inboxes.get(to, _NOBODY).waiting, limit)]
 
     def in_flight(self, to: str) -> list[InboxMessage]:
@@ -153,7 +153,7 @@ class Messages(Projection):
         return [self.open[id] for id in sorted(self._inboxes.get(to, _NOBODY).in_flight)]
 
     def newest(self, to: str, limit: int) -> list[Recent]:
-        """The newest rows addressed to somebody, oldest of them first."""
+        """The newest messages to a recipient, oldest first."""
         if to not in self._inboxes:
             return []
         self._make_rows(to)
@@ -176,7 +176,7 @@ class Messages(Projection):
             inbox.open_bytes += len(body)
 
     def _make_rows(self, to: str) -> None:
-        """Of what is fresh in an inbox; then drop what it pushes out."""
+        """Build the rows of fresh messages and drop the oldest beyond the bound."""
         inbox = self._inboxes[to]
         ids = inbox.recent
         for one in inbox.fresh:
@@ -230,7 +230,7 @@ class Messages(Projection):
             self._forget(event.agent)
 
     def _forget(self, agent: AgentName) -> None:
-        """Its name may be given to another agent, which must not find what was said to this one."""
+        """Another agent may get the same name and must not see these messages."""
         inbox = self._inboxes.get(agent)
         if inbox is None:
             return
@@ -248,7 +248,7 @@ def _moved(
     failures: int,
     redelivered: bool,
 ) -> InboxMessage:
-    """The same message in another state. Spelled out: `replace` looks every name up."""
+    """The same message in another state. Written out, since `replace` is slower."""
     return InboxMessage(
         message.id,
         message.at,

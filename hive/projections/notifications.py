@@ -1,4 +1,4 @@
-"""What the operator's webhook has not been told yet. Read by the webhook actor, which goes on from here."""
+"""Notifications that the webhook has not received yet. Read by the webhook actor."""
 
 import msgspec
 
@@ -13,13 +13,13 @@ from hive.projections.table import Projection, Recorded, Table
 
 TEXT_MAX_CHARS = 1_000
 PENDING_MAX = 1_000
-"""Of one hive; the oldest give way. A hive without a webhook gathers them too."""
+"""Beyond it the oldest is dropped. A hive without a webhook collects them too."""
 PENDING_MAX_MS: DurationMs = 24 * 3_600_000
-"""Who did not hear of it for a day finds it on the pages."""
+"""Older notifications are not sent; the dashboard shows them."""
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """What a person is told."""
+    """The text of a notification."""
 
     topic: Topic
     subject: str
@@ -27,7 +27,7 @@ class Notification(msgspec.Struct, frozen=True):
     title: str
     text: str
     path: str
-    """Of the dashboard, where it can be acted on."""
+    """Dashboard page for the decision."""
     urgent: bool = False
 
 
@@ -35,13 +35,13 @@ class Pending(msgspec.Struct, frozen=True):
     """A notification that waits for its delivery."""
 
     seq: Seq
-    """The event it tells of."""
+    """The event of the notification."""
     at_ms: TimeMs
     told: Notification
 
 
 def notification_for(event: AnyEvent) -> Notification | None:
-    """What an event is to a person, if it is anything."""
+    """The notification for an event, if it has one."""
     match event:
         case QuestionAdded(target=None, id=id, asker=asker, question=text):
             return Notification("question", str(id), f"{asker} asks", text, "/your-call")
@@ -65,7 +65,7 @@ def notification_for(event: AnyEvent) -> Notification | None:
 
 
 class Notifications(Projection):
-    """A notification waits until its delivery or its failure is an event, or until what it is about is over."""
+    """A notification is pending until its delivery or failure is logged, or until its subject is settled."""
 
     NAME = "notifications"
     VERSION = 1
@@ -91,7 +91,7 @@ class Notifications(Projection):
         }
 
     def waiting(self, now: TimeMs) -> list[Pending]:
-        """Oldest first, without those that are too old to be told."""
+        """Oldest first, without those that are too old."""
         return [row for _, row in sorted(self.pending.rows.items()) if now - row.at_ms < PENDING_MAX_MS]
 
     def _on_news(self, event: AnyEvent, recorded: Recorded) -> None:
@@ -107,7 +107,7 @@ class Notifications(Projection):
         if event.of is not None:
             self.pending.drop(event.of)
             return
-        first = min(self._about(event.topic, event.subject), default=None)  # A log from before `of` was written.
+        first = min(self._about(event.topic, event.subject), default=None)  # Events of older logs have no `of`.
         if first is not None:
             self.pending.drop(first)
 

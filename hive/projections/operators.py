@@ -1,4 +1,4 @@
-"""The people who may decide through the dashboard, by the hash of their token."""
+"""Operators with dashboard access, by the hash of their token."""
 
 import msgspec
 
@@ -25,7 +25,7 @@ class Operators(Projection):
         return {OperatorAdded: self._on_added, OperatorRevoked: self._on_revoked}
 
     def holder(self, token_hash: str) -> Operator | None:
-        """Whose token this is, unless it was revoked."""
+        """The operator of this token, unless it was revoked."""
         return next((row for row in self.all if row.token_hash == token_hash and row.revoked_ms is None), None)
 
     def _on_added(self, event: OperatorAdded, recorded: Recorded) -> None:

@@ -11,7 +11,7 @@ from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
 RESOLVED_KEPT = 500
-"""Resolved questions shown as history; older ones stay in the log."""
+"""Resolved questions kept as history; older ones are only in the log."""
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -29,9 +29,9 @@ class Question(msgspec.Struct, frozen=True):
     answerer: str | None = None
     resolved_ms: TimeMs | None = None
     resolved_by: str | None = None
-    """The person, agent or actor, as the log names them."""
+    """The `by` column of the resolution."""
     resolved_seq: Seq | None = None
-    """Times can be equal, and the history is in one order only."""
+    """Orders the history, since times can be equal."""
 
 
 class Questions(Projection):
@@ -61,15 +61,15 @@ class Questions(Projection):
         return [self.all[id] for id in self._pending]
 
     def resolved(self) -> list[Question]:
-        """The newest resolved ones, oldest of them first."""
+        """The newest resolved questions, oldest first."""
         return [self.all[id] for id in self._resolved]
 
     def pending_of(self, asker: AgentName) -> int:
-        """How many an agent has open."""
+        """Number of open questions of an agent."""
         return self._asked.get(asker, 0)
 
     def threads_of(self, agent: AgentName) -> list[Question]:
-        """Pending questions in which an agent is asker or target."""
+        """Pending questions with this agent as asker or target."""
         return [row for row in self.pending() if agent in (row.asker, row.target)]
 
     def _on_added(self, event: QuestionAdded, recorded: Recorded) -> None:

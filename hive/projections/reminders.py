@@ -1,4 +1,4 @@
-"""Reminders that have not fallen due."""
+"""Pending reminders."""
 
 import msgspec
 

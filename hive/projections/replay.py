@@ -1,4 +1,4 @@
-"""The hot loop: pages of the log, decoded and folded. Used by the store, by a rebuild and by every audit."""
+"""The replay loop: decodes pages of the log and folds them. Used by the store, rebuilds and audits."""
 
 import functools
 import gc
@@ -14,11 +14,11 @@ from hive.projections.hive import Handler, Hive, dispatch
 from hive.projections.table import Recorded
 
 Tell = Callable[[Seq], None]
-"""Is told the position reached, a page at a time."""
+"""Called with the position after each page."""
 
 
 def replay(hive: Hive, pages: Iterable[Page], codec: Codec, tell: Tell = lambda _: None) -> None:
-    """Fold more of the log into every projection.
+    """Fold pages of the log into every projection.
 
     Raises:
         CorruptState: an event that this hive does not know or cannot read.
@@ -29,11 +29,11 @@ def replay(hive: Hive, pages: Iterable[Page], codec: Codec, tell: Tell = lambda 
 def replay_into(
     handlers: Mapping[type, tuple[Handler, ...]], pages: Iterable[Page], codec: Codec, tell: Tell = lambda _: None
 ) -> Seq:
-    """The same for some projections; returns the newest position. One dict lookup and one call an event."""
+    """The same for some projections; returns the newest position. One dict lookup and one call per event."""
     fold = {cls: _as_one(handlers.get(cls, ())) for cls in codec.types.values()}
     seq = 0
     gc_was_on = gc.isenabled()
-    gc.disable()  # A fold makes many rows and no garbage; the collector would walk them all again and again.
+    gc.disable()  # A fold creates many rows and no cycles; the collector would scan them again and again.
     try:
         for page in pages:
             for recorded in decoded(page, codec):
@@ -48,14 +48,14 @@ def replay_into(
 
 
 def decoded(page: Page, codec: Codec) -> list[Recorded]:
-    """Every event of a page: by one call where all have their first shape, one by one otherwise.
+    """Every event of a page: one decoder call if all have version 1, otherwise one by one.
 
     Raises:
         CorruptState: as `Codec.decode`.
     """
     try:
         found = _decoder(frozenset(codec.types.values()))(page.text)
-        if found[-1].seq - found[0].seq == len(found) - 1:  # Data that closes its row early could pass for two.
+        if found[-1].seq - found[0].seq == len(found) - 1:  # Malformed data could look like two rows.
             return found
     except msgspec.DecodeError:
         pass
@@ -64,7 +64,7 @@ def decoded(page: Page, codec: Codec) -> list[Recorded]:
 
 @functools.cache
 def _decoder(types: frozenset[type[Event]]) -> Callable[[str], list[Recorded]]:
-    """For each type a Recorded that is tagged with its name; one that is in its second shape or later has none."""
+    """A Recorded tagged with the type name for each type of version 1."""
     rows: Any = None
     for cls in types:
         if cls.version == 1:
@@ -82,7 +82,7 @@ def _decoder(types: frozenset[type[Event]]) -> Callable[[str], list[Recorded]]:
 
 
 def _as_one(handlers: tuple[Handler, ...]) -> Handler:
-    """One handler that does what all of them do."""
+    """One handler that calls all of them."""
     if len(handlers) == 1:
         return handlers[0]
 

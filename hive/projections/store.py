@@ -1,4 +1,4 @@
-"""`projections.db`: the tables of every projection, written behind the log. Disposable: what is stale is refolded."""
+"""`projections.db`: the tables of every projection, written after the log. Disposable: stale rows are refolded."""
 
 import contextlib
 import functools
@@ -24,13 +24,13 @@ from hive.projections.table import Projection, R, Table
 
 FILE_NAME: Final = "projections.db"
 ROWS_OF_STATEMENTS: Final = (64, 8, 1)
-"""How many rows one statement takes: as many as fit, so that the interpreter is given away less often."""
+"""Rows per statement. Large statements release the GIL less often."""
 ROWS_OF_CHANGES: Final = 1_000
-"""Changed rows made ready between two pauses."""
+"""Changed rows prepared between two pauses."""
 ROWS_OF_READS: Final = 100
 """Rows read between two pauses."""
 PAGE_BYTES: Final = 8_192
-"""Of the file: where rows are a few hundred bytes, larger pages are written in fewer steps."""
+"""Page size of the file. Rows are a few hundred bytes, so larger pages need fewer writes."""
 POSITIONS: Final = (
     "CREATE TABLE IF NOT EXISTS positions"
     "(projection TEXT PRIMARY KEY, version INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID"
@@ -39,14 +39,14 @@ SET_POSITION: Final = "INSERT OR REPLACE INTO positions VALUES(?,?,?,?)"
 
 
 class Store:
-    """The writer's side, owned by the journal's thread."""
+    """The writer's side. Owned by the journal's thread."""
 
     def __init__(self, folder: Path):
         self.path = folder / FILE_NAME
         self._db = self._open()
 
     def load(self, hive: Hive, log: EventLog, codec: Codec) -> list[str]:
-        """Bring an empty Hive to the log's head: stored rows where they are current, folded events for the rest.
+        """Bring an empty Hive to the head of the log from stored rows, and fold the remaining events.
 
         Returns the names of the projections that had to be folded from the first event.
         """
@@ -67,7 +67,7 @@ class Store:
         return [name for name, seq in positions.items() if seq == 0 and log.head.seq > 0]
 
     def write(self, hive: Hive, head_hash: bytes) -> None:
-        """Write every changed row and the position in one transaction; no fsync, the log is what must last."""
+        """Write every changed row and the position in one transaction, without fsync: the log is durable."""
         try:
             for _ in self.writing(hive, head_hash):
                 pass
@@ -76,10 +76,10 @@ class Store:
                 pass
 
     def writing(self, hive: Hive, head_hash: bytes) -> Generator[None, None, None]:
-        """The same in small steps: between two of them more may be folded, which this transaction does not see.
+        """The same in small steps. Events folded between two steps are not part of this transaction.
 
-        One that fails or is closed before its end leaves the file as it was and every row marked as changed. A file
-        that turns out to be damaged, in a page that no start reads, is replaced by an empty one for the next writing.
+        A transaction that fails or is closed early changes nothing, and its rows stay marked as changed. A damaged
+        file is replaced by an empty one for the next call.
         """
         try:
             yield from writing(self._db, hive, head_hash)
@@ -97,7 +97,7 @@ class Store:
                 table.changed = set(table.rows)
 
     def close(self) -> None:
-        """Leave one file behind, where the disk has room for it."""
+        """Checkpoint into one file, if the disk has room."""
         with contextlib.suppress(apsw.FullError, apsw.IOError, apsw.CorruptError):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._db.close()
@@ -106,11 +106,11 @@ class Store:
         try:
             return self._prepared()
         except (CorruptState, apsw.CorruptError, apsw.NotADBError):
-            discard(self.path)  # Disposable by design: the log has everything.
+            discard(self.path)  # Disposable: the log has everything.
             return self._prepared()
 
     def _prepared(self) -> apsw.Connection:
-        self.path.touch(mode=0o600)  # What SQLite keeps beside it takes the mode over.
+        self.path.touch(mode=0o600)  # SQLite creates `-wal` and `-shm` with the same mode.
         db = connect(self.path, write=True)
         db.execute(
             f"PRAGMA page_size={PAGE_BYTES}; PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;" + POSITIONS
@@ -125,7 +125,7 @@ class Store:
             try:
                 read_rows(self._db, projection)
             except (apsw.Error, msgspec.MsgspecError, ValueError, TypeError):
-                pass  # Rows of another shape or damaged ones: fold them again below.
+                pass  # Damaged rows or rows of another shape: fold them again below.
             else:
                 return int(stored[1])
         for table in projection.tables():
@@ -136,7 +136,7 @@ class Store:
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What `projections.db` holds of one projection."""
+    """The stored position of one projection."""
 
     name: str
     version: int
@@ -163,7 +163,7 @@ def writing(db: apsw.Connection, hive: Hive, head_hash: bytes) -> Generator[None
 
 
 def marks_of(hive: Hive, head_hash: bytes) -> list[tuple[str, int, Seq, bytes]]:
-    """What `SET_POSITION` takes for each projection."""
+    """Parameters of `SET_POSITION` for each projection."""
     return [(projection.NAME, projection.VERSION, hive.seq, head_hash) for projection in hive.projections()]
 
 
@@ -175,7 +175,7 @@ def stored_positions(db: apsw.Connection) -> list[Stored]:
 
 
 def read_rows(db: apsw.Connection, projection: Projection) -> None:
-    """Fill a projection's empty tables from the file.
+    """Fill the empty tables of a projection from the file.
 
     Raises:
         apsw.SQLError, msgspec.ValidationError: the file has another shape.
@@ -186,7 +186,7 @@ def read_rows(db: apsw.Connection, projection: Projection) -> None:
 
 
 def read_groups(db: apsw.Connection, projection: Projection) -> Iterator[None]:
-    """The same, pausing after some rows, and without what is derived from them."""
+    """The same with pauses between groups of rows, without derived values."""
     for table in projection.tables():
         row_type, rows, parts = table.row_type, table.rows, table.key_parts
         names, shapes = row_type.__struct_fields__, _SHAPES(row_type)
@@ -201,7 +201,7 @@ def read_groups(db: apsw.Connection, projection: Projection) -> Iterator[None]:
 
 
 def create_statement(table: Table[Any, Any]) -> str:
-    """The SQL of a projection's table: one column a field, nested values as JSON text; a number as key is its rowid."""
+    """The SQL of a table: one column per field, nested values as JSON text; an integer key is the rowid."""
     names = [_quoted(name) for name in table.row_type.__struct_fields__]
     key = ", ".join(names[: table.key_parts])
     if table.key_parts == 1 and _is_number(table.row_type):
@@ -216,7 +216,7 @@ def discard(path: Path) -> None:
 
 
 class _Changes:
-    """What has changed in one table up to now; the table counts anew from here."""
+    """The changes of one table up to now. Resets the table's own set."""
 
     def __init__(self, table: Table[Any, Any]):
         self._table = table
@@ -238,7 +238,7 @@ class _Changes:
 
 
 def stored_cells(table: Table[Any, Any], rows: Iterable[msgspec.Struct]) -> Iterator[Sequence[Any]]:
-    """The rows as SQLite takes them."""
+    """The rows as SQLite values."""
     plain = map(msgspec.structs.astuple, rows)
     nested = [place for place, shape in enumerate(_SHAPES(table.row_type)) if shape == "nested"]
     return (_flattened(values, nested) for values in plain) if nested else plain
@@ -253,7 +253,7 @@ def _flattened(values: tuple[Any, ...], nested: list[int]) -> list[Any]:
 
 
 def _in_groups(db: apsw.Connection, begin: str, rows: Sequence[Sequence[Any]], end: str) -> Iterator[None]:
-    """Run one statement for many rows at a time, and pause after each."""
+    """Run one statement for many rows at a time, with a pause after each."""
     done = 0
     for size in ROWS_OF_STATEMENTS if rows else ():
         statement = begin + ",".join(["(" + ",".join("?" * len(rows[0])) + ")"] * size) + end
@@ -289,19 +289,19 @@ def _shape(hint: Any) -> Shape:
 
 
 def _is_number(row_type: type[msgspec.Struct]) -> bool:
-    """Whether the first field is a whole number."""
+    """Whether the first field is an integer."""
     first = _HINTS(row_type)[row_type.__struct_fields__[0]]
     return getattr(first, "__supertype__", first) is int
 
 
 def _checked(row_type: type[msgspec.Struct]) -> Any:
-    """The type of many rows' values: converted to at once, in a fifth of the time that a row each takes."""
+    """The type of a list of rows. Converting a list takes a fifth of the time of single rows."""
     hints = _HINTS(row_type)
     return list[tuple[tuple(hints[name] for name in row_type.__struct_fields__)]]  # type: ignore[misc]
 
 
 def _by_name(row_type: type[R]) -> Callable[..., R]:
-    """Makes rows whose fields have to be named."""
+    """Creates rows by keyword."""
     names = row_type.__struct_fields__
     return lambda *values: row_type(**dict(zip(names, values, strict=True)))
 

@@ -1,4 +1,4 @@
-"""Typed rows in memory that know which of them changed. What projections fold into and the store writes behind."""
+"""Typed in-memory rows with change tracking. Projections write them; the store saves them."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, TypeVar
@@ -25,7 +25,7 @@ class Recorded(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
     @property
     def at_ms(self) -> TimeMs:
-        """The same in Unix milliseconds; worked out when asked for, since few of a long log's events are."""
+        """The same in Unix milliseconds; computed on demand, since few events need it."""
         return stamped_ms(self.at)
 
 
@@ -45,7 +45,7 @@ class Table(Generic[K, R]):
         self.changed.add(key)
 
     def drop(self, key: K) -> None:
-        """Remove; a missing key is fine."""
+        """Remove a row, if it exists."""
         if self.rows.pop(key, None) is not None:
             self.changed.add(key)
 
@@ -66,19 +66,19 @@ class Table(Generic[K, R]):
 
 
 class Projection:
-    """One fold. A subclass names its tables as attributes and has one `_on_…` method for each event it reads."""
+    """One fold. A subclass has its tables as attributes and one `_on_…` method per event type."""
 
     NAME: ClassVar[str]
     VERSION: ClassVar[int]
-    """Raised when the fold or its rows change; the projection is then rebuilt at the next start."""
+    """Increased when the fold or its rows change; the next start then refolds the projection."""
 
     def tables(self) -> list[Table[Any, Any]]:
         """Every table, in a fixed order."""
         return [value for value in vars(self).values() if isinstance(value, Table)]
 
     def handlers(self) -> dict[type, Any]:
-        """By event class, a method taking the event and its Recorded."""
+        """By event class, a method that takes the event and its Recorded."""
         raise NotImplementedError
 
     def restored(self) -> None:
-        """Rebuild what is derived from the rows alone, after they were loaded."""
+        """Rebuild derived values after the rows were loaded."""

@@ -1,4 +1,4 @@
-"""What each agent is in the middle of. A boot clears everything: its guards died with the daemon before."""
+"""Transient states of agents. A boot clears all: their guards ended with the previous daemon."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""Turns: the one under way of each agent, its newest turns, and sums for each hour of the last month."""
+"""Turns: the current and the newest of each agent, and sums per hour of the last month."""
 
 from collections import deque
 from typing import Any, cast
@@ -15,15 +15,15 @@ from hive.projections.table import Projection, Recorded, Table
 HOUR_MS = 3_600_000
 HOURS_KEPT = 24 * 31
 TOOLS_KEPT = 200
-"""Tool names counted for one agent and hour; a name beyond is not."""
+"""Distinct tool names counted per agent and hour."""
 RECENT_KEPT = 50
-"""Newest turns kept for each agent."""
+"""Newest turns kept per agent."""
 UNCOUNTED_MAX = 1_000
-"""Reports whose rows are not made yet: one row for many of them, when somebody looks."""
+"""Reports that are not summed yet; they are summed together on the next read."""
 
 
 class Current(msgspec.Struct, frozen=True):
-    """A turn that began and has not ended."""
+    """A running turn."""
 
     agent: AgentName
     since_ms: TimeMs
@@ -33,7 +33,7 @@ class Current(msgspec.Struct, frozen=True):
 
 
 class Turn(msgspec.Struct, frozen=True):
-    """A turn that ended, as the harness reported it."""
+    """A finished turn as the harness reported it."""
 
     agent: AgentName
     seq: Seq
@@ -42,7 +42,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Hour(msgspec.Struct, frozen=True):
-    """Sums over the turns of one agent that ended in one hour; an unknown figure adds nothing."""
+    """Sums over one agent's turns that ended in one hour. Unknown figures add nothing."""
 
     agent: AgentName
     hour: int
@@ -65,11 +65,11 @@ class Turns(Projection):
     def __init__(self) -> None:
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
         self.recent: Table[tuple[AgentName, Seq], Turn] = Table("recent_turns", Turn, key_parts=2)
-        """Complete after `tables()`, as the next."""
+        """Complete after `tables()`; so is `sums`."""
         self.sums: Table[tuple[AgentName, int], Hour] = Table("turn_hours", Hour, key_parts=2)
         self._recent_seqs: dict[AgentName, deque[Seq]] = {}
         self._newest_hour = 0
-        """What is older than a month is dropped once an hour."""
+        """Used to drop old hours once per hour."""
         self._uncounted: list[Recorded] = []
 
     def tables(self) -> list[Table[Any, Any]]:
@@ -101,7 +101,7 @@ class Turns(Projection):
         return self.sums
 
     def of(self, agent: AgentName) -> list[Turn]:
-        """An agent's newest turns, oldest of them first."""
+        """The newest turns of an agent, oldest first."""
         self._count()
         return [row for key, row in sorted(self.recent.rows.items()) if key[0] == agent]
 
@@ -116,7 +116,7 @@ class Turns(Projection):
             self._count()
 
     def _count(self) -> None:
-        """Make the rows of the reports that came since."""
+        """Build the rows of new reports."""
         uncounted, self._uncounted = self._uncounted, []
         by_agent: dict[AgentName, list[Recorded]] = {}
         by_hour: dict[tuple[AgentName, int], list[TurnEnded]] = {}
@@ -136,7 +136,7 @@ class Turns(Projection):
             self._keep(agent, ended[-RECENT_KEPT:])
 
     def _keep(self, agent: AgentName, ended: list[Recorded]) -> None:
-        """Make the rows of an agent's newest turns, and drop those that they push out."""
+        """Build the rows of an agent's newest turns and drop the oldest."""
         seqs = self._recent_seqs.setdefault(agent, deque())
         for recorded in ended:
             seqs.append(recorded.seq)

@@ -1,4 +1,4 @@
-"""A real systemd-journald in a namespace of its own, for as long as a test: its socket and its files are removed."""
+"""Runs a real systemd-journald in its own namespace for one test, then removes its socket and files."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ STEP_S = 0.02
 
 @contextlib.contextmanager
 def namespace() -> Iterator[str]:
-    """The name of a namespace whose journal takes entries. Skips where there can be none."""
+    """A namespace with a running journal. Skips if the host cannot run one."""
     if not (JOURNALD.exists() and shutil.which("journalctl")):
         if os.environ.get("CI") == "true":
             pytest.fail("systemd is not installed")

@@ -1,4 +1,4 @@
-"""A small hive's files, written by the real log and store: a spawn, messages, a question, an approval, turns."""
+"""The files of a small hive, written by the real log and store: a spawn, messages, a question, an approval, turns."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ EVENTS: list[Entry] = [
 
 
 def append(log: EventLog, entries: list[Entry], begin_ms: int = BEGIN_MS) -> None:
-    """One event a second, after those that are there."""
+    """Append one event per second."""
     encode = Codec().encode
     first = log.head.seq
     log.append(
@@ -89,7 +89,7 @@ def append(log: EventLog, entries: list[Entry], begin_ms: int = BEGIN_MS) -> Non
 
 
 def write(state: Path, entries: list[Entry] | None = None, *, begin_ms: int = BEGIN_MS) -> None:
-    """The files of a hive that was stopped."""
+    """The files of a stopped hive."""
     state.mkdir(parents=True, exist_ok=True)
     log = EventLog(state)
     append(log, EVENTS if entries is None else entries, begin_ms)

@@ -1,12 +1,12 @@
-"""The anchor file: it shows a log that was cut or rewritten, and what becomes of it itself is no failure of the log."""
+"""The anchor file shows a truncated or rewritten log; damage to the file itself is not a failure of the log."""
 
 from pathlib import Path
 
 import pytest
 
 from hive.audit import anchors
+from hive.audit.anchor_check import AnchorComparison, refuse_truncated
 from hive.audit.chain import Verification, verify_log
-from hive.audit.witnesses import Witness, refuse_cut
 from hive.errors import CorruptState
 from hive.events.daemon import Warned
 from hive.events.log import EventLog, Head
@@ -18,7 +18,7 @@ from .test_chain import edit
 HEAD = len(story.EVENTS)
 NOW_MS = story.BEGIN_MS
 BEYOND = b'{"seq":9223372036854775808,"hash":"%s","at":"2026-01-31T09:30:00.000Z"}\n' % (b"0" * 64)
-"""A position that no log can have."""
+"""An impossible position."""
 
 
 @pytest.fixture
@@ -39,124 +39,124 @@ def note(paths: Paths, seq: int) -> None:
     anchors.add(paths.anchors, Head(seq, found), NOW_MS)
 
 
-def verified(paths: Paths) -> tuple[Verification, Witness]:
+def verified(paths: Paths) -> tuple[Verification, AnchorComparison]:
     result = verify_log(paths, lambda _: None)
     return result, next(one for one in result.anchors if one.where == "anchors.jsonl")
 
 
 def rewrite(paths: Paths, tmp_path: Path, from_seq: int) -> None:
-    """Another log whose chain holds, the same up to some event."""
+    """Another valid log that is equal up to some event."""
     forged = tmp_path / "forged"
     changed = ("agent:manager", Warned(source="x", text="y"))
     story.write(forged, [*story.EVENTS[: from_seq - 1], changed, *story.EVENTS[from_seq:]])
     (forged / "events.db").rename(paths.events)
 
 
-def test_the_anchors_of_a_sound_log_agree(paths: Paths) -> None:
-    result, witness = verified(paths)
+def test_anchors_of_intact_log_agree(paths: Paths) -> None:
+    result, comparison = verified(paths)
     assert result.ok
-    assert (witness.state, witness.anchors, witness.seq, witness.note) == ("agrees", 2, HEAD, None)
-    assert refuse_cut(paths) is None
+    assert (comparison.state, comparison.anchors, comparison.seq, comparison.note) == ("agrees", 2, HEAD, None)
+    assert refuse_truncated(paths) is None
     assert paths.anchors.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_cut_tail_is_seen_without_the_projections_too(paths: Paths) -> None:
+def test_truncation_is_detected_by_anchor_file(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
     paths.projections.unlink()
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert (result.ok, result.events, result.bad_seq) == (False, 15, 16)
     assert result.why is not None
     assert "anchors.jsonl has seen events up to 20" in result.why
-    assert (witness.state, witness.seq) == ("contradicts", 10)
+    assert (comparison.state, comparison.seq) == ("contradicts", 10)
     with pytest.raises(CorruptState, match=r"ends at event 15, not 20 as anchors.jsonl .*hive audit verify.*removing"):
-        refuse_cut(paths)
+        refuse_truncated(paths)
 
 
-def test_a_chain_made_anew_is_seen(paths: Paths, tmp_path: Path) -> None:
+def test_rewritten_chain_is_detected(paths: Paths, tmp_path: Path) -> None:
     rewrite(paths, tmp_path, 8)
     paths.projections.unlink()
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert (result.ok, result.events, result.bad_seq) == (False, HEAD, 10)
-    assert (witness.state, witness.seq) == ("contradicts", None)
+    assert (comparison.state, comparison.seq) == ("contradicts", None)
     with pytest.raises(CorruptState, match="has another event 20"):
-        refuse_cut(paths)
+        refuse_truncated(paths)
 
 
-def test_what_both_see_is_named_by_its_first_event(paths: Paths, tmp_path: Path) -> None:
+def test_earliest_contradiction_is_reported(paths: Paths, tmp_path: Path) -> None:
     rewrite(paths, tmp_path, 14)
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert result.bad_seq == HEAD
-    assert witness.seq == 10
+    assert comparison.seq == 10
     assert {one.state for one in result.anchors} == {"contradicts"}
 
 
-def test_a_log_that_is_gone_is_not_begun_anew_in_silence(paths: Paths) -> None:
+def test_deleted_log_is_not_silently_recreated(paths: Paths) -> None:
     paths.events.unlink()
     with pytest.raises(CorruptState, match="ends at event 0, not 20"):
-        refuse_cut(paths)
+        refuse_truncated(paths)
     paths.anchors.unlink()
     with pytest.raises(CorruptState, match=r"not 20 as projections\.db has seen it"):
-        refuse_cut(paths)
+        refuse_truncated(paths)
     paths.projections.unlink()
-    assert refuse_cut(paths) is None
+    assert refuse_truncated(paths) is None
 
 
-def test_a_cut_log_is_not_gone_on_with_where_only_the_projections_have_seen_it(paths: Paths) -> None:
-    """They would be folded anew, and what they had seen would be gone."""
+def test_truncation_is_detected_by_projections(paths: Paths) -> None:
+    """A start would refold them and lose the recorded position."""
     paths.anchors.unlink()
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
     with pytest.raises(CorruptState, match=r"ends at event 15, not 20 as projections\.db"):
-        refuse_cut(paths)
+        refuse_truncated(paths)
     paths.projections.write_bytes(b"nothing that counts")
-    assert refuse_cut(paths) is None
+    assert refuse_truncated(paths) is None
 
 
-def test_a_log_that_went_on_after_its_anchor_is_sound(paths: Paths) -> None:
+def test_log_beyond_its_anchor_is_accepted(paths: Paths) -> None:
     log = EventLog(paths.state)
     story.append(log, [("actor:x", Warned(source="x", text="y"))])
     log.close()
-    assert refuse_cut(paths) is None
+    assert refuse_truncated(paths) is None
     assert verified(paths)[0].ok
 
 
-def test_a_log_that_is_broken_is_compared_as_far_as_it_holds(paths: Paths) -> None:
+def test_broken_log_is_compared_up_to_the_break(paths: Paths) -> None:
     edit(paths.events, "UPDATE events SET data = '{}' WHERE seq = 14")
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert (result.ok, result.bad_seq) == (False, 14)
-    assert (witness.state, witness.seq) == ("agrees", 10)
+    assert (comparison.state, comparison.seq) == ("agrees", 10)
 
 
-def test_a_missing_file_is_said_and_no_failure(paths: Paths) -> None:
+def test_missing_anchor_file_is_reported_without_failure(paths: Paths) -> None:
     paths.anchors.unlink()
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert result.ok
-    assert witness.state == "missing"
+    assert comparison.state == "missing"
 
 
 @pytest.mark.parametrize(
     "damage", [b"garbage\n", b'{"seq":20,"hash":"00","at":"x"}\n', b"\xff\xfe\n", b'{"seq":-1}\n', b"\n", BEYOND]
 )
-def test_a_damaged_line_is_said_and_the_others_count(paths: Paths, damage: bytes) -> None:
+def test_damaged_anchor_line_is_reported_and_skipped(paths: Paths, damage: bytes) -> None:
     first, second = paths.anchors.read_bytes().splitlines(keepends=True)
     paths.anchors.write_bytes(first + damage + second)
-    result, witness = verified(paths)
+    result, comparison = verified(paths)
     assert result.ok
-    assert (witness.state, witness.anchors, witness.note) == ("agrees", 2, "damaged lines, not compared: 2")
-    said = refuse_cut(paths)
+    assert (comparison.state, comparison.anchors, comparison.note) == ("agrees", 2, "damaged lines, not compared: 2")
+    said = refuse_truncated(paths)
     assert said is not None
     assert said.endswith("damaged lines, not compared: 2")
 
 
-def test_a_line_whose_writer_died_is_none_and_spoils_no_other(paths: Paths) -> None:
+def test_unfinished_anchor_line_is_ignored(paths: Paths) -> None:
     whole = paths.anchors.read_bytes()
     paths.anchors.write_bytes(whole + whole.splitlines()[0][:50])
-    assert refuse_cut(paths) is None
+    assert refuse_truncated(paths) is None
     assert verified(paths)[1].note is None
     note(paths, HEAD)
     assert [one.seq for one in anchors.read(paths.anchors).anchors] == [10, HEAD, HEAD]
 
 
-def test_a_long_file_is_thinned_and_keeps_its_span(tmp_path: Path) -> None:
+def test_long_anchor_file_is_thinned(tmp_path: Path) -> None:
     path, sizes = tmp_path / "anchors.jsonl", set()
     count = 3 * anchors.FILE_MAX_BYTES // 100
     for seq in range(1, count + 1):

@@ -1,4 +1,4 @@
-"""`audit verify` names the first event that is not what was written, whatever was done to the file."""
+"""`audit verify` names the first wrong event after any change to the file."""
 
 import shutil
 from pathlib import Path
@@ -26,7 +26,7 @@ def verified(paths: Paths) -> Verification:
 
 
 def edit(path: Path, statement: str, *values: object) -> None:
-    """What somebody with the file and SQLite can do: triggers stop nobody who drops them."""
+    """Changes that anyone with the file and SQLite can make after dropping the triggers."""
     db = apsw.Connection(str(path))
     for name in ("events_are_never_changed", "events_are_never_deleted"):
         db.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -35,26 +35,26 @@ def edit(path: Path, statement: str, *values: object) -> None:
     db.close()
 
 
-def test_what_was_written_holds(paths: Paths) -> None:
+def test_intact_log_verifies(paths: Paths) -> None:
     result = verified(paths)
     assert (result.ok, result.events, result.bad_seq) == (True, len(story.EVENTS), None)
 
 
 @pytest.mark.parametrize(("column", "value"), [("data", "{}"), ("by", "agent:x"), ("at", "x"), ("type", "Killed")])
-def test_any_changed_column_is_named(paths: Paths, column: str, value: str) -> None:
+def test_change_in_any_column_is_reported(paths: Paths, column: str, value: str) -> None:
     edit(paths.events, f"UPDATE events SET {column} = ? WHERE seq = 7", value)
     result = verified(paths)
     assert (result.ok, result.events, result.bad_seq) == (False, 6, 7)
 
 
 @pytest.mark.parametrize("value", [None, 7, b"bytes"])
-def test_a_value_of_another_kind_is_named(paths: Paths, value: object) -> None:
+def test_value_of_wrong_type_is_reported(paths: Paths, value: object) -> None:
     edit(paths.events, "PRAGMA ignore_check_constraints=1")
     edit(paths.events, "UPDATE OR IGNORE events SET data = coalesce(?, x'00') WHERE seq = 5", value)
     assert verified(paths).bad_seq == 5
 
 
-def test_a_flipped_byte_in_the_file_is_named(paths: Paths) -> None:
+def test_flipped_byte_in_file_is_reported(paths: Paths) -> None:
     raw = bytearray(paths.events.read_bytes())
     place = raw.index(b"write a parser")
     raw[place] ^= 1
@@ -62,12 +62,12 @@ def test_a_flipped_byte_in_the_file_is_named(paths: Paths) -> None:
     assert verified(paths).bad_seq == 11
 
 
-def test_a_removed_event_is_named(paths: Paths) -> None:
+def test_removed_event_is_reported(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq = 4")
     assert verified(paths).bad_seq == 4
 
 
-def test_a_cut_tail_is_seen_by_what_the_projections_had_folded(paths: Paths) -> None:
+def test_truncation_is_detected_by_stored_projections(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq > 15")
     result = verified(paths)
     assert (result.ok, result.bad_seq) == (False, 16)
@@ -75,15 +75,15 @@ def test_a_cut_tail_is_seen_by_what_the_projections_had_folded(paths: Paths) -> 
     assert verified(paths).ok  # Nothing else knows of the tail.
 
 
-def test_a_chain_made_anew_is_seen_by_what_the_projections_had_folded(paths: Paths, tmp_path: Path) -> None:
+def test_rewritten_chain_is_detected_by_stored_projections(paths: Paths, tmp_path: Path) -> None:
     story.write(tmp_path / "forged", [*story.EVENTS[:-1], ("agent:manager", Warned(source="x", text="y"))])
     shutil.copy(tmp_path / "forged" / "events.db", paths.events)
     result = verified(paths)
     assert (result.ok, result.bad_seq) == (False, len(story.EVENTS))
 
 
-def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(paths: Paths) -> None:
-    """Wherever the damage is, there is a result or a refusal in words, never a traceback or a wrong seq."""
+def test_any_flipped_byte_is_detected_or_harmless(paths: Paths) -> None:
+    """Any damage gives a result or a clear refusal, never a traceback or a wrong seq."""
     sound = paths.events.read_bytes()
     for place in range(0, len(sound), 97):
         raw = bytearray(sound)
@@ -97,7 +97,7 @@ def test_every_flipped_byte_of_the_file_is_noticed_or_harmless(paths: Paths) -> 
         assert not result.ok or result.events == len(story.EVENTS)
 
 
-def test_damage_in_the_middle_of_a_long_log_is_named(tmp_path: Path) -> None:
+def test_damage_in_long_log_is_reported(tmp_path: Path) -> None:
     state = tmp_path / "state"
     story.write(state, [("actor:x", Warned(source="x", text="y" * 400)) for _ in range(200)])
     path = state / "events.db"
@@ -112,18 +112,18 @@ def test_damage_in_the_middle_of_a_long_log_is_named(tmp_path: Path) -> None:
     assert 1 < result.events < 200
 
 
-def test_a_file_that_is_no_log_is_refused(paths: Paths) -> None:
+def test_file_that_is_not_a_log_is_refused(paths: Paths) -> None:
     paths.events.write_text("not a database, but long enough to be looked at " * 100)
     with pytest.raises(CorruptState, match="not an SQLite database"):
         verified(paths)
 
 
-def test_without_a_log_it_says_where_it_looked(tmp_path: Path) -> None:
+def test_missing_log_error_names_folder(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"There is no events\.db"):
         verified(Paths(tmp_path, tmp_path))
 
 
-def test_a_read_only_copy_of_a_running_log_is_read_and_left_alone(paths: Paths, tmp_path: Path) -> None:
+def test_read_only_copy_is_read_without_changes(paths: Paths, tmp_path: Path) -> None:
     log = EventLog(paths.state)
     story.append(log, [("actor:x", Warned(source="x", text="in the WAL"))])
     copy = tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""The stored projections are compared with a replay, and folded anew without a daemon."""
+"""Comparing stored projections with a replay, and rebuilding them without a daemon."""
 
 import os
 import subprocess
@@ -41,20 +41,20 @@ def edit(paths: Paths, statement: str) -> None:
     db.close()
 
 
-def test_a_replay_comes_out_the_same(paths: Paths) -> None:
+def test_replay_equals_stored_projections(paths: Paths) -> None:
     found = states(paths)
     assert set(found.values()) == {"same"}
     assert set(found) == {projection.NAME for projection in Hive().projections()}
 
 
-def test_a_changed_row_is_found(paths: Paths) -> None:
+def test_changed_row_is_reported(paths: Paths) -> None:
     edit(paths, "UPDATE questions SET answer = 'LR' WHERE id = 1")
     found = states(paths)
     assert found.pop("questions") == "different"
     assert set(found.values()) == {"same"}
 
 
-def test_a_dropped_table_another_version_and_a_missing_mark_are_told_apart(paths: Paths) -> None:
+def test_unreadable_other_version_and_missing_are_distinguished(paths: Paths) -> None:
     edit(paths, "DROP TABLE reminders")
     edit(paths, "UPDATE positions SET version = 99 WHERE projection = 'agents'")
     edit(paths, "DELETE FROM positions WHERE projection = 'turns'")
@@ -66,7 +66,7 @@ def test_a_dropped_table_another_version_and_a_missing_mark_are_told_apart(paths
     assert found["operators"] == "other log"
 
 
-def test_projections_behind_the_log_are_compared_where_they_stand(paths: Paths) -> None:
+def test_projections_are_compared_at_their_own_position(paths: Paths) -> None:
     log = EventLog(paths.state)
     story.append(log, [("agent:manager", story.Killed(agent="manager"))])
     log.close()
@@ -74,7 +74,7 @@ def test_projections_behind_the_log_are_compared_where_they_stand(paths: Paths) 
     assert set(states(paths).values()) == {"same"}
 
 
-def test_a_rebuild_makes_them_whole(paths: Paths) -> None:
+def test_rebuild_repairs_projections(paths: Paths) -> None:
     before = {row.projection: row.digest for row in positions(paths)}
     edit(paths, "UPDATE questions SET answer = 'LR' WHERE id = 1")
     assert rebuild(paths, lambda _: None) == len(story.EVENTS)
@@ -83,7 +83,7 @@ def test_a_rebuild_makes_them_whole(paths: Paths) -> None:
     assert not paths.projections.with_name("projections.db-wal").exists()
 
 
-def test_nobody_else_may_read_what_agents_wrote(paths: Paths) -> None:
+def test_rebuilt_file_is_private(paths: Paths) -> None:
     paths.projections.unlink()
     store = Store(paths.state)
     store.write(Hive(), b"")
@@ -93,7 +93,7 @@ def test_nobody_else_may_read_what_agents_wrote(paths: Paths) -> None:
     assert "projections.db-wal" in modes
 
 
-def test_a_rebuild_of_no_file_and_of_a_damaged_one(paths: Paths) -> None:
+def test_rebuild_replaces_missing_or_damaged_file(paths: Paths) -> None:
     paths.projections.unlink()
     with pytest.raises(Unavailable, match="hive projections rebuild"):
         positions(paths)
@@ -105,7 +105,7 @@ def test_a_rebuild_of_no_file_and_of_a_damaged_one(paths: Paths) -> None:
     assert set(states(paths).values()) == {"same"}
 
 
-def test_a_rebuild_by_root_is_the_daemons_own_users_throughout(paths: Paths) -> None:
+def test_rebuild_by_root_keeps_owner(paths: Paths) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a file to somebody else")
     for path in paths.state.iterdir():
@@ -124,7 +124,7 @@ def test_a_rebuild_by_root_is_the_daemons_own_users_throughout(paths: Paths) -> 
 
 
 @pytest.mark.parametrize("when", ["it begins", "it writes", "it has swapped"])
-def test_a_rebuild_that_is_killed_leaves_a_good_file(paths: Paths, when: str) -> None:
+def test_killed_rebuild_leaves_valid_file(paths: Paths, when: str) -> None:
     log = EventLog(paths.state)
     for _ in range(10):
         story.append(log, [("actor:test", Warned(source="test", text="x" * 100))] * 2_000)
@@ -146,7 +146,7 @@ def test_a_rebuild_that_is_killed_leaves_a_good_file(paths: Paths, when: str) ->
     assert not fresh.exists()
 
 
-def test_a_rebuild_does_not_forget_what_was_cut_off(paths: Paths) -> None:
+def test_rebuild_of_truncated_log_is_refused(paths: Paths) -> None:
     edit_log = apsw.Connection(str(paths.events))
     edit_log.execute("DROP TRIGGER events_are_never_deleted; DELETE FROM events WHERE seq > 15").fetchall()
     edit_log.close()
@@ -155,13 +155,13 @@ def test_a_rebuild_does_not_forget_what_was_cut_off(paths: Paths) -> None:
     assert {row.seq for row in positions(paths)} == {len(story.EVENTS)}
 
 
-def test_a_rebuild_stays_away_from_a_running_daemon(paths: Paths) -> None:
+def test_rebuild_beside_running_daemon_is_refused(paths: Paths) -> None:
     with lock.held(paths.lock), pytest.raises(CorruptState, match="already runs"):
         rebuild(paths, lambda _: None)
     assert not lock.is_held(paths.lock)
 
 
-def test_a_rebuild_without_a_log_creates_none(tmp_path: Path) -> None:
+def test_rebuild_without_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         rebuild(Paths(tmp_path, tmp_path), lambda _: None)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Replay as of any point, and the events that explain a thing."""
+"""Replay up to any position, and the events that explain a subject."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def reader(tmp_path: Path) -> Iterator[LogReader]:
         ("-3", None),
     ],
 )
-def test_positions(reader: LogReader, until: str | None, seq: int | None) -> None:
+def test_position_accepts_seq_and_time(reader: LogReader, until: str | None, seq: int | None) -> None:
     if seq is not None:
         assert position(reader, until) == seq
         return
@@ -55,7 +55,7 @@ def test_positions(reader: LogReader, until: str | None, seq: int | None) -> Non
         position(reader, until)
 
 
-def test_the_state_as_of_then(reader: LogReader) -> None:
+def test_replay_returns_state_at_position(reader: LogReader) -> None:
     empty = state_at(reader, 0, lambda _: None)
     assert empty.agents.living() == []
     before = state_at(reader, 17, lambda _: None)
@@ -68,7 +68,7 @@ def test_the_state_as_of_then(reader: LogReader) -> None:
     assert [row["name"] for row in data["agents"]["agents"]] == ["coder", "manager"]
 
 
-def test_the_state_of_one_agent(reader: LogReader) -> None:
+def test_replay_filters_by_agent(reader: LogReader) -> None:
     data = as_data(state_at(reader, 16, lambda _: None), "coder")
     found = {table: rows for tables in data.values() for table, rows in tables.items() if rows}
     assert [row["name"] for row in found["agents"]] == ["coder"]
@@ -149,7 +149,7 @@ def test_why_an_approval(reader: LogReader) -> None:
         ("agent", "x' OR 1"),
     ],
 )
-def test_what_the_log_does_not_tell(reader: LogReader, subject: str, name: str) -> None:
+def test_why_of_unknown_subject_is_not_found(reader: LogReader, subject: str, name: str) -> None:
     with pytest.raises(NotFound, match="Cannot tell: this log, up to event 20, says nothing"):
         told(reader, subject, name)
 
@@ -173,13 +173,13 @@ MORE: list[story.Entry] = [
 
 @pytest.fixture
 def longer(tmp_path: Path) -> Iterator[LogReader]:
-    """With what the log leaves open."""
+    """The same with gaps."""
     story.write(tmp_path / "longer", [*story.EVENTS, *MORE])
     with log_reader(Paths(tmp_path / "longer", tmp_path)) as reader:
         yield reader
 
 
-def test_a_message_comes_from_a_turn_and_answers_another(longer: LogReader) -> None:
+def test_why_message_includes_turn_and_original(longer: LogReader) -> None:
     assert [row.seq for row in explained(longer, "message", "4").rows] == [11, 21, 22]
     assert told(longer, "message", "4") == ["MessageSent", "TurnStarted", "MessageSent"]
 
@@ -225,15 +225,13 @@ def test_a_message_comes_from_a_turn_and_answers_another(longer: LogReader) -> N
         ),
     ],
 )
-def test_what_cannot_be_told_is_said(
-    longer: LogReader, subject: str, name: str, types: list[str], gaps: list[str]
-) -> None:
+def test_why_reports_gaps(longer: LogReader, subject: str, name: str, types: list[str], gaps: list[str]) -> None:
     found = explained(longer, subject, name)
     assert [row.type for row in found.rows] == types
     assert found.gaps == gaps
 
 
-def test_figures_are_summed_and_the_unknown_is_none(reader: LogReader) -> None:
+def test_figures_are_summed_and_unknown_is_none(reader: LogReader) -> None:
     (row,) = turn_figures(reader, story.BEGIN_MS)
     assert (row.agent, row.turns, row.ok, row.failed) == ("coder", 1, 1, 0)
     assert (row.input_tokens, row.output_tokens, row.cache_read_tokens) == (100, 20, None)

@@ -1,4 +1,4 @@
-"""Anchors in the system journal, through a real one."""
+"""Anchors in a real system journal."""
 
 import itertools
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hive.audit.anchor_check import AnchorComparison
 from hive.audit.chain import verify_log
-from hive.audit.system_journal import Noted, SystemJournal
-from hive.audit.witnesses import Witness
+from hive.audit.system_journal import JournalAnchor, SystemJournal
 from hive.errors import Unavailable
 from hive.events.log import GENESIS, EventLog, Head
 from hive.paths import Paths
@@ -23,7 +23,7 @@ STRANGER = 65534
 DEADLINE_S = 30.0
 STEP_S = 0.05
 _logs = itertools.count(1)
-"""All tests share a journal: no two of their logs begin with the same event."""
+"""All tests share one journal, so every log starts with a different event."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def ends(paths: Paths, seq: int = HEAD) -> tuple[bytes, Head]:
     return first, Head(seq, hash_)
 
 
-def eventually(look: Callable[[], list[Noted]], count: int) -> list[Noted]:
+def eventually(look: Callable[[], list[JournalAnchor]], count: int) -> list[JournalAnchor]:
     deadline = time.monotonic() + DEADLINE_S
     while len(found := look()) < count:
         assert time.monotonic() < deadline, found
@@ -61,7 +61,7 @@ def eventually(look: Callable[[], list[Noted]], count: int) -> list[Noted]:
 
 
 def note_as(user: int, journal: SystemJournal, state: Path, first: bytes, head: Head) -> None:
-    """From a process of that user, without a new interpreter, which it may not be allowed to run."""
+    """Send from a forked process of that user, which may not be allowed to run an interpreter."""
     child = os.fork()
     if child == 0:
         try:
@@ -74,23 +74,23 @@ def note_as(user: int, journal: SystemJournal, state: Path, first: bytes, head: 
     assert os.waitpid(child, 0)[1] == 0
 
 
-def witness(paths: Paths, journal: SystemJournal) -> tuple[bool, Witness]:
+def comparison(paths: Paths, journal: SystemJournal) -> tuple[bool, AnchorComparison]:
     result = verify_log(paths, lambda _: None, journal)
     return result.ok, result.anchors[-1]
 
 
-def test_what_was_noted_is_read_again(paths: Paths, journal: SystemJournal) -> None:
+def test_journal_anchor_round_trips(paths: Paths, journal: SystemJournal) -> None:
     first, head = ends(paths)
     assert journal.is_there()
-    assert witness(paths, journal)[1].state == "nothing to compare"
+    assert comparison(paths, journal)[1].state == "nothing to compare"
     assert journal.note(paths.state, first, head)
     (found,) = eventually(lambda: journal.noted(paths.state, first, {0}), 1)
     assert (found.seq, found.hash, found.log) == (HEAD, head.hash.hex(), first.hex())
-    ok, seen = witness(paths, journal)
+    ok, seen = comparison(paths, journal)
     assert (ok, seen.where, seen.state, seen.seq) == (True, "system journal", "agrees", HEAD)
 
 
-def test_a_cut_log_is_seen_where_all_that_lay_beside_it_is_gone(paths: Paths, journal: SystemJournal) -> None:
+def test_truncation_is_detected_by_system_journal(paths: Paths, journal: SystemJournal) -> None:
     first, head = ends(paths)
     journal.note(paths.state, first, head)
     eventually(lambda: journal.noted(paths.state, first, {0}), 1)
@@ -101,43 +101,43 @@ def test_a_cut_log_is_seen_where_all_that_lay_beside_it_is_gone(paths: Paths, jo
     assert (result.ok, result.bad_seq) == (False, 16)
 
 
-def test_a_copy_is_known_by_its_first_event(paths: Paths, journal: SystemJournal, tmp_path: Path) -> None:
+def test_copied_log_is_recognised_by_first_event(paths: Paths, journal: SystemJournal, tmp_path: Path) -> None:
     first, head = ends(paths)
     journal.note(tmp_path / "another\nfolder", first, head)
     eventually(lambda: journal.noted(paths.state, first, {0}), 1)
-    assert witness(paths, journal)[1].state == "agrees"
+    assert comparison(paths, journal)[1].state == "agrees"
 
 
-def test_a_log_made_anew_from_its_first_event_is_another_one(paths: Paths, journal: SystemJournal) -> None:
+def test_log_with_new_first_event_is_another_log(paths: Paths, journal: SystemJournal) -> None:
     journal.note(paths.state, GENESIS, Head(1234, GENESIS))
     eventually(lambda: journal.noted(paths.state, GENESIS, {0}), 1)
-    ok, seen = witness(paths, journal)
+    ok, seen = comparison(paths, journal)
     assert (ok, seen.state) == (True, "nothing to compare")
     assert seen.note is not None
     assert "another log lay in this folder: it had event 1234" in seen.note
 
 
-def test_what_a_stranger_noted_does_not_count(paths: Paths, journal: SystemJournal) -> None:
+def test_anchor_of_another_user_is_ignored(paths: Paths, journal: SystemJournal) -> None:
     first, head = ends(paths)
     note_as(STRANGER, journal, paths.state, first, Head(999, GENESIS))
     eventually(lambda: journal.noted(paths.state, first, {STRANGER}), 1)
     journal.note(paths.state, first, head)
     assert [one.seq for one in eventually(lambda: journal.noted(paths.state, first, {0}), 1)] == [HEAD]
-    assert witness(paths, journal)[0]
+    assert comparison(paths, journal)[0]
 
 
-def test_without_a_journal_nothing_waits_or_fails(paths: Paths) -> None:
+def test_missing_system_journal_is_not_an_error(paths: Paths) -> None:
     nowhere = SystemJournal("hive-has-no-such-namespace")
     assert not nowhere.is_there()
     assert not nowhere.note(paths.state, *ends(paths))
-    ok, seen = witness(paths, nowhere)
+    ok, seen = comparison(paths, nowhere)
     assert ok
     assert seen.state in ("nothing to compare", "unreadable")
 
 
-def test_without_journalctl_it_says_so(paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_journalctl_is_reported(paths: Paths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unavailable, match="journalctl: No such file"):
         SystemJournal().noted(paths.state, GENESIS, {0})
-    ok, seen = witness(paths, SystemJournal())
+    ok, seen = comparison(paths, SystemJournal())
     assert (ok, seen.state) == (True, "unreadable")

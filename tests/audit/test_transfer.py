@@ -1,4 +1,4 @@
-"""An exported log becomes an equal one elsewhere, and nothing else becomes one."""
+"""An exported log imports as an equal log; anything else is refused."""
 
 import io
 import json
@@ -76,7 +76,7 @@ def messages(state: Path, bodies: list[str]) -> None:
     )
 
 
-def test_what_is_imported_is_equal(paths: Paths, other: Paths) -> None:
+def test_imported_log_equals_exported_log(paths: Paths, other: Paths) -> None:
     lines = exported(paths)
     head = imported(other, lines)
     assert rows(other) == rows(paths)
@@ -88,7 +88,7 @@ def test_what_is_imported_is_equal(paths: Paths, other: Paths) -> None:
     assert stat.S_IMODE(other.events.stat().st_mode) == 0o600
 
 
-def test_a_line_has_the_keys_of_the_log_in_their_order(paths: Paths) -> None:
+def test_exported_line_has_fixed_key_order(paths: Paths) -> None:
     with log_reader(paths) as reader:
         for line, row in zip(exported(paths).splitlines(), reader.rows(1), strict=True):
             found = json.loads(line)
@@ -96,7 +96,7 @@ def test_a_line_has_the_keys_of_the_log_in_their_order(paths: Paths) -> None:
             assert f'"data":{row.data},"by"'.encode() in line, "the very text that is hashed"
 
 
-def test_odd_text_keeps_its_hash(tmp_path: Path, other: Paths) -> None:
+def test_unusual_text_keeps_its_hash(tmp_path: Path, other: Paths) -> None:
     messages(tmp_path / "state", ODD)
     paths = Paths(tmp_path / "state", tmp_path)
     imported(other, exported(paths))
@@ -113,8 +113,8 @@ def test_any_text_keeps_its_hash(tmp_path_factory: pytest.TempPathFactory, bodie
     assert rows(other) == rows(paths)
 
 
-def test_an_older_shape_keeps_its_text(tmp_path: Path, other: Paths) -> None:
-    """Whatever an older hive wrote is not written anew: spaces, the order of keys, fields that are gone."""
+def test_older_event_version_keeps_its_text(tmp_path: Path, other: Paths) -> None:
+    """Text of an older hive stays unchanged: spaces, key order, removed fields."""
     state = tmp_path / "state"
     state.mkdir()
     log = EventLog(state)
@@ -126,9 +126,7 @@ def test_an_older_shape_keeps_its_text(tmp_path: Path, other: Paths) -> None:
 
 
 @pytest.mark.parametrize("dump", [{"ensure_ascii": True}, {"ensure_ascii": False, "separators": (" ,", " : ")}])
-def test_lines_that_were_only_written_otherwise_are_taken(
-    tmp_path: Path, other: Paths, dump: dict[str, object]
-) -> None:
+def test_reformatted_lines_are_imported(tmp_path: Path, other: Paths, dump: dict[str, object]) -> None:
     messages(tmp_path / "state", ODD)
     paths = Paths(tmp_path / "state", tmp_path)
     lines = b"".join(json.dumps(json.loads(line), **dump).encode() + b"\n" for line in exported(paths).splitlines())  # type: ignore[arg-type]
@@ -149,7 +147,7 @@ def changed(number: int, change: Callable[[dict[str, object]], object]) -> Calla
 
 
 def forged(lines: list[bytes]) -> list[bytes]:
-    """A first event that this hive does not know, with a hash that holds."""
+    """An unknown first event with a valid hash."""
     at, data, by = "2026-01-31T09:30:00.000Z", "{}", "actor:x"
     hash_ = chained(GENESIS, 1, at, "FromTheFuture", data, by).hex()
     row = {"seq": 1, "at": at, "type": "FromTheFuture", "data": {}, "by": by, "hash": hash_}
@@ -183,7 +181,7 @@ def forged(lines: list[bytes]) -> list[bytes]:
         (forged, r"Line 1: .*'FromTheFuture', which this hive does not know.*use the hive that wrote it"),
     ],
 )
-def test_anything_else_is_refused_with_its_line(
+def test_invalid_line_is_refused_with_its_number(
     paths: Paths, other: Paths, edited: Callable[[list[bytes]], list[bytes]], said: str
 ) -> None:
     lines = edited(exported(paths).splitlines(keepends=True))
@@ -193,7 +191,7 @@ def test_anything_else_is_refused_with_its_line(
     assert imported(other, exported(paths)).seq == HEAD, "what failed is in nobody's way"
 
 
-def test_a_cut_at_the_end_of_a_line_is_seen_by_the_head(paths: Paths, other: Paths) -> None:
+def test_missing_last_lines_are_detected_by_head(paths: Paths, other: Paths) -> None:
     lines = exported(paths).splitlines(keepends=True)
     head = json.loads(lines[-1])["hash"]
     with pytest.raises(BadRequest, match="not the head you gave"):
@@ -203,7 +201,7 @@ def test_a_cut_at_the_end_of_a_line_is_seen_by_the_head(paths: Paths, other: Pat
 
 
 @pytest.mark.parametrize("name", ["events.db", "projections.db", "agents", "notes.txt"])
-def test_a_folder_in_use_is_refused_and_left_alone(paths: Paths, other: Paths, name: str) -> None:
+def test_used_folder_is_refused_and_unchanged(paths: Paths, other: Paths, name: str) -> None:
     other.state.mkdir()
     (other.state / name).write_text("precious")
     with pytest.raises(Refused, match=rf"is not empty, it holds {name}"):
@@ -212,7 +210,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(paths: Paths, other: Paths, n
     assert not (other.state / UNDER_WAY_NAME).exists()
 
 
-def test_the_hosts_configuration_and_a_killed_import_are_in_nobodys_way(paths: Paths, other: Paths) -> None:
+def test_settings_and_killed_import_do_not_block_import(paths: Paths, other: Paths) -> None:
     (other.state / UNDER_WAY_NAME).mkdir(parents=True)
     (other.state / UNDER_WAY_NAME / "events.db").write_text("half")
     other.settings.write_text("")
@@ -220,9 +218,9 @@ def test_the_hosts_configuration_and_a_killed_import_are_in_nobodys_way(paths: P
     assert not (other.state / UNDER_WAY_NAME).exists()
 
 
-def test_two_at_once_cannot_be(paths: Paths, other: Paths) -> None:
+def test_concurrent_import_is_refused(paths: Paths, other: Paths) -> None:
     class Second(io.BytesIO):
-        """Lines in whose middle somebody else imports into the same folder."""
+        """Lines that start a second import into the same folder halfway."""
 
         def readline(self, size: int | None = -1, /) -> bytes:
             with pytest.raises(CorruptState, match="already runs"):
@@ -233,7 +231,7 @@ def test_two_at_once_cannot_be(paths: Paths, other: Paths) -> None:
     assert import_log(other, Second(lines), story.BEGIN_MS, lambda _: None).seq == 1
 
 
-def test_a_changed_log_is_exported_up_to_there(paths: Paths) -> None:
+def test_broken_log_is_exported_up_to_the_break(paths: Paths) -> None:
     edit(paths.events, "UPDATE events SET data = '{}' WHERE seq = 7")
     out = io.BytesIO()
     with log_reader(paths) as reader, pytest.raises(HiveError, match="Event 7 does not match its hash"):
@@ -241,13 +239,13 @@ def test_a_changed_log_is_exported_up_to_there(paths: Paths) -> None:
     assert len(out.getvalue().splitlines()) == 6
 
 
-def test_a_gap_is_not_exported_as_if_it_were_none(paths: Paths) -> None:
+def test_log_with_gap_is_not_exported(paths: Paths) -> None:
     edit(paths.events, "DELETE FROM events WHERE seq = 7")
     with log_reader(paths) as reader, pytest.raises(HiveError, match="Event 7 is missing"):
         export(reader, io.BytesIO(), lambda _: None)
 
 
-def test_many_commits_are_one_log(tmp_path: Path, other: Paths) -> None:
+def test_import_spans_many_commits(tmp_path: Path, other: Paths) -> None:
     story.write(tmp_path / "state", [("actor:x", Warned(source="x", text="y"))] * 4_500)
     paths = Paths(tmp_path / "state", tmp_path)
     told: list[int] = []

@@ -1,4 +1,4 @@
-"""Turns a fitting command into one that hits something that is there, so that random histories get somewhere."""
+"""Points random commands at existing ids and names, so that random histories reach deep states."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ assert set(AIMED) <= set(RULES)
 
 
 def aim(command: Command, hive: Hive, pick: int) -> Command:
-    """The same command about one of the things it could be about; as it is when there is none."""
+    """The same command with an existing id or name, if there is one."""
     targets = _targets(command, hive)
     if not targets:
         return command

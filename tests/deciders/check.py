@@ -1,4 +1,4 @@
-"""Given these events, when this command is decided, then these events or this refusal. Every rule is tested so."""
+"""Given these events, when this command is decided, then these events or this refusal. Used by every rule's test."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from hive.projections.store import Store, read_rows
 from hive.projections.table import Recorded
 
 NOW: Final[TimeMs] = 1_769_851_800_000
-"""2026-01-31T09:30:00Z: when everything given happened, and when a command is decided unless a test says otherwise."""
+"""2026-01-31T09:30:00Z: the time of given events and, by default, of the command."""
 OPERATOR_BY: Final = By("operator", "mara", uid=1000, way="host")
 DAEMON_BY: Final = actor("daemon")
 CODEC: Final = Codec()
@@ -34,7 +34,7 @@ _SLOTS = {MANAGER: 1, "coder": 2, "tester": 3, "writer": 4}
 
 
 def spawned(name: str, slot: int | None = None) -> list[AnyEvent]:
-    """An agent that exists and runs as incarnation `<name>-1`."""
+    """Events of an agent that runs as incarnation `<name>-1`."""
     return [
         AgentAdded(agent=name, slot=_SLOTS[name] if slot is None else slot),
         Started(agent=name, incarnation=f"{name}-1", reason="spawn"),
@@ -43,7 +43,7 @@ def spawned(name: str, slot: int | None = None) -> list[AnyEvent]:
 
 
 def tombstone(name: str, slot: int | None = None) -> list[AnyEvent]:
-    """An agent that was destroyed and whose state was kept."""
+    """Events of a destroyed agent with kept state."""
     return [*spawned(name, slot), Destroyed(agent=name)]
 
 
@@ -59,18 +59,18 @@ def by(name: str) -> By:
 def sent(
     id: int, to: str, text: str = "hello", sender: str = "operator", in_reply_to: int | None = None
 ) -> MessageSent:
-    """A message, in short."""
+    """A message with defaults."""
     reply = None if in_reply_to is None else MessageId(in_reply_to)
     return MessageSent(id=MessageId(id), sender=sender, to=to, body=text, in_reply_to=reply)
 
 
 def told(id: int, to: str, notice: Notice) -> MessageSent:
-    """What `system` says to somebody."""
+    """A message from `system`."""
     return sent(id, to, body(notice), SYSTEM)
 
 
 def folded(events: Iterable[AnyEvent], at: TimeMs = NOW) -> Hive:
-    """The state after these events, each written and read as the log does it."""
+    """The state after these events, each encoded and decoded as in the log."""
     hive = Hive()
     for event in events:
         grow(hive, event, at)
@@ -78,19 +78,19 @@ def folded(events: Iterable[AnyEvent], at: TimeMs = NOW) -> Hive:
 
 
 def grow(hive: Hive, event: AnyEvent, at: TimeMs = NOW) -> None:
-    """One more event, through its text in the log."""
+    """Fold one more event through its encoded text."""
     read = CODEC.decode(type(event).__name__, CODEC.encode(event))
     assert read == event, "an event is the same after it was written and read"
     hive.evolve(Recorded(hive.seq + 1, stamp(at), str(DAEMON_BY), read))
 
 
 def digests(hive: Hive) -> dict[str, str]:
-    """By projection: equal states have equal digests."""
+    """Digest by projection."""
     return {one.NAME: digest(one) for one in hive.projections()}
 
 
 class Shelf:
-    """A state folder that is used again and again, since making one costs more than what is tested."""
+    """A reused state folder, since creating one is slower than the test."""
 
     def __init__(self, folder: Path):
         self._log = EventLog(folder)
@@ -98,7 +98,7 @@ class Shelf:
         self._store.load(Hive(), self._log, CODEC)
 
     def put_and_take(self, hive: Hive) -> Hive:
-        """What a daemon that starts finds of a state that was written behind."""
+        """The state that a starting daemon loads from the stored rows."""
         self._store.write(hive, self._log.head.hash)
         found = Hive()
         db = apsw.Connection(str(self._store.path))
@@ -119,7 +119,7 @@ def check(
     at: TimeMs = NOW,
     says: str = "",
 ) -> Hive:
-    """Decide one command over the state that the events give, and compare.
+    """Decide one command in the state after the given events, and compare.
 
     `answer` is compared where a rule gives one; `says` stands in the refusal's text. Returns the state after it.
     """

@@ -1,4 +1,4 @@
-"""Strategies for commands: wholly arbitrary ones, and ones that have something to do with the state."""
+"""Hypothesis strategies for commands: arbitrary ones, and ones that fit the state."""
 
 import json
 import typing
@@ -15,7 +15,7 @@ from hive.events.base import By
 from hive.events.turns import TurnEnded
 
 NAMES = ("manager", "a", "b", "c")
-"""Few, so that commands meet each other."""
+"""Few names, so that commands affect each other."""
 INCARNATIONS = ("one", "two", "three")
 
 st.register_type_strategy(int, st.integers(min_value=-(2**63), max_value=2**63 - 1))  # Nothing larger enters a socket.
@@ -61,26 +61,26 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "folder": st.sampled_from(("p", "q")),
     "path": st.sampled_from(("p", "/srv/q")),
 }
-"""By field, values that hit something."""
+"""Values by field that match the state."""
 _COUNT = st.none() | st.integers(min_value=0, max_value=10**12)
-"""What the socket lets an agent report: it is summed."""
+"""The range that the socket accepts; figures are summed."""
 _FIGURES = {name: _COUNT for name, hint in typing.get_type_hints(TurnEnded).items() if hint == int | None}
 _TOOL_CALLS = st.none() | st.text() | st.dictionaries(st.text(max_size=9), st.integers()).map(json.dumps)
 _ACT_REASONS = st.sampled_from(["spawn", "start", "restart", "rebuild", "deploy", "crash", "boot"])
 
 
 def arbitrary(command: type[Command]) -> st.SearchStrategy[Command]:
-    """Any text, any number, of the right type and nothing more."""
+    """Any value of the right type."""
     return _built(command, {})
 
 
 def fitting(command: type[Command]) -> st.SearchStrategy[Command]:
-    """With names, ids and words that the state may know."""
+    """With names, ids and words from the state."""
     return _built(command, _FITTING)
 
 
 def any_fitting() -> st.SearchStrategy[Command]:
-    """Any command, fitting."""
+    """Any command with fitting values."""
     return st.sampled_from(sorted(RULES, key=lambda rule: rule.__name__)).flatmap(fitting)
 
 

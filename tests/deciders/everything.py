@@ -1,4 +1,4 @@
-"""One history in which every kind of event happens, in an order that can happen."""
+"""One valid history with every event type."""
 
 from typing import Final
 
@@ -48,7 +48,7 @@ from hive.events.transient import TransientCleared, TransientSet
 from hive.events.turns import TurnEnded, TurnStarted
 
 SOON_MS: Final = 1_769_851_900_000
-"""A hundred seconds after everything else."""
+"""A hundred seconds after the other events."""
 SHA: Final = "0123456789abcdef0123456789abcdef01234567"
 HASH: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 

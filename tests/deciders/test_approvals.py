@@ -1,4 +1,4 @@
-"""The rules of approvals: request, pin, decide once."""
+"""Rules for approvals: request, pin, decide once."""
 
 from typing import Any
 
@@ -63,13 +63,13 @@ def withdraw(requester: str = "manager") -> Withdraw:
     return Withdraw(by=by(requester), id=ONE, requester=requester)
 
 
-def test_a_spawn_request_is_one_pending_row_and_nothing_else() -> None:
+def test_spawn_request_only_adds_a_pending_row() -> None:
     hive = check(given=MANAGED, when=request_spawn(), then=[SPAWN])
     assert [row.id for row in hive.approvals.pending()] == [ONE]
     assert hive.agents.all.get("writer") is None
 
 
-def test_a_commit_request_is_one_pending_row_and_nothing_else() -> None:
+def test_commit_request_only_adds_a_pending_row() -> None:
     described = ApprovalRequested(
         id=ONE, agent="coder", kind="apply_commit", requester="manager", commit_ref="main", description="why"
     )
@@ -77,16 +77,16 @@ def test_a_commit_request_is_one_pending_row_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("agent", ["coder", "manager", "gone"])
-def test_a_name_that_is_taken_is_refused(agent: str) -> None:
+def test_taken_name_is_refused(agent: str) -> None:
     check(given=[*MANAGED, *tombstone("gone", 9)], when=request_spawn(agent), then=AlreadyDone)
 
 
 @pytest.mark.parametrize("agent", ["", "-a", "A", "a b", "a" * 33, "operator", "system", "é", "a\n", "*", "../x"])
-def test_a_name_no_agent_can_have_is_refused(agent: str) -> None:
+def test_invalid_agent_name_is_refused(agent: str) -> None:
     check(given=MANAGED, when=request_spawn(agent), then=BadRequest)
 
 
-def test_the_same_spawn_is_not_asked_for_twice() -> None:
+def test_second_pending_spawn_of_same_name_is_refused() -> None:
     check(given=[*MANAGED, SPAWN], when=request_spawn(), then=AlreadyDone, says="Approval 1")
 
 
@@ -102,7 +102,7 @@ def test_the_same_spawn_is_not_asked_for_twice() -> None:
     ],
     ids=str,
 )
-def test_a_malformed_request_is_refused(when: Command, then: type[Refused]) -> None:
+def test_malformed_request_is_refused(when: Command, then: type[Refused]) -> None:
     check(given=MANAGED, when=when, then=then)
 
 
@@ -116,14 +116,14 @@ def test_pending_requests_are_bounded() -> None:
     check(given=[*MANAGED, *many], when=request_commit(), then=LimitReached, says=str(PENDING_MAX))
 
 
-def test_what_was_fetched_is_pinned_while_it_is_pending() -> None:
+def test_fetched_commit_is_pinned_while_pending() -> None:
     hive = check(given=[*MANAGED, COMMIT], when=Pin(by=DAEMON_BY, id=ONE, fetched_sha=SHA), then=[PINNED])
     assert hive.approvals.all[ONE].fetched_sha == SHA
     given = [*MANAGED, COMMIT, resolved("cancelled")]
     check(given=given, when=Pin(by=DAEMON_BY, id=ONE, fetched_sha=SHA), then=AlreadyDone)
 
 
-def test_an_approved_spawn_puts_the_agent_on_the_roster_in_the_same_commit() -> None:
+def test_approved_spawn_adds_agent_in_same_commit() -> None:
     then = [
         resolved("approved", kind="spawn"),
         outcome(1, "approved", kind="spawn"),
@@ -134,7 +134,7 @@ def test_an_approved_spawn_puts_the_agent_on_the_roster_in_the_same_commit() -> 
     assert [row.id for row in hive.approvals.under_way()] == [ONE]
 
 
-def test_a_spawn_is_carried_out_when_the_agent_is_there() -> None:
+def test_spawn_approval_is_carried_out_on_spawned() -> None:
     given = [*MANAGED, SPAWN, resolved("approved", kind="spawn"), AgentAdded(agent="writer", slot=4, approval_id=ONE)]
     hive = check(given=[*given, Spawned(agent="writer")], when=FailRequest(by=DAEMON_BY, id=ONE, error="late"), then=[])
     assert hive.approvals.under_way() == []
@@ -142,14 +142,14 @@ def test_a_spawn_is_carried_out_when_the_agent_is_there() -> None:
 
 
 @pytest.mark.parametrize("sha", [None, SHA])
-def test_an_approved_commit_is_under_way(sha: str | None) -> None:
+def test_approved_commit_is_under_way(sha: str | None) -> None:
     hive = check(
         given=[*MANAGED, COMMIT, PINNED], when=approve(sha), then=[resolved("approved"), outcome(1, "approved")]
     )
     assert [row.id for row in hive.approvals.under_way()] == [ONE]
 
 
-def test_a_deploy_says_which_approval_it_carried_out() -> None:
+def test_rebuilt_names_its_approval() -> None:
     given = [*MANAGED, COMMIT, PINNED, resolved("approved")]
     rebuilt = Rebuilt(agent="coder", ok=True, revision=SHA, approval_id=ONE)
     hive = check(given=[*given, rebuilt], when=approve(), then=AlreadyDone)
@@ -167,18 +167,18 @@ def test_a_deploy_says_which_approval_it_carried_out() -> None:
     ],
     ids=["not pinned", "another sha", "a spawn has none"],
 )
-def test_only_what_was_seen_is_approved(given: list[AnyEvent], sha: str | None, says: str) -> None:
+def test_approval_with_another_sha_is_refused(given: list[AnyEvent], sha: str | None, says: str) -> None:
     check(given=[*MANAGED, *given], when=approve(sha), then=Refused, says=says)
 
 
-def test_a_denial_carries_its_note_to_the_manager() -> None:
+def test_denial_note_reaches_manager() -> None:
     given = [*MANAGED, COMMIT, PINNED]
     check(given=given, when=deny("too big"), then=[resolved("denied", "too big"), outcome(1, "denied", "too big")])
     check(given=given, when=deny(), then=[resolved("denied"), outcome(1, "denied")])
     check(given=given, when=deny("x" * 501), then=BadRequest)
 
 
-def test_the_requester_withdraws_and_nobody_else() -> None:
+def test_only_requester_withdraws() -> None:
     note = "withdrawn by manager"
     check(given=[*MANAGED, COMMIT], when=withdraw(), then=[resolved("cancelled", note), outcome(1, "cancelled", note)])
     check(given=[*MANAGED, COMMIT], when=withdraw("coder"), then=NotYours)
@@ -186,24 +186,24 @@ def test_the_requester_withdraws_and_nobody_else() -> None:
 
 @pytest.mark.parametrize("status", ["approved", "denied", "failed", "cancelled"])
 @pytest.mark.parametrize("when", [approve(), deny(), withdraw()], ids=["approve", "deny", "withdraw"])
-def test_an_approval_is_decided_once(when: Command, status: str) -> None:
+def test_second_decision_is_refused(when: Command, status: str) -> None:
     check(given=[*MANAGED, COMMIT, PINNED, resolved(status)], when=when, then=AlreadyDone, says=status)
 
 
 @pytest.mark.parametrize("id", [0, -1, 2, 2**63 - 1, -(2**63)])
-def test_an_unknown_approval_is_not_found(id: int) -> None:
+def test_unknown_approval_is_not_found(id: int) -> None:
     check(given=[*MANAGED, COMMIT], when=Approve(by=OPERATOR_BY, id=ApprovalId(id)), then=NotFound)
     check(given=[*MANAGED, COMMIT], when=Pin(by=DAEMON_BY, id=ApprovalId(id), fetched_sha=SHA), then=NotFound)
     check(given=[*MANAGED, COMMIT], when=FailRequest(by=DAEMON_BY, id=ApprovalId(id), error="x"), then=[])
 
 
-def test_a_fetch_that_fails_leaves_no_pending_row_and_says_so() -> None:
+def test_failed_fetch_fails_row_and_tells_manager() -> None:
     then = [resolved("failed", "no such commit"), outcome(1, "failed", "no such commit")]
     hive = check(given=[*MANAGED, COMMIT], when=FailRequest(by=DAEMON_BY, id=ONE, error="no such commit"), then=then)
     assert hive.approvals.pending() == []
 
 
-def test_a_build_that_fails_turns_approved_into_failed_once() -> None:
+def test_failed_build_fails_approval_once() -> None:
     given = [*MANAGED, COMMIT, PINNED, resolved("approved")]
     when = FailRequest(by=DAEMON_BY, id=ONE, error="no build")
     failed = ApprovalFailed(id=ONE, agent="coder", error="no build")
@@ -213,17 +213,17 @@ def test_a_build_that_fails_turns_approved_into_failed_once() -> None:
 
 
 @pytest.mark.parametrize("status", ["denied", "cancelled", "failed"])
-def test_what_is_over_does_not_fail_afterwards(status: str) -> None:
+def test_finished_approval_does_not_fail_later(status: str) -> None:
     given = [*MANAGED, COMMIT, PINNED, resolved(status)]
     check(given=given, when=FailRequest(by=DAEMON_BY, id=ONE, error="late"), then=[])
 
 
-def test_a_name_taken_meanwhile_keeps_the_request_pending() -> None:
+def test_approving_a_taken_name_keeps_request_pending() -> None:
     hive = check(given=[*MANAGED, SPAWN, AgentAdded(agent="writer", slot=4)], when=approve(), then=AlreadyDone)
     assert [row.id for row in hive.approvals.pending()] == [ONE]
 
 
-def test_a_full_hive_keeps_the_request_pending() -> None:
+def test_approving_beyond_agent_limit_keeps_request_pending() -> None:
     crowd: list[AnyEvent] = [AgentAdded(agent=f"x{number}", slot=10 + number) for number in range(AGENTS_MAX - 3)]
     hive = check(given=[*MANAGED, *crowd, SPAWN], when=approve(), then=LimitReached)
     assert [row.id for row in hive.approvals.pending()] == [ONE]

@@ -1,4 +1,4 @@
-"""Whatever a command says, a rule gives events or refuses; what it gives can be folded, written and read again."""
+"""For any command a rule returns events or refuses; its events can be folded, encoded and decoded."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ EXAMPLES = 60
 
 
 @pytest.mark.parametrize("command_type", RULES, ids=lambda rule: rule.__name__)
-def test_a_rule_decides_or_refuses_anything(command_type: type[Command], tmp_path: Path) -> None:
+def test_every_rule_decides_or_refuses_arbitrary_commands(command_type: type[Command], tmp_path: Path) -> None:
     shelf = Shelf(tmp_path)
 
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -1,9 +1,9 @@
-"""The rules of budgets: one that is used up pauses, room again ends it, and the operator's word counts for more."""
+"""Rules for budgets: pause when used up, resume when there is room; the operator has precedence."""
 
 from typing import Any
 
 from hive.clock import TimeMs, rfc3339
-from hive.deciders.budgets import LookAtBudget
+from hive.deciders.budgets import CheckBudget
 from hive.deciders.controls import SetPaused
 from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.record import EndTurn
@@ -17,9 +17,9 @@ from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, told
 THREE_TURNS = Budget(hours=2, turns=3)
 A_TURN = TurnEnded(agent="coder", input_tokens=100, output_tokens=20, cache_read_tokens=3, cache_creation_tokens=4)
 END_TURN = EndTurn(by=by("coder"), report=A_TURN)
-LOOK = LookAtBudget(by=DAEMON_BY, agent="coder")
+LOOK = CheckBudget(by=DAEMON_BY, agent="coder")
 UNTIL: TimeMs = (NOW // HOUR_MS + 3) * HOUR_MS
-"""When the hour in which everything was used is no longer among the running one and the two before it."""
+"""When the hour of the usage has left the window of the current and the two previous hours."""
 
 
 def given(budget: Budget | None, *more: AnyEvent) -> list[AnyEvent]:
@@ -36,7 +36,7 @@ def notice(turns: int = 3, hours: int = 2) -> notices.BudgetReached:
     )
 
 
-def test_the_turn_that_uses_it_up_pauses_and_tells_the_operator() -> None:
+def test_turn_that_exceeds_budget_pauses_agent_and_tells_operator() -> None:
     then = [A_TURN, reached(), told(1, "operator", notice())]
     hive = check(given=given(THREE_TURNS, A_TURN, A_TURN), when=END_TURN, then=then)
     row = hive.agents.all["coder"]
@@ -45,37 +45,37 @@ def test_the_turn_that_uses_it_up_pauses_and_tells_the_operator() -> None:
     assert row.budget_until_ms == UNTIL
 
 
-def test_a_turn_within_the_budget_and_one_without_a_budget_are_only_recorded() -> None:
+def test_turn_within_budget_is_only_recorded() -> None:
     check(given=given(THREE_TURNS, A_TURN), when=END_TURN, then=[A_TURN])
     check(given=given(None, A_TURN, A_TURN), when=END_TURN, then=[A_TURN])
     check(given=given(Budget(hours=2, tokens=255), A_TURN), when=END_TURN, then=[A_TURN])
 
 
-def test_all_kinds_of_tokens_count_together() -> None:
+def test_all_token_kinds_count_towards_budget() -> None:
     budget = Budget(hours=2, tokens=254)
     then = [A_TURN, reached(budget, 2), told(1, "operator", notice(2))]
     check(given=given(budget, A_TURN), when=END_TURN, then=then)
 
 
-def test_turns_before_the_window_do_not_count() -> None:
+def test_turns_before_window_do_not_count() -> None:
     before = given(THREE_TURNS, A_TURN, A_TURN)
     check(given=before, when=END_TURN, then=[A_TURN], at=UNTIL)
     late = [A_TURN, reached(), told(1, "operator", notice())]
     check(given=before, when=END_TURN, then=late, at=UNTIL - 1)
 
 
-def test_a_second_turn_in_the_pause_tells_nobody_again() -> None:
+def test_second_turn_during_pause_tells_nobody() -> None:
     check(given=given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached()), when=END_TURN, then=[A_TURN])
 
 
-def test_it_goes_on_when_the_window_has_room_and_not_before() -> None:
+def test_agent_resumes_when_window_has_room() -> None:
     before = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
     check(given=before, when=LOOK, then=[], at=UNTIL - 1)
     hive = check(given=before, when=LOOK, then=[BudgetFreed(agent="coder")], at=UNTIL)
     assert not hive.agents.all["coder"].paused
 
 
-def test_what_the_operator_pauses_stays_paused() -> None:
+def test_operator_pause_is_not_ended_by_budget() -> None:
     used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
     pause = SetPaused(by=OPERATOR_BY, agent="coder", paused=True)
     hive = check(given=used_up, when=pause, then=[Paused(agent="coder")])
@@ -85,7 +85,7 @@ def test_what_the_operator_pauses_stays_paused() -> None:
     check(given=given(THREE_TURNS, A_TURN, A_TURN, Paused(agent="coder")), when=END_TURN, then=[A_TURN])
 
 
-def test_what_the_operator_resumes_goes_on_until_the_window_would_have_had_room() -> None:
+def test_operator_resume_waives_budget_until_window_has_room() -> None:
     used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
     resume = SetPaused(by=OPERATOR_BY, agent="coder", paused=False)
     hive = check(given=used_up, when=resume, then=[Resumed(agent="coder")])
@@ -94,7 +94,7 @@ def test_what_the_operator_resumes_goes_on_until_the_window_would_have_had_room(
     check(given=[*used_up, Resumed(agent="coder")], when=LOOK, then=[], at=UNTIL)
 
 
-def test_a_larger_budget_frees_and_a_smaller_one_pauses_when_the_agent_starts() -> None:
+def test_changed_budget_frees_or_pauses_at_start() -> None:
     used_up = given(THREE_TURNS, A_TURN, A_TURN, A_TURN, reached())
 
     def start(budget: Budget | None) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_a_larger_budget_frees_and_a_smaller_one_pauses_when_the_agent_starts() 
     check(given=given(None, A_TURN, A_TURN, A_TURN), when=smaller["when"], then=now_used_up)
 
 
-def test_a_destroyed_agent_has_no_pause_left() -> None:
+def test_destroyed_agent_has_no_budget_pause() -> None:
     hive = folded(given(THREE_TURNS, reached()))
     assert hive.agents.all["coder"].paused
-    check(given=MANAGED, when=LookAtBudget(by=DAEMON_BY, agent="nobody"), then=[])
+    check(given=MANAGED, when=CheckBudget(by=DAEMON_BY, agent="nobody"), then=[])

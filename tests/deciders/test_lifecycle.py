@@ -1,4 +1,4 @@
-"""The rules of containers: which act may begin, what its outcome means, when a crashed agent is started again."""
+"""Rules for containers: which act may begin, its outcome, and restarts after crashes."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def kicked(reason: str) -> notices.Kicked:
 
 
 @pytest.mark.parametrize("act", ["stop", "kill", "restart", "rebuild", "destroy"])
-def test_an_act_on_a_running_agent_is_noted_before_it_is_done(act: Act) -> None:
+def test_act_on_running_agent_is_recorded_first(act: Act) -> None:
     hive = check(given=MANAGED, when=begin(act), then=[ActDecided(agent="coder", act=act)], answer=act)
     row = hive.agents.all["coder"]
     assert row.act == act
@@ -72,7 +72,7 @@ def test_an_act_on_a_running_agent_is_noted_before_it_is_done(act: Act) -> None:
 
 
 @pytest.mark.parametrize("act", ["start", "restart", "rebuild", "destroy"])
-def test_an_act_on_a_stopped_agent_is_noted_before_it_is_done(act: Act) -> None:
+def test_act_on_stopped_agent_is_recorded_first(act: Act) -> None:
     given = [*MANAGED, ActDecided(agent="coder", act="stop"), STOPPED]
     hive = check(given=given, when=begin(act), then=[ActDecided(agent="coder", act=act)], answer=act)
     row = hive.agents.all["coder"]
@@ -98,7 +98,7 @@ RUNS_AGAIN = Started(agent="coder", incarnation="coder-2", reason="restart")
         *((act, [ActFailed(agent="coder", act=act, error="no disk")]) for act in ACTS),
     ],
 )
-def test_an_act_is_under_way_until_its_last_event(act: Act, outcome: list[AnyEvent]) -> None:
+def test_act_is_under_way_until_its_last_event(act: Act, outcome: list[AnyEvent]) -> None:
     hive = folded([*MANAGED, ActDecided(agent="coder", act=act)])
     for event in outcome:
         assert hive.agents.all["coder"].act in (act, None)
@@ -107,21 +107,21 @@ def test_an_act_is_under_way_until_its_last_event(act: Act, outcome: list[AnyEve
 
 
 @pytest.mark.parametrize("act", ["restart", "rebuild"])
-def test_an_act_that_starts_again_is_not_over_when_the_agent_is_down(act: Act) -> None:
+def test_restart_is_not_over_when_agent_is_down(act: Act) -> None:
     hive = folded([*MANAGED, ActDecided(agent="coder", act=act), STOPPED])
     assert hive.agents.all["coder"].act == act
 
 
-def test_starting_what_runs_and_stopping_what_does_not_is_nothing_to_do() -> None:
+def test_start_of_running_and_stop_of_stopped_agent_do_nothing() -> None:
     check(given=MANAGED, when=begin("start"), then=[], answer=None)
     check(given=[*MANAGED, STOPPED], when=begin("stop"), then=[], answer=None)
 
 
-def test_killing_what_does_not_run_is_refused() -> None:
+def test_kill_of_stopped_agent_is_refused() -> None:
     check(given=[*MANAGED, STOPPED], when=begin("kill"), then=AlreadyDone)
 
 
-def test_stopping_an_agent_that_waits_for_its_restart_stops_the_wait() -> None:
+def test_stop_cancels_pending_restart() -> None:
     crashed = Crashed(agent="coder", incarnation="coder-1", reason="exit code 1", restart_ms=NOW + 1)
     decided = ActDecided(agent="coder", act="stop")
     hive = check(given=[*MANAGED, crashed], when=begin("stop"), then=[decided], answer="stop")
@@ -129,24 +129,24 @@ def test_stopping_an_agent_that_waits_for_its_restart_stops_the_wait() -> None:
 
 
 @pytest.mark.parametrize("act", ["start", "restart", "rebuild"])
-def test_what_was_never_spawned_is_spawned_instead(act: Act) -> None:
+def test_start_of_unspawned_agent_spawns_it(act: Act) -> None:
     given = [*MANAGED, ADDED, ActFailed(agent="writer", act="spawn", error="no disk")]
     check(given=given, when=begin(act, "writer"), then=[ActDecided(agent="writer", act="spawn")], answer="spawn")
 
 
-def test_a_purge_is_remembered_for_a_daemon_that_dies_in_the_middle() -> None:
+def test_purge_is_recorded_before_destroy() -> None:
     then = [ActDecided(agent="coder", act="destroy", purge=True)]
     hive = check(given=MANAGED, when=begin("destroy", purge=True), then=then, answer="destroy")
     assert hive.agents.all["coder"].act_purges
 
 
 @pytest.mark.parametrize("act", ["kill", "start", "restart", "rebuild"])
-def test_the_manager_naming_itself_is_refused(act: Act) -> None:
+def test_manager_acting_on_itself_is_refused(act: Act) -> None:
     check(given=MANAGED, when=begin(act, "manager", by("manager")), then=NotYours)
 
 
 @pytest.mark.parametrize("act", ["stop", "kill", "restart", "rebuild"])
-def test_the_manager_acts_on_others_without_approval(act: Act) -> None:
+def test_manager_acts_on_others_without_approval(act: Act) -> None:
     hive = check(
         given=MANAGED, when=begin(act, who=by("manager")), then=[ActDecided(agent="coder", act=act)], answer=act
     )
@@ -159,14 +159,14 @@ def test_the_manager_cannot_be_destroyed() -> None:
 
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("agent", ["nobody", "gone"])
-def test_an_act_on_nobody_is_refused(act: Act, agent: str) -> None:
+def test_act_on_unknown_agent_is_refused(act: Act, agent: str) -> None:
     check(given=[*MANAGED, *tombstone("gone", 9)], when=begin(act, agent), then=NotFound)
 
 
 # Starts
 
 
-def test_a_first_start_spawns_and_kicks_nobody() -> None:
+def test_first_start_sends_no_kick() -> None:
     then = [Started(agent="writer", incarnation="new", reason="spawn"), Spawned(agent="writer")]
     hive = check(given=[*MANAGED, ADDED], when=started("spawn", "writer"), then=then)
     assert hive.agents.all["writer"].spawned
@@ -174,12 +174,12 @@ def test_a_first_start_spawns_and_kicks_nobody() -> None:
 
 
 @pytest.mark.parametrize("reason", ["start", "restart", "crash", "boot"])
-def test_every_later_start_kicks_exactly_once(reason: str) -> None:
+def test_later_start_sends_one_kick(reason: str) -> None:
     then = [Started(agent="coder", incarnation="new", reason=reason), told(1, "coder", kicked(reason))]  # type: ignore[arg-type]
     check(given=[*MANAGED, STOPPED], when=started(reason), then=then)
 
 
-def test_a_rebuild_that_started_the_agent_says_so_in_the_same_commit() -> None:
+def test_rebuild_start_and_rebuilt_are_one_commit() -> None:
     then = [
         Started(agent="coder", incarnation="new", reason="rebuild", revision="a" * 40),
         told(1, "coder", kicked("rebuild")),
@@ -189,7 +189,7 @@ def test_a_rebuild_that_started_the_agent_says_so_in_the_same_commit() -> None:
     check(given=[*MANAGED, STOPPED], when=started("rebuild", revision="a" * 40), then=then)
 
 
-def test_a_deploy_kicks_when_it_has_succeeded_and_not_before() -> None:
+def test_deploy_kicks_only_after_success() -> None:
     start = Started(agent="coder", incarnation="new", reason="deploy", revision="a" * 40)
     check(given=[*MANAGED, STOPPED], when=started("deploy", revision="a" * 40), then=[start])
     rebuilt = Rebuilt(agent="coder", ok=True, revision="a" * 40, approval_id=ApprovalId(1))
@@ -201,7 +201,7 @@ def test_a_deploy_kicks_when_it_has_succeeded_and_not_before() -> None:
     check(given=[*MANAGED, STOPPED], when=when, then=stopped_agent)
 
 
-def test_the_manager_hears_nothing_of_its_own_rebuild_but_the_kick() -> None:
+def test_manager_gets_only_kick_for_its_own_rebuild() -> None:
     then = [
         Started(agent="manager", incarnation="new", reason="rebuild"),
         told(1, "manager", kicked("rebuild")),
@@ -210,7 +210,7 @@ def test_the_manager_hears_nothing_of_its_own_rebuild_but_the_kick() -> None:
     check(given=MANAGED, when=started("rebuild", "manager"), then=then)
 
 
-def test_allowed_recipients_are_those_of_the_configuration_that_runs() -> None:
+def test_allowed_recipients_follow_running_configuration() -> None:
     start = Started(agent="coder", incarnation="new", reason="restart")
     allowed = RecipientsAllowed(agent="coder", recipients=("tester",))
     then = [start, allowed, told(1, "coder", kicked("restart"))]
@@ -225,7 +225,7 @@ def test_allowed_recipients_are_those_of_the_configuration_that_runs() -> None:
 
 
 @pytest.mark.parametrize("reason", ["stopped", "killed"])
-def test_what_a_stopped_agent_was_working_on_waits_for_the_next_run_and_does_not_count(reason: str) -> None:
+def test_stop_requeues_messages_without_counting(reason: str) -> None:
     given = [*MANAGED, sent(1, "coder"), MessageDelivered(id=MessageId(1), to="coder", incarnation="one")]
     back = MessageRequeued(id=MessageId(1), to="coder", reason=reason)
     if reason == "stopped":
@@ -239,11 +239,11 @@ def test_what_a_stopped_agent_was_working_on_waits_for_the_next_run_and_does_not
     assert not hive.agents.all["coder"].running
 
 
-def test_a_kill_of_the_manager_is_not_told_to_itself() -> None:
+def test_kill_of_manager_is_not_told_to_manager() -> None:
     check(given=MANAGED, when=RecordKilled(by=DAEMON_BY, agent="manager"), then=[Killed(agent="manager")])
 
 
-def test_status_and_rate_limit_end_with_the_container() -> None:
+def test_status_and_rate_limit_are_cleared_with_container() -> None:
     given = [*MANAGED, StatusSet(agent="coder", text="parsing")]
     hive = check(given=given, when=RecordStopped(by=DAEMON_BY, agent="coder", exit="exit code 0"), then=[STOPPED])
     assert hive.agents.all["coder"].status_text is None
@@ -263,13 +263,13 @@ def crashed(restart_ms: int | None, agent: str = "coder", incarnation: str = "co
     )
 
 
-def test_a_crash_is_told_to_the_manager_and_the_restart_waits() -> None:
+def test_crash_tells_manager_and_delays_restart() -> None:
     at = NOW + RESTART_FIRST_MS
     notice = notices.Crashed(agent="coder", reason="exit code 1", restart_at=rfc3339(at))
     check(given=MANAGED, when=crash(), then=[crashed(at), told(1, "manager", notice)])
 
 
-def test_what_a_crashed_agent_was_working_on_comes_back_and_counts() -> None:
+def test_crash_requeues_messages_and_counts() -> None:
     given = [*MANAGED, sent(1, "coder"), MessageDelivered(id=MessageId(1), to="coder", incarnation="one")]
     at = NOW + RESTART_FIRST_MS
     notice = notices.Crashed(agent="coder", reason="exit code 1", restart_at=rfc3339(at))
@@ -277,12 +277,12 @@ def test_what_a_crashed_agent_was_working_on_comes_back_and_counts() -> None:
     check(given=given, when=crash(), then=[crashed(at), back, told(2, "manager", notice)])
 
 
-def test_a_message_that_ends_its_agent_again_and_again_is_dead_before_it_ends_everything() -> None:
+def test_message_is_dead_before_its_crashes_rest_the_agent() -> None:
     assert FAILED_DELIVERIES_MAX <= CRASHES_MAX
 
 
 @pytest.mark.parametrize("crash_number", range(1, 5))
-def test_restarts_back_off(crash_number: int) -> None:
+def test_restart_delay_doubles(crash_number: int) -> None:
     given: list[AnyEvent] = [*MANAGED]
     for number in range(1, crash_number):
         given += [
@@ -296,7 +296,7 @@ def test_restarts_back_off(crash_number: int) -> None:
 
 
 def in_a_row(count: int) -> list[AnyEvent]:
-    """So many crashes of the coder, each restarted; it runs as the last incarnation."""
+    """This many crashes of the coder, each restarted; it runs as the last incarnation."""
     events: list[AnyEvent] = []
     for number in range(1, count + 1):
         last = Started(agent="coder", incarnation=f"coder-{number + 1}", reason="crash")
@@ -304,7 +304,7 @@ def in_a_row(count: int) -> list[AnyEvent]:
     return events
 
 
-def test_after_the_last_crash_the_agent_rests_and_the_operator_is_told() -> None:
+def test_agent_rests_after_last_crash_and_operator_is_told() -> None:
     last = f"coder-{CRASHES_MAX}"
     why = f"it ended {CRASHES_MAX} times in a row, the last time with exit code 1; start it when the cause is gone"
     then = [
@@ -316,7 +316,7 @@ def test_after_the_last_crash_the_agent_rests_and_the_operator_is_told() -> None
     assert hive.agents.all["coder"].failure == "exit code 1"
 
 
-def test_a_long_run_or_somebodys_start_begins_the_count_again() -> None:
+def test_long_run_or_manual_start_resets_crash_count() -> None:
     given = [*MANAGED, *in_a_row(CRASHES_MAX - 1)]
     last = f"coder-{CRASHES_MAX}"
     at = NOW + STABLE_RUN_MS + RESTART_FIRST_MS
@@ -327,7 +327,7 @@ def test_a_long_run_or_somebodys_start_begins_the_count_again() -> None:
     assert folded([*given, by_hand]).agents.all["coder"].crashes == 0
 
 
-def test_an_agent_that_needs_login_rests() -> None:
+def test_crashed_agent_that_needs_login_rests() -> None:
     then = [
         crashed(None),
         told(1, "manager", notices.Crashed(agent="coder", reason="exit code 1", restart_at=None)),
@@ -336,7 +336,7 @@ def test_an_agent_that_needs_login_rests() -> None:
     check(given=[*MANAGED, NeedsLogin(agent="coder")], when=crash(), then=then)
 
 
-def test_a_crash_of_the_manager_is_not_told_to_itself() -> None:
+def test_crash_of_manager_is_not_told_to_manager() -> None:
     event = crashed(NOW + RESTART_FIRST_MS, "manager", "manager-1")
     check(given=MANAGED, when=crash("manager", "manager-1"), then=[event])
 
@@ -346,7 +346,7 @@ def test_a_crash_of_the_manager_is_not_told_to_itself() -> None:
     [([], "another"), ([STOPPED], "coder-1"), ([crashed(None)], "coder-1")],
     ids=["another run", "stopped meanwhile", "known already"],
 )
-def test_old_news_of_a_crash_is_no_event(given: list[AnyEvent], incarnation: str) -> None:
+def test_stale_crash_report_is_ignored(given: list[AnyEvent], incarnation: str) -> None:
     check(given=[*MANAGED, *given], when=crash(incarnation=incarnation), then=[])
     check(given=MANAGED, when=crash("nobody"), then=[])
 
@@ -354,7 +354,7 @@ def test_old_news_of_a_crash_is_no_event(given: list[AnyEvent], incarnation: str
 # What does not work
 
 
-def test_a_failed_rebuild_is_told_to_the_manager() -> None:
+def test_failed_rebuild_is_told_to_manager() -> None:
     when = RecordRebuilt(by=DAEMON_BY, agent="coder", ok=False, error="no build")
     then = [
         Rebuilt(agent="coder", ok=False, error="no build"),
@@ -364,7 +364,7 @@ def test_a_failed_rebuild_is_told_to_the_manager() -> None:
 
 
 @pytest.mark.parametrize(("agent", "to"), [("coder", "manager"), ("manager", "operator")])
-def test_a_failed_act_is_told_and_kicks_nobody(agent: str, to: str) -> None:
+def test_failed_act_is_told_and_sends_no_kick(agent: str, to: str) -> None:
     given = [*MANAGED, ActDecided(agent=agent, act="restart")]
     when = RecordActFailed(by=DAEMON_BY, agent=agent, act="restart", error="no walls")
     then = [
@@ -376,7 +376,7 @@ def test_a_failed_act_is_told_and_kicks_nobody(agent: str, to: str) -> None:
     assert hive.agents.all[agent].failure == "no walls"
 
 
-def test_a_spawn_that_fails_fails_its_approval() -> None:
+def test_failed_spawn_fails_its_approval() -> None:
     one = ApprovalId(1)
     given = [
         *MANAGED,

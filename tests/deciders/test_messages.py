@@ -1,4 +1,4 @@
-"""The rules of messages: send, receive, ack, requeue, hello."""
+"""Rules for messages: send, receive, ack, requeue, hello."""
 
 import msgspec
 import pytest
@@ -30,12 +30,12 @@ from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, spawne
 
 
 def message(id: int, text: str = "hello", sender: str = "operator", *, redelivered: bool = False) -> InboxMessage:
-    """As a recv hands it out."""
+    """As recv returns it."""
     return InboxMessage(MessageId(id), stamp(NOW), sender, "coder", text, redelivered=redelivered)
 
 
 def lost(id: int) -> InboxMessage:
-    """A message that was given before, in a reply that nobody read."""
+    """A message whose delivery was in a lost reply."""
     return msgspec.structs.replace(message(id, redelivered=True), state="in_flight", incarnation="one")
 
 
@@ -77,51 +77,51 @@ def hello(incarnation: str, *alive: str) -> Hello:
 
 
 @pytest.mark.parametrize("to", ["coder", "manager", "operator"])
-def test_a_message_goes_to_an_agent_the_manager_or_the_operator(to: str) -> None:
+def test_message_reaches_agent_manager_or_operator(to: str) -> None:
     check(given=MANAGED, when=send(to, sender="tester"), then=[sent(1, to, sender="tester")])
 
 
-def test_a_reply_names_a_message_that_was_sent() -> None:
+def test_reply_must_name_a_sent_message() -> None:
     check(given=[*MANAGED, sent(1, "coder")], when=send(reply_to=1), then=[sent(2, "coder", in_reply_to=1)])
     check(given=[*MANAGED, sent(1, "coder")], when=send(reply_to=2), then=NotFound)
 
 
 @pytest.mark.parametrize("to", ["nobody", "gone", "system", "", "CODER", "coder "])
-def test_a_message_to_an_unknown_or_destroyed_agent_is_refused(to: str) -> None:
+def test_message_to_unknown_or_destroyed_agent_is_refused(to: str) -> None:
     check(given=[*MANAGED, *tombstone("gone", 9)], when=send(to), then=NotFound)
 
 
-def test_a_message_to_a_stopped_agent_waits() -> None:
+def test_message_to_stopped_agent_waits() -> None:
     check(given=[*MANAGED, Stopped(agent="coder", exit="exit code 0")], when=send(), then=[sent(1, "coder")])
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "x" * (TEXT_MAX_BYTES + 1), "é" * (TEXT_MAX_BYTES // 2 + 1)], ids=len)
-def test_an_empty_or_oversized_body_is_refused(text: str) -> None:
+def test_empty_or_oversized_body_is_refused(text: str) -> None:
     check(given=MANAGED, when=send(text=text), then=BadRequest)
 
 
-def test_a_body_of_just_the_limit_is_sent() -> None:
+def test_body_of_exactly_the_limit_is_sent() -> None:
     text = "é" * (TEXT_MAX_BYTES // 2)
     check(given=MANAGED, when=send(text=text), then=[sent(1, "coder", text)])
 
 
-def test_a_broadcast_reaches_every_agent_but_the_sender() -> None:
+def test_broadcast_reaches_every_agent_but_sender() -> None:
     then = [sent(1, "manager", sender="coder"), sent(2, "tester", sender="coder")]
     check(given=[*MANAGED, *tombstone("gone", 9)], when=send("*", sender="coder"), then=then)
     everyone = [sent(1, "coder"), sent(2, "manager"), sent(3, "tester")]
     check(given=MANAGED, when=send("*"), then=everyone)
 
 
-def test_a_broadcast_to_nobody_is_refused() -> None:
+def test_broadcast_without_recipients_is_refused() -> None:
     check(given=spawned("manager"), when=send("*", sender="manager"), then=NotFound)
 
 
-def test_a_broadcast_passes_over_those_the_sender_may_not_write_to() -> None:
+def test_broadcast_skips_disallowed_recipients() -> None:
     given = [*MANAGED, RecipientsAllowed(agent="coder", recipients=())]
     check(given=given, when=send("*", sender="coder"), then=[sent(1, "manager", sender="coder")])
 
 
-def test_a_recipient_outside_the_allowed_ones_is_refused_with_an_event_that_says_so() -> None:
+def test_disallowed_recipient_is_refused_and_recorded() -> None:
     given = [*MANAGED, *spawned("writer"), RecipientsAllowed(agent="coder", recipients=("tester",))]
     reason = "coder may not send to writer, only to: manager, operator, tester."
     refusal = SendRefused(sender="coder", to="writer", reason=reason)
@@ -129,16 +129,16 @@ def test_a_recipient_outside_the_allowed_ones_is_refused_with_an_event_that_says
 
 
 @pytest.mark.parametrize("to", ["tester", "manager", "operator"])
-def test_the_manager_and_the_operator_can_always_be_reached(to: str) -> None:
+def test_manager_and_operator_are_always_allowed(to: str) -> None:
     given = [*MANAGED, RecipientsAllowed(agent="coder", recipients=("tester",))]
     check(given=given, when=send(to, sender="coder"), then=[sent(1, to, sender="coder")])
 
 
-def test_the_operator_reaches_everyone() -> None:
+def test_operator_may_send_to_everyone() -> None:
     check(given=[*MANAGED, RecipientsAllowed(agent="coder", recipients=())], when=send(), then=[sent(1, "coder")])
 
 
-def test_ten_thousand_messages_wait_for_an_agent_and_no_more() -> None:
+def test_waiting_messages_are_bounded_in_number() -> None:
     assert WAITING_MAX >= 10_000
     waiting = [sent(number, "coder") for number in range(1, WAITING_MAX)]
     last = sent(WAITING_MAX, "coder")
@@ -150,7 +150,7 @@ def test_ten_thousand_messages_wait_for_an_agent_and_no_more() -> None:
     check(given=[*given, delivered(1)], when=send(), then=[after])
 
 
-def test_the_bodies_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_messages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "WAITING_MAX_BYTES", 8)
     given = [*MANAGED, sent(1, "coder", "1234"), sent(2, "coder", "5678"), delivered(1)]
     check(given=given, when=send(), then=LimitReached, says="8 bytes")
@@ -160,17 +160,17 @@ def test_the_bodies_that_wait_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPat
 # Receive
 
 
-def test_an_empty_inbox_gives_nothing() -> None:
+def test_recv_on_empty_inbox_returns_nothing() -> None:
     check(given=MANAGED, when=recv(), then=[], answer=([], 0, False))
 
 
-def test_recv_takes_the_oldest_and_says_how_many_more_wait() -> None:
+def test_recv_returns_oldest_and_remaining_count() -> None:
     given = [*MANAGED, sent(1, "coder", "a"), sent(2, "coder", "b"), sent(3, "tester")]
     check(given=given, when=recv(), then=[delivered(1)], answer=([message(1, "a")], 1, False))
 
 
 @pytest.mark.parametrize(("limit", "count"), [(0, 1), (-5, 1), (1, 1), (7, 7), (99, RECV_MAX), (2**63 - 1, RECV_MAX)])
-def test_recv_gives_from_one_to_thirty_two(limit: int, count: int) -> None:
+def test_recv_limit_is_clamped(limit: int, count: int) -> None:
     assert RECV_MAX == 32
     given = [*MANAGED, *(sent(number, "coder") for number in range(1, 41))]
     then = [delivered(number) for number in range(1, count + 1)]
@@ -178,40 +178,40 @@ def test_recv_gives_from_one_to_thirty_two(limit: int, count: int) -> None:
     check(given=given, when=recv(limit), then=then, answer=(messages, 40 - count, False))
 
 
-def test_a_recv_without_a_hello_delivers_to_no_incarnation() -> None:
+def test_recv_without_hello_delivers_to_no_incarnation() -> None:
     check(given=[*MANAGED, sent(1, "coder")], when=recv(incarnation=None), then=[delivered(1, None)])
 
 
-def test_a_paused_agent_still_receives_on_its_socket_and_is_told() -> None:
+def test_recv_of_paused_agent_returns_messages_and_paused() -> None:
     given = [*MANAGED, Paused(agent="coder"), sent(1, "coder")]
     check(given=given, when=recv(), then=[delivered(1)], answer=([message(1)], 0, True))
 
 
-def test_a_destroyed_agent_receives_nothing() -> None:
+def test_recv_of_destroyed_agent_is_refused() -> None:
     check(given=[*MANAGED, Destroyed(agent="coder")], when=recv(), then=NotFound)
 
 
-def test_what_a_lost_reply_held_comes_again() -> None:
+def test_messages_of_a_lost_reply_are_redelivered() -> None:
     given = [*MANAGED, sent(1, "coder"), delivered(1)]
     then = [requeued(1, "lost", counts=False), delivered(1)]
     check(given=given, when=recv(holding=()), then=then, answer=([lost(1)], 0, False))
 
 
-def test_what_the_harness_holds_stays_with_it() -> None:
+def test_held_messages_are_not_redelivered() -> None:
     given = [*MANAGED, sent(1, "coder"), sent(2, "coder"), delivered(1)]
     check(given=given, when=recv(holding=(1,)), then=[delivered(2)], answer=([message(2)], 0, False))
 
 
-def test_what_another_incarnation_was_given_is_not_lost() -> None:
+def test_messages_of_another_incarnation_are_not_lost() -> None:
     given = [*MANAGED, sent(1, "coder"), delivered(1, "two"), sent(2, "coder"), delivered(2, None)]
     check(given=given, when=recv(holding=()), then=[], answer=([], 0, False))
 
 
-def test_a_harness_that_does_not_say_what_it_holds_has_lost_nothing() -> None:
+def test_recv_without_holding_redelivers_nothing() -> None:
     check(given=[*MANAGED, sent(1, "coder"), delivered(1)], when=recv(), then=[], answer=([], 0, False))
 
 
-def test_lost_and_waiting_messages_come_in_one_order() -> None:
+def test_lost_and_waiting_messages_are_sorted_by_id() -> None:
     given = [*MANAGED, *(sent(number, "coder") for number in (1, 2, 3)), delivered(1), delivered(2), requeued(1)]
     then = [requeued(2, "lost", counts=False), delivered(1), delivered(2)]
     messages = [msgspec.structs.replace(message(1, redelivered=True), failures=1), lost(2)]
@@ -222,23 +222,23 @@ def test_lost_and_waiting_messages_come_in_one_order() -> None:
 # Ack and requeue
 
 
-def test_an_ack_finishes_and_may_be_repeated() -> None:
+def test_ack_finishes_message_and_may_be_repeated() -> None:
     given = [*MANAGED, sent(1, "coder"), sent(2, "coder"), delivered(1), delivered(2)]
     check(given=given, when=ack(1, 2, 1), then=[acked(1), acked(2)])
     check(given=[*given, acked(1), acked(2)], when=ack(1, 2), then=[])
 
 
-def test_an_ack_of_what_waits_again_changes_nothing() -> None:
+def test_ack_of_requeued_message_does_nothing() -> None:
     check(given=[*MANAGED, sent(1, "coder"), delivered(1), requeued(1)], when=ack(1), then=[])
 
 
 @pytest.mark.parametrize("when", [ack(1, 2), requeue(2), ack(3), requeue(0), ack(-1), requeue(2**63 - 1)], ids=str)
-def test_what_was_never_this_agents_cannot_be_settled(when: Command) -> None:
+def test_ack_or_requeue_of_foreign_message_is_refused(when: Command) -> None:
     given = [*MANAGED, sent(1, "coder"), sent(2, "tester"), delivered(1)]
     check(given=given, when=when, then=NotFound)
 
 
-def test_requeued_messages_come_first_in_their_old_order() -> None:
+def test_requeued_messages_come_first_in_old_order() -> None:
     given = [*MANAGED, *(sent(number, "coder") for number in (1, 2, 3, 4)), delivered(1), delivered(2), delivered(3)]
     hive = check(given=given, when=requeue(3, 1), then=[requeued(3), requeued(1)])
     assert [(one.id, one.redelivered) for one in hive.messages.waiting("coder")] == [(1, True), (3, True), (4, False)]
@@ -246,7 +246,7 @@ def test_requeued_messages_come_first_in_their_old_order() -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(COUNTED_REASONS))
-def test_the_fifth_failed_delivery_is_the_last_and_the_operator_and_the_sender_are_told(reason: str) -> None:
+def test_message_is_dead_after_fifth_failure_and_sender_and_operator_are_told(reason: str) -> None:
     assert FAILED_DELIVERIES_MAX == 5
     given: list[AnyEvent] = [*MANAGED, sent(1, "coder", sender="tester")]
     for _ in range(4):
@@ -260,7 +260,7 @@ def test_the_fifth_failed_delivery_is_the_last_and_the_operator_and_the_sender_a
 
 
 @pytest.mark.parametrize("reason", sorted(UNCOUNTED_REASONS))
-def test_a_delivery_that_ended_for_no_fault_of_the_message_does_not_count(reason: str) -> None:
+def test_uncounted_reason_does_not_count_as_failure(reason: str) -> None:
     given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
     for _ in range(4):
         given += [delivered(1), requeued(1)]
@@ -268,16 +268,16 @@ def test_a_delivery_that_ended_for_no_fault_of_the_message_does_not_count(reason
     assert hive.messages.waiting("coder")[0].failures == 4
 
 
-def test_rate_limit_login_overload_pause_kill_and_deploy_do_not_count() -> None:
+def test_external_reasons_are_not_counted() -> None:
     assert {"rate_limited", "needs_login", "overloaded", "paused", "killed", "stopped"} <= UNCOUNTED_REASONS
     assert not UNCOUNTED_REASONS & COUNTED_REASONS
 
 
-def test_an_unknown_reason_is_refused() -> None:
+def test_unknown_requeue_reason_is_refused() -> None:
     check(given=[*MANAGED, sent(1, "coder"), delivered(1)], when=requeue(1, reason="bored"), then=Refused)
 
 
-def test_the_death_of_what_the_operator_sent_is_told_once() -> None:
+def test_dead_operator_message_is_told_once() -> None:
     given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
     for _ in range(4):
         given += [delivered(1), requeued(1)]
@@ -294,28 +294,28 @@ def _death() -> list[AnyEvent]:
 # Hello
 
 
-def test_a_new_incarnation_is_noted_and_gets_what_a_dead_one_held() -> None:
+def test_new_incarnation_requeues_messages_of_dead_one() -> None:
     given = [*MANAGED, sent(1, "coder"), delivered(1, "one")]
     then = [IncarnationSeen(agent="coder", incarnation="two"), requeued(1, "incarnation_died")]
     check(given=given, when=hello("two"), then=then)
 
 
-def test_the_same_incarnation_again_keeps_what_it_holds() -> None:
+def test_same_incarnation_keeps_its_messages() -> None:
     given = [*MANAGED, IncarnationSeen(agent="coder", incarnation="one"), sent(1, "coder"), delivered(1, "one")]
     check(given=given, when=hello("one"), then=[])
 
 
-def test_an_incarnation_that_is_still_connected_keeps_what_it_holds() -> None:
+def test_connected_incarnation_keeps_its_messages() -> None:
     given = [*MANAGED, IncarnationSeen(agent="coder", incarnation="one"), sent(1, "coder"), delivered(1, "one")]
     check(given=given, when=hello("two", "one"), then=[IncarnationSeen(agent="coder", incarnation="two")])
 
 
-def test_what_nobody_in_particular_was_given_stays_in_flight() -> None:
+def test_messages_without_incarnation_stay_in_flight() -> None:
     given = [*MANAGED, sent(1, "coder"), delivered(1, None)]
     check(given=given, when=hello("two"), then=[IncarnationSeen(agent="coder", incarnation="two")])
 
 
-def test_a_message_whose_fifth_incarnation_died_is_dead() -> None:
+def test_message_is_dead_after_fifth_dead_incarnation() -> None:
     given: list[AnyEvent] = [*MANAGED, sent(1, "coder")]
     for _ in range(4):
         given += [delivered(1), requeued(1)]
@@ -323,7 +323,7 @@ def test_a_message_whose_fifth_incarnation_died_is_dead() -> None:
     check(given=[*given, delivered(1)], when=hello("two"), then=then)
 
 
-def test_recent_shows_the_newest_whatever_became_of_them() -> None:
+def test_recent_returns_newest_in_any_state() -> None:
     given = [*MANAGED, *(sent(number, "coder") for number in range(1, 41)), delivered(1), acked(1)]
     hive = check(given=given, when=Ack(by=DAEMON_BY, agent="coder", ids=()), then=[])
     assert [row.id for row in hive.messages.newest("coder", 30)] == list(range(11, 41))

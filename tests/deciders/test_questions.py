@@ -1,4 +1,4 @@
-"""The rules of questions."""
+"""Rules for questions."""
 
 import math
 
@@ -41,11 +41,11 @@ def answer(text: str = "yes", answerer: str = "operator") -> Answer:
     return Answer(by=who, id=ONE, answer=text, answerer=answerer)
 
 
-def test_asking_the_operator_opens_a_question() -> None:
+def test_ask_operator_opens_question() -> None:
     check(given=MANAGED, when=ask(options=("yes", "no")), then=[ADDED])
 
 
-def test_a_peer_that_is_asked_finds_the_question_in_its_inbox_in_the_same_commit() -> None:
+def test_asked_peer_is_told_in_same_commit() -> None:
     notice = QuestionAsked(
         id=ONE, asker="coder", question="Tabs?", options=("a", "b"), multi=True, deadline_at=rfc3339(NOW + 1_500)
     )
@@ -62,11 +62,11 @@ def test_a_peer_that_is_asked_finds_the_question_in_its_inbox_in_the_same_commit
     check(given=MANAGED, when=when, then=[added, told(1, "tester", notice)])
 
 
-def test_without_ttl_a_question_waits_for_ever() -> None:
+def test_question_without_ttl_has_no_deadline() -> None:
     check(given=[*MANAGED, ADDED], when=Expire(by=DAEMON_BY, id=ONE), then=[], at=NOW + 10**12)
 
 
-def test_ids_go_on_after_the_last() -> None:
+def test_question_ids_continue_after_last() -> None:
     later = QuestionAdded(id=QuestionId(2), asker="coder", target=None, question="Tabs?")
     check(given=[*MANAGED, ADDED, resolved("yes", "operator")], when=ask(), then=[later])
 
@@ -89,27 +89,27 @@ def test_ids_go_on_after_the_last() -> None:
     ],
     ids=str,
 )
-def test_a_malformed_question_is_refused(fields: dict[str, object]) -> None:
+def test_malformed_question_is_refused(fields: dict[str, object]) -> None:
     check(given=MANAGED, when=ask(**fields), then=BadRequest)
 
 
 @pytest.mark.parametrize("target", ["nobody", "gone", "operator"])
-def test_a_question_to_nobody_is_refused(target: str) -> None:
+def test_question_to_unknown_agent_is_refused(target: str) -> None:
     check(given=MANAGED, when=ask(target=target), then=NotFound)
 
 
-def test_whoever_asks_the_operator_as_a_peer_is_told_how() -> None:
+def test_ask_with_operator_as_peer_is_refused_with_hint() -> None:
     check(given=MANAGED, when=ask(target="operator"), then=NotFound, says="ask_operator")
 
 
-def test_a_peer_outside_the_allowed_recipients_cannot_be_asked() -> None:
+def test_question_to_disallowed_peer_is_refused() -> None:
     allowed = RecipientsAllowed(agent="coder", recipients=())
     reason = "coder may not send to tester, only to: manager, operator."
     refusal = SendRefused(sender="coder", to="tester", reason=reason)
     check(given=[*MANAGED, allowed], when=ask(target="tester"), then=[refusal])
 
 
-def test_a_thousand_questions_can_be_open_and_no_more() -> None:
+def test_open_questions_are_bounded() -> None:
     assert OPEN_MAX >= 1_000
     many: list[AnyEvent] = [
         QuestionAdded(id=QuestionId(number), asker="coder", target=None, question="?") for number in range(1, OPEN_MAX)
@@ -121,22 +121,22 @@ def test_a_thousand_questions_can_be_open_and_no_more() -> None:
     check(given=[*MANAGED, *many, last, resolved("yes", "operator")], when=ask(), then=[after])
 
 
-def test_the_answer_reaches_the_asker_in_the_commit_that_resolves() -> None:
+def test_answer_reaches_asker_in_same_commit() -> None:
     then = [resolved("yes", "operator"), told(1, "coder", answered("yes", "operator"))]
     check(given=[*MANAGED, ADDED], when=answer(), then=then)
 
 
-def test_an_answer_may_be_none_of_the_options() -> None:
+def test_answer_may_differ_from_options() -> None:
     then = [resolved("yes, x", "operator"), told(1, "coder", answered("yes, x", "operator"))]
     check(given=[*MANAGED, ADDED], when=answer("yes, x"), then=then)
 
 
-def test_the_target_answers_its_question() -> None:
+def test_target_answers_its_question() -> None:
     then = [resolved("yes", "tester", "tester"), told(1, "coder", answered("yes", "tester"))]
     check(given=[*MANAGED, TO_PEER], when=answer(answerer="tester"), then=then)
 
 
-def test_the_operator_overrides_a_peer_question_and_the_peer_hears_that_nobody_waits() -> None:
+def test_operator_overrides_peer_question_and_peer_is_told() -> None:
     then = [
         resolved("no", "operator", "tester"),
         told(1, "coder", answered("no", "operator")),
@@ -147,22 +147,22 @@ def test_the_operator_overrides_a_peer_question_and_the_peer_hears_that_nobody_w
 
 @pytest.mark.parametrize("question", [ADDED, TO_PEER], ids=["to the operator", "to a peer"])
 @pytest.mark.parametrize("stranger", ["manager", "coder"])
-def test_nobody_else_answers(question: QuestionAdded, stranger: str) -> None:
+def test_answer_by_third_agent_is_refused(question: QuestionAdded, stranger: str) -> None:
     check(given=[*MANAGED, question], when=answer(answerer=stranger), then=NotYours)
 
 
-def test_an_empty_answer_is_refused() -> None:
+def test_empty_answer_is_refused() -> None:
     check(given=[*MANAGED, ADDED], when=answer(" "), then=BadRequest)
 
 
 @pytest.mark.parametrize("when", [answer(), Cancel(by=OPERATOR_BY, id=ONE, canceller="operator")], ids=str)
-def test_a_question_is_resolved_once(when: Answer | Cancel) -> None:
+def test_second_answer_is_refused(when: Answer | Cancel) -> None:
     given = [*MANAGED, ADDED, resolved("no", "operator")]
     check(given=given, when=when, then=AlreadyDone, says="operator answered 'no'")
 
 
 @pytest.mark.parametrize("id", [0, -1, 2, 2**63 - 1, -(2**63)])
-def test_an_unknown_question_is_not_found(id: int) -> None:
+def test_unknown_question_is_not_found(id: int) -> None:
     check(
         given=[*MANAGED, ADDED],
         when=Answer(by=OPERATOR_BY, id=QuestionId(id), answer="x", answerer="operator"),
@@ -171,7 +171,7 @@ def test_an_unknown_question_is_not_found(id: int) -> None:
     check(given=[*MANAGED, ADDED], when=Expire(by=DAEMON_BY, id=QuestionId(id)), then=[])
 
 
-def test_a_question_forgotten_as_history_is_still_resolved() -> None:
+def test_question_dropped_from_history_is_still_resolved() -> None:
     given: list[AnyEvent] = [*MANAGED, ADDED, resolved("no", "operator")]
     for number in range(2, RESOLVED_KEPT + 3):
         id = QuestionId(number)
@@ -182,7 +182,7 @@ def test_a_question_forgotten_as_history_is_still_resolved() -> None:
 
 
 @pytest.mark.parametrize("canceller", ["operator", "coder"])
-def test_the_asker_and_the_operator_cancel_and_both_sides_are_told(canceller: str) -> None:
+def test_asker_or_operator_cancels_and_both_sides_are_told(canceller: str) -> None:
     then = [
         resolved(CANCELLED, canceller, "tester"),
         told(1, "coder", answered(CANCELLED, canceller)),
@@ -192,11 +192,11 @@ def test_the_asker_and_the_operator_cancel_and_both_sides_are_told(canceller: st
 
 
 @pytest.mark.parametrize("canceller", ["tester", "manager"])
-def test_nobody_else_cancels(canceller: str) -> None:
+def test_cancel_by_third_agent_is_refused(canceller: str) -> None:
     check(given=[*MANAGED, TO_PEER], when=Cancel(by=by(canceller), id=ONE, canceller=canceller), then=NotYours)
 
 
-def test_the_watchdog_expires_at_the_deadline_and_tells_the_asker_the_same_way() -> None:
+def test_expired_question_answers_asker() -> None:
     then = [
         resolved(EXPIRED, "watchdog", "tester"),
         told(1, "coder", answered(EXPIRED, "watchdog")),
@@ -205,19 +205,19 @@ def test_the_watchdog_expires_at_the_deadline_and_tells_the_asker_the_same_way()
     check(given=[*MANAGED, WITH_TTL], when=Expire(by=DAEMON_BY, id=ONE), then=then, at=DEADLINE)
 
 
-def test_the_watchdog_does_nothing_before_the_deadline() -> None:
+def test_question_does_not_expire_before_deadline() -> None:
     check(given=[*MANAGED, WITH_TTL], when=Expire(by=DAEMON_BY, id=ONE), then=[], at=DEADLINE - 1)
 
 
-def test_the_watchdog_loses_the_race_silently() -> None:
+def test_expire_of_answered_question_is_a_no_op() -> None:
     given = [*MANAGED, WITH_TTL, resolved("yes", "operator", "tester")]
     check(given=given, when=Expire(by=DAEMON_BY, id=ONE), then=[], at=DEADLINE)
 
 
-def test_a_person_who_loses_the_race_is_told() -> None:
+def test_answer_to_expired_question_is_refused() -> None:
     given = [*MANAGED, WITH_TTL, resolved(EXPIRED, "watchdog", "tester")]
     check(given=given, when=answer(), then=AlreadyDone, says="watchdog answered '[expired]'")
 
 
-def test_a_destroyed_agent_asks_nothing() -> None:
+def test_question_of_destroyed_agent_is_refused() -> None:
     check(given=[*MANAGED, Destroyed(agent="coder")], when=ask(), then=NotFound)

@@ -1,4 +1,4 @@
-"""Random commands, one after another: what holds of messages, questions and approvals holds after every one of them."""
+"""Random command sequences: the invariants of messages, questions and approvals hold after each command."""
 
 import tempfile
 from collections import Counter
@@ -42,7 +42,7 @@ STEPS = 60
 
 
 class RandomHistories(RuleBasedStateMachine):
-    """The ledger beside the state is kept from the events alone, by other means than the projections'."""
+    """Keeps a separate ledger of the events, independent of the projections."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ class RandomHistories(RuleBasedStateMachine):
         self.folder.cleanup()
 
     def equal(self, again: Hive) -> None:
-        """Whatever way the state was come by, it is the live one."""
+        """Loading, replaying and folding all give the live state."""
         assert digests(again) == digests(self.hive)
         assert again.seq == self.hive.seq
         for live, other in zip(self.hive.projections(), again.projections(), strict=True):
@@ -202,7 +202,7 @@ class RandomHistories(RuleBasedStateMachine):
 
 
 def derived(projection: Any) -> dict[str, Any]:
-    """What a projection keeps beside its rows, without what is empty."""
+    """Derived values of a projection, without empty ones."""
     kept = {name: value for name, value in vars(projection).items() if name.startswith("_")}
     return {name: _without_empty(value) for name, value in kept.items()}
 

@@ -1,4 +1,4 @@
-"""What is only recorded: turns, transients, the daemon's own life; and that every rule and event has its test."""
+"""Recording rules: turns, transients, daemon events. Also checks that every rule and event is tested."""
 
 import inspect
 import sys
@@ -19,7 +19,7 @@ from .check import DAEMON_BY, MANAGED, by, check, folded
 from .everything import EVERYTHING
 
 
-def test_a_turn_is_recorded_as_the_harness_reports_it() -> None:
+def test_turn_is_recorded_as_reported() -> None:
     start = StartTurn(by=by("coder"), agent="coder", model="m", wake_from="operator", message_ids=(MessageId(7),))
     started = TurnStarted(agent="coder", model="m", wake_from="operator", message_ids=(MessageId(7),))
     hive = check(given=MANAGED, when=start, then=[started])
@@ -30,7 +30,7 @@ def test_a_turn_is_recorded_as_the_harness_reports_it() -> None:
     check(given=MANAGED, when=EndTurn(by=by("x"), report=TurnEnded(agent="x")), then=NotFound)
 
 
-def test_a_transient_is_cleared_by_the_one_that_set_it() -> None:
+def test_transient_is_cleared_only_by_its_kind() -> None:
     held = TransientSet(agent="coder", kind="starting")
     check(when=SetTransient(by=DAEMON_BY, agent="coder", kind="starting"), then=[held])
     clear = ClearTransient(by=DAEMON_BY, agent="coder", kind="starting")
@@ -39,19 +39,19 @@ def test_a_transient_is_cleared_by_the_one_that_set_it() -> None:
     check(given=[TransientSet(agent="coder", kind="stopping")], when=clear, then=[])
 
 
-def test_a_boot_clears_whatever_was_transient() -> None:
+def test_boot_clears_transients() -> None:
     given = [TransientSet(agent="coder", kind="starting"), TransientSet(agent="tester", kind="rebuilding")]
     booted = Booted(hive_version="1", runtime="process")
     hive = check(given=given, when=Boot(by=DAEMON_BY, hive_version="1", runtime="process"), then=[booted])
     assert len(hive.transient.held) == 0
 
 
-def test_what_the_daemon_says_of_itself_is_an_event() -> None:
+def test_boot_shutdown_and_warning_are_events() -> None:
     check(when=Shut(by=DAEMON_BY, keep_agents=True), then=[ShutDown(keep_agents=True)])
     check(when=Warn(by=DAEMON_BY, source="forge", text="down"), then=[Warned(source="forge", text="down")])
 
 
-def test_what_was_told_to_the_webhook_is_an_event_and_so_is_what_was_not() -> None:
+def test_webhook_delivery_and_failure_are_events() -> None:
     told = RecordNotification(by=DAEMON_BY, topic="question", subject="7", attempts=2)
     check(when=told, then=[NotificationDelivered(topic="question", subject="7", attempts=2)])
     not_told = RecordNotification(by=DAEMON_BY, topic="crash", subject="coder", error="no answer", attempts=3)
@@ -69,11 +69,11 @@ def test_every_command_has_a_rule() -> None:
     assert commands == set(RULES)
 
 
-def test_every_command_is_decided_in_some_test() -> None:
+def test_every_command_is_tested() -> None:
     texts = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert [rule.__name__ for rule in RULES if f"{rule.__name__}(" not in texts] == []
 
 
-def test_everything_is_in_the_history_of_everything() -> None:
+def test_full_history_has_every_event_type() -> None:
     assert set(EVENT_TYPES) == {type(event).__name__ for event in EVERYTHING}
     assert folded(EVERYTHING).seq == len(EVERYTHING)

@@ -1,4 +1,4 @@
-"""The rules of who is there: spawn, revive, purge, destroy; what the crash watch sees; what the operator sets."""
+"""Rules for the roster, for crash watch observations and for the operator's settings."""
 
 from typing import Any
 
@@ -44,11 +44,11 @@ from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, sent
 # Spawn, revive, purge
 
 
-def test_the_manager_is_on_the_roster_before_anybody_else() -> None:
+def test_manager_can_be_spawned_first() -> None:
     check(when=Spawn(by=DAEMON_BY, agent="manager"), then=[AgentAdded(agent="manager", slot=1)])
 
 
-def test_a_spawned_agent_is_wanted_running_and_has_a_slot_never_used_before() -> None:
+def test_spawned_agent_is_wanted_running_with_new_slot() -> None:
     given = [*MANAGED, *tombstone("gone", 9), Purged(agent="gone")]
     hive = check(given=given, when=Spawn(by=OPERATOR_BY, agent="gone"), then=[AgentAdded(agent="gone", slot=10)])
     row = hive.agents.all["gone"]
@@ -58,32 +58,32 @@ def test_a_spawned_agent_is_wanted_running_and_has_a_slot_never_used_before() ->
 @pytest.mark.parametrize(
     ("agent", "says"), [("coder", "exists already"), ("manager", "exists already"), ("gone", "revive it or purge it")]
 )
-def test_a_taken_name_is_not_spawned_and_it_is_said_what_to_do(agent: str, says: str) -> None:
+def test_spawn_of_taken_name_is_refused_with_hint(agent: str, says: str) -> None:
     spawn = Spawn(by=OPERATOR_BY, agent=agent)
     check(given=[*MANAGED, *tombstone("gone", 9)], when=spawn, then=AlreadyDone, says=says)
 
 
-def test_the_roster_is_bounded() -> None:
+def test_number_of_agents_is_bounded() -> None:
     crowd: list[AnyEvent] = [AgentAdded(agent=f"x{number}", slot=number) for number in range(AGENTS_MAX)]
     check(given=crowd, when=Spawn(by=OPERATOR_BY, agent="coder"), then=LimitReached)
     check(given=[*tombstone("gone", 9_999), *crowd], when=Revive(by=OPERATOR_BY, agent="gone"), then=LimitReached)
 
 
-def test_a_tombstone_is_revived_in_its_old_slot() -> None:
+def test_revived_agent_keeps_its_slot() -> None:
     given = [*MANAGED, *tombstone("gone", 9)]
     hive = check(given=given, when=Revive(by=OPERATOR_BY, agent="gone"), then=[Revived(agent="gone")])
     row = hive.agents.all["gone"]
     assert (row.slot, row.act, row.wanted_running, row.destroyed_ms) == (9, "spawn", True, None)
 
 
-def test_only_a_tombstone_is_revived_or_purged() -> None:
+def test_revive_or_purge_of_living_agent_is_refused() -> None:
     check(given=MANAGED, when=Revive(by=OPERATOR_BY, agent="coder"), then=AlreadyDone)
     check(given=MANAGED, when=Revive(by=OPERATOR_BY, agent="nobody"), then=NotFound)
     check(given=MANAGED, when=RecordPurged(by=OPERATOR_BY, agent="coder"), then=NotFound)
     check(given=MANAGED, when=RecordPurged(by=OPERATOR_BY, agent="nobody"), then=NotFound)
 
 
-def test_a_purged_tombstone_is_forgotten_with_its_inbox() -> None:
+def test_purge_drops_agent_and_inbox() -> None:
     given = [*MANAGED, *spawned("gone", 9), sent(1, "gone"), Destroyed(agent="gone")]
     hive = check(given=given, when=RecordPurged(by=OPERATOR_BY, agent="gone"), then=[Purged(agent="gone")])
     assert hive.agents.tombstones() == []
@@ -103,7 +103,7 @@ def unread(agent: str, count: int) -> notices.Destroyed:
     return notices.Destroyed(agent=agent, unread=count)
 
 
-def test_an_agent_with_nothing_open_leaves_a_tombstone() -> None:
+def test_destroyed_agent_leaves_tombstone() -> None:
     then = [
         Destroyed(agent="coder"),
         told(1, "operator", unread("coder", 0)),
@@ -114,12 +114,12 @@ def test_an_agent_with_nothing_open_leaves_a_tombstone() -> None:
     assert check(given=MANAGED, when=destroy(purge=True), then=[Destroyed(agent="coder", purge=True), *then[1:]])
 
 
-def test_the_manager_is_not_destroyed() -> None:
+def test_destroy_of_manager_is_refused() -> None:
     check(given=MANAGED, when=destroy("manager"), then=Refused)
     check(given=MANAGED, when=destroy("nobody"), then=NotFound)
 
 
-def test_whatever_is_open_with_a_destroyed_agent_is_settled_and_the_other_side_is_told() -> None:
+def test_destroy_settles_open_work_and_tells_other_side() -> None:
     def question(id: int, asker: str, target: str | None) -> QuestionAdded:
         return QuestionAdded(id=QuestionId(id), asker=asker, target=target, question="?")
 
@@ -184,7 +184,7 @@ def look(agent: str = "coder", **fields: Any) -> axes.Look:
     return axes.Look(by=DAEMON_BY, agent=agent, **seen)
 
 
-def test_what_is_as_it_was_is_no_event() -> None:
+def test_unchanged_axes_write_no_event() -> None:
     check(given=MANAGED, when=look(), then=[])
     check(given=MANAGED, when=look("nobody"), then=[])
     stale = [NeedsUpdate(agent="coder"), NeedsLogin(agent="coder"), Unresponsive(agent="coder")]
@@ -192,39 +192,39 @@ def test_what_is_as_it_was_is_no_event() -> None:
 
 
 @pytest.mark.parametrize(("agent", "to"), [("coder", "manager"), ("manager", "operator")])
-def test_a_lost_login_is_told_and_so_is_a_new_one(agent: str, to: str) -> None:
+def test_login_changes_are_told(agent: str, to: str) -> None:
     then = [NeedsLogin(agent=agent), told(1, to, notices.NeedsLogin(agent=agent))]
     check(given=MANAGED, when=look(agent, key_ms=None), then=then)
     back = [LoggedIn(agent=agent), told(1, to, notices.LoggedIn(agent=agent))]
     check(given=[*MANAGED, NeedsLogin(agent=agent)], when=look(agent, key_ms=None, credentials_ms=NOW), then=back)
 
 
-def test_becoming_stale_is_told_and_the_way_back_is_the_rebuild() -> None:
+def test_becoming_stale_is_told_once() -> None:
     then = [NeedsUpdate(agent="coder"), told(1, "manager", notices.NeedsUpdate(agent="coder"))]
     check(given=MANAGED, when=look(stale=True), then=then)
     check(given=[*MANAGED, NeedsUpdate(agent="coder")], when=look(), then=[])
 
 
-def test_what_is_being_brought_up_to_date_or_was_replaced_meanwhile_is_not_stale() -> None:
+def test_agent_under_rebuild_or_replaced_is_not_stale() -> None:
     held = TransientSet(agent="coder", kind="rebuilding")
     check(given=[*MANAGED, held], when=look(stale=True), then=[])
     check(given=MANAGED, when=look(stale=True, revision="b" * 40), then=[])
 
 
-def test_a_silent_harness_is_a_badge_and_no_message() -> None:
+def test_unresponsive_harness_sends_no_message() -> None:
     check(given=MANAGED, when=look(connected=False), then=[Unresponsive(agent="coder")])
     check(given=[*MANAGED, Unresponsive(agent="coder")], when=look(), then=[Responsive(agent="coder")])
     check(given=[*MANAGED, Stopped(agent="coder", exit="-")], when=look(connected=False), then=[])
 
 
-def test_the_first_look_only_seeds() -> None:
+def test_first_observation_only_seeds() -> None:
     then = [AxesSeeded(agent="coder", needs_login=True, needs_update=True)]
     hive = check(given=MANAGED, when=look(key_ms=None, stale=True, connected=False, seeds=True), then=then)
     assert hive.agents.all["coder"].needs_login
     check(given=MANAGED, when=look(seeds=True), then=[])
 
 
-def test_refused_credentials_count_again_only_when_they_are_newer() -> None:
+def test_refused_credentials_count_only_when_newer() -> None:
     report = axes.ReportLogin(by=by("coder"), agent="coder", logged_in=False)
     refused = NeedsLogin(agent="coder", refused=True)
     check(given=MANAGED, when=report, then=[refused, told(1, "manager", notices.NeedsLogin(agent="coder"))])
@@ -237,7 +237,7 @@ def test_refused_credentials_count_again_only_when_they_are_newer() -> None:
     check(given=given, when=works, then=newer)
 
 
-def test_a_rate_limit_is_set_and_cleared_once() -> None:
+def test_rate_limit_is_set_and_cleared_once() -> None:
     def report(until: int | None) -> axes.ReportRateLimit:
         return axes.ReportRateLimit(by=by("coder"), agent="coder", until_ms=until)
 
@@ -248,7 +248,7 @@ def test_a_rate_limit_is_set_and_cleared_once() -> None:
     check(given=MANAGED, when=report(None), then=[])
 
 
-def test_a_status_is_shown_and_bounded() -> None:
+def test_status_is_bounded() -> None:
     def status(text: str) -> axes.SetStatus:
         return axes.SetStatus(by=by("coder"), agent="coder", text=text)
 
@@ -267,7 +267,7 @@ def reminder(id: int, due_ms: int, agent: str = "coder") -> ReminderSet:
     return ReminderSet(id=ReminderId(id), agent=agent, message="look", due_ms=due_ms)
 
 
-def test_a_reminder_has_a_delay_or_a_time() -> None:
+def test_reminder_has_delay_or_time() -> None:
     check(given=MANAGED, when=remind(delay_ms=1_500), then=[reminder(1, NOW + 1_500)])
     check(given=MANAGED, when=remind(due_ms=NOW + 7), then=[reminder(1, NOW + 7)])
     check(given=MANAGED, when=remind(delay_ms=0), then=[reminder(1, NOW)])
@@ -276,7 +276,7 @@ def test_a_reminder_has_a_delay_or_a_time() -> None:
 
 
 @pytest.mark.parametrize("agent", ["nobody", "gone"])
-def test_nobody_who_does_not_live_is_reminded(agent: str) -> None:
+def test_reminder_of_unknown_agent_is_refused(agent: str) -> None:
     when = Remind(by=by(agent), agent=agent, message="look", delay_ms=1)
     check(given=[*MANAGED, *tombstone("gone", 9)], when=when, then=NotFound)
 
@@ -294,11 +294,11 @@ def test_nobody_who_does_not_live_is_reminded(agent: str) -> None:
     ],
     ids=str,
 )
-def test_a_malformed_reminder_is_refused(fields: dict[str, object]) -> None:
+def test_malformed_reminder_is_refused(fields: dict[str, object]) -> None:
     check(given=MANAGED, when=remind(**fields), then=BadRequest)
 
 
-def test_fifty_reminders_may_be_pending() -> None:
+def test_pending_reminders_are_bounded() -> None:
     assert PENDING_MAX == 50
     many: list[AnyEvent] = [reminder(number, NOW + 1) for number in range(1, PENDING_MAX + 1)]
     check(given=[*MANAGED, *many], when=remind(delay_ms=1), then=LimitReached)
@@ -306,7 +306,7 @@ def test_fifty_reminders_may_be_pending() -> None:
     check(given=[*MANAGED, *many, fired], when=remind(delay_ms=1), then=[reminder(51, NOW + 1)])
 
 
-def test_a_due_reminder_is_delivered_once_as_a_message_from_system() -> None:
+def test_due_reminder_is_delivered_once_from_system() -> None:
     fire = Fire(by=DAEMON_BY, id=ReminderId(1))
     fired = ReminderFired(id=ReminderId(1), agent="coder")
     then = [fired, told(1, "coder", notices.Reminder(id=ReminderId(1), message="look"))]
@@ -336,7 +336,7 @@ def test_pausing_is_idempotent_both_ways_and_works_on_a_stopped_agent() -> None:
     check(given=[*given, Paused(agent="coder")], when=pause(False), then=[Resumed(agent="coder")])
 
 
-def test_a_model_is_picked_and_unpicked() -> None:
+def test_model_is_set_and_reset() -> None:
     def pick(model: str | None) -> controls.SetModel:
         return controls.SetModel(by=OPERATOR_BY, agent="coder", model=model)
 
@@ -356,7 +356,7 @@ def mount(folder: str = "p", host_path: str = "/srv/p", *, read_only: bool = Fal
     return controls.Mount(by=OPERATOR_BY, agent="coder", host_path=host_path, folder=folder, read_only=read_only)
 
 
-def test_a_folder_is_given_and_given_otherwise() -> None:
+def test_mount_is_added_and_changed() -> None:
     check(given=MANAGED, when=mount(), then=[mounted()])
     unsaid = controls.Mount(by=OPERATOR_BY, agent="coder", host_path="/srv/p", folder="p")
     check(given=MANAGED, when=unsaid, then=[mounted()])
@@ -365,7 +365,7 @@ def test_a_folder_is_given_and_given_otherwise() -> None:
     check(given=[*MANAGED, mounted()], when=mount(host_path="/other/p"), then=AlreadyDone)
 
 
-def test_the_folders_of_an_agent_are_bounded() -> None:
+def test_mounts_are_bounded() -> None:
     many: list[AnyEvent] = [mounted(f"p{number}", f"/srv/p{number}") for number in range(controls.MOUNTS_MAX)]
     check(given=[*MANAGED, *many], when=mount(), then=LimitReached)
     first = mounted("p0", "/srv/p0", read_only=True)
@@ -373,13 +373,13 @@ def test_the_folders_of_an_agent_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("path", ["p", "/srv/p"])
-def test_a_folder_is_taken_away_by_its_name_or_path(path: str) -> None:
+def test_unmount_takes_name_or_path(path: str) -> None:
     when = controls.Unmount(by=OPERATOR_BY, agent="coder", path=path)
     check(given=[*MANAGED, mounted()], when=when, then=[Unmounted(agent="coder", folder="p")])
     check(given=MANAGED, when=when, then=NotFound)
 
 
-def test_an_operators_name_has_one_token_at_a_time() -> None:
+def test_operator_has_one_token_at_a_time() -> None:
     def add(name: str = "mara") -> controls.AddOperator:
         return controls.AddOperator(by=OPERATOR_BY, name=name, token_hash="h")
 

@@ -1,4 +1,4 @@
-"""Times on the wire, and one contract for the host's clock and the one that tests move by hand."""
+"""Time parsing and formatting, and one contract for the system clock and the tests' manual clock."""
 
 import threading
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from hive.clock import Clock, SystemClock, TimeMs, parse_rfc3339, rfc3339
 from hive.errors import BadRequest
 
 FIRST_MS = -62_135_596_800_000
-"""The begin of the year 1."""
+"""The start of the year 1."""
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
 PATIENCE_S = 30.0
@@ -21,7 +21,7 @@ PATIENCE_S = 30.0
 @settings(max_examples=300, deadline=None, database=None)
 @given(at=st.integers(min_value=FIRST_MS, max_value=LAST_MS))
 @example(at=FIRST_MS)
-def test_a_time_is_read_as_it_was_written(at: TimeMs) -> None:
+def test_time_round_trips(at: TimeMs) -> None:
     text = rfc3339(at)
     assert text.endswith("Z")
     assert len(text) == len("2026-01-31T09:30:00.125Z")
@@ -38,7 +38,7 @@ def test_times_sort_as_text(times: list[TimeMs]) -> None:
     "text",
     ["2026-01-31T09:30:00Z", "2026-01-31T10:30:00+01:00", "2026-01-31T09:30:00.000000Z", "2026-01-31 09:30:00Z"],
 )
-def test_any_offset_is_understood(text: str) -> None:
+def test_time_with_any_offset_is_parsed(text: str) -> None:
     assert parse_rfc3339(text) == 1_769_851_800_000
 
 
@@ -55,7 +55,7 @@ def test_any_offset_is_understood(text: str) -> None:
         "9" * 99,
     ],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         parse_rfc3339(text)
 
@@ -64,7 +64,7 @@ Move = Callable[[Clock], None]
 
 
 def wait_for_it(_: Clock) -> None:
-    """The host's clock moves by itself."""
+    """The system clock cannot be set; nothing to do."""
 
 
 def by_hand(clock: Clock) -> None:
@@ -78,7 +78,7 @@ def moving(request: pytest.FixtureRequest) -> tuple[Clock, Move]:
     return kind(), move
 
 
-def test_a_call_comes_at_or_after_its_time(moving: tuple[Clock, Move]) -> None:
+def test_call_runs_at_or_after_its_time(moving: tuple[Clock, Move]) -> None:
     clock, move = moving
     came, at = threading.Event(), clock.now_ms() + 20
     found: list[TimeMs] = []
@@ -94,14 +94,14 @@ def test_a_call_comes_at_or_after_its_time(moving: tuple[Clock, Move]) -> None:
     assert len(found) == 1
 
 
-def test_a_call_for_a_time_that_has_passed_comes_at_once(moving: tuple[Clock, Move]) -> None:
+def test_call_for_past_time_runs_at_once(moving: tuple[Clock, Move]) -> None:
     clock, _ = moving
     came = threading.Event()
     clock.call_at(clock.now_ms() - 1_000, came.set)
     assert came.wait(PATIENCE_S)
 
 
-def test_a_cancelled_call_does_not_come(moving: tuple[Clock, Move]) -> None:
+def test_cancelled_call_does_not_run(moving: tuple[Clock, Move]) -> None:
     clock, move = moving
     for delay_ms in (20, 100, 1_000, 10_000):  # Until it is cancelled in time.
         came, at = threading.Event(), clock.now_ms() + delay_ms
@@ -117,7 +117,7 @@ def test_a_cancelled_call_does_not_come(moving: tuple[Clock, Move]) -> None:
     cancel()
 
 
-def test_a_call_may_be_cancelled_after_it_came(moving: tuple[Clock, Move]) -> None:
+def test_call_may_be_cancelled_after_it_ran(moving: tuple[Clock, Move]) -> None:
     clock, _ = moving
     came = threading.Event()
     cancel = clock.call_at(clock.now_ms(), came.set)

@@ -1,4 +1,4 @@
-"""Events that changed their shape, read by a vocabulary of this test's own."""
+"""Upcasting of older event versions, with event types defined in this test."""
 
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from hive.events.codec import Codec
 
 
 class Planted(Event, frozen=True, kw_only=True):
-    """Its third shape: first it had `tree`, then `kind`, now `kind` and `height_mm`."""
+    """Version 3. Version 1 had `tree`, version 2 `kind`; version 3 has `kind` and `height_mm`."""
 
     version: ClassVar[int] = 3
     kind: str
@@ -18,7 +18,7 @@ class Planted(Event, frozen=True, kw_only=True):
 
 
 class Watered(Event, frozen=True, kw_only=True):
-    """Its first shape, and a field that came later with a default."""
+    """Version 1 with a later field that has a default."""
 
     litres: int
     by_hand: bool = True
@@ -45,16 +45,16 @@ OAK = Planted(kind="oak", height_mm=120)
         '{"_v":3,"kind":"oak","height_mm":120}',
     ],
 )
-def test_every_shape_an_event_ever_had_is_read(data: str) -> None:
+def test_every_stored_version_of_an_event_is_decoded(data: str) -> None:
     assert CODEC.decode("Planted", data) == OAK
 
 
-def test_an_event_is_written_in_its_newest_shape_with_its_number() -> None:
+def test_event_is_encoded_in_newest_version_with_version_key() -> None:
     assert CODEC.encode(OAK) == '{"_v":3,"kind":"oak","height_mm":120}'
     assert CODEC.decode("Planted", CODEC.encode(OAK)) == OAK
 
 
-def test_a_first_shape_has_no_number_and_what_is_default_is_not_written() -> None:
+def test_first_version_has_no_version_key_and_omits_defaults() -> None:
     assert CODEC.encode(Watered(litres=3)) == '{"litres":3}'
     assert CODEC.encode(Watered(litres=3, by_hand=False)) == '{"litres":3,"by_hand":false}'
     assert CODEC.decode("Watered", '{"litres":3}') == Watered(litres=3)
@@ -64,7 +64,7 @@ def test_a_first_shape_has_no_number_and_what_is_default_is_not_written() -> Non
     ("name", "data", "says"),
     [
         ("Felled", "{}", "'Felled'"),
-        ("Planted", '{"_v":4,"kind":"oak"}', "shape 4"),
+        ("Planted", '{"_v":4,"kind":"oak"}', "version 4"),
         ("Planted", '{"_v":3,"kind":"oak"}', "height_mm"),
         ("Planted", '{"_v":2', "Planted"),
         ("Watered", '{"litres":"many"}', "litres"),
@@ -72,7 +72,7 @@ def test_a_first_shape_has_no_number_and_what_is_default_is_not_written() -> Non
         ("Watered", "", "Watered"),
     ],
 )
-def test_what_cannot_be_read_is_said_and_not_guessed(name: str, data: str, says: str) -> None:
+def test_undecodable_row_raises_corrupt_state(name: str, data: str, says: str) -> None:
     with pytest.raises(CorruptState, match="The log holds") as refusal:
         CODEC.decode(name, data)
     assert says in str(refusal.value)

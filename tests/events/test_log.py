@@ -1,4 +1,4 @@
-"""The log: it only grows, its chain shows every change, and what is not hive's is not touched."""
+"""The log is append-only, its hash chain shows every change, and foreign files stay unchanged."""
 
 import shutil
 from pathlib import Path
@@ -24,19 +24,19 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def database(log: EventLog) -> apsw.Connection:
-    """As somebody with the file and a tool would open it."""
+    """A plain connection, as any SQLite tool opens it."""
     return apsw.Connection(str(log.path))
 
 
 def forged(log: EventLog, statement: str, values: tuple[object, ...] = ()) -> list[Row]:
-    """The rows after somebody dropped the triggers and changed them."""
+    """The rows after an attacker dropped the triggers and changed them."""
     with database(log) as db:
         db.execute("DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted")
         db.execute(statement, values)  # type: ignore[arg-type]
     return list(log.rows(1, 99))
 
 
-def test_a_row_is_chained_to_the_one_before(log: EventLog) -> None:
+def test_row_hash_covers_previous_row(log: EventLog) -> None:
     rows = list(log.rows(1))
     assert [row.seq for row in rows] == [1, 2, 3, 4, 5]
     before = GENESIS
@@ -50,20 +50,20 @@ def test_a_row_is_chained_to_the_one_before(log: EventLog) -> None:
 @pytest.mark.parametrize(
     "statement", ["UPDATE events SET data = '{}' WHERE seq = 2", "UPDATE events SET seq = 9 WHERE seq = 5"]
 )
-def test_the_database_refuses_to_change_an_event(log: EventLog, statement: str) -> None:
+def test_database_refuses_update(log: EventLog, statement: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):
         database(log).execute(statement)
     assert verify(log.rows(1)) == (5, None)
 
 
 @pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "REPLACE", "INSERT OR IGNORE", "INSERT"])
-def test_the_database_refuses_to_put_another_event_in_the_place_of_one(log: EventLog, verb: str) -> None:
+def test_database_refuses_insert_or_replace(log: EventLog, verb: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):
         database(log).execute(f"{verb} INTO events SELECT seq, at, type, '{{}}', by, hash FROM events WHERE seq = 2")
     assert verify(log.rows(1)) == (5, None)
 
 
-def test_a_log_that_is_older_than_a_trigger_gets_it(log: EventLog) -> None:
+def test_opening_adds_missing_trigger(log: EventLog) -> None:
     with database(log) as db:
         db.execute("DROP TRIGGER events_are_never_replaced")
     EventLog(log.path.parent)
@@ -72,7 +72,7 @@ def test_a_log_that_is_older_than_a_trigger_gets_it(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM events WHERE seq = 5", "DELETE FROM events"])
-def test_the_database_refuses_to_delete_an_event(log: EventLog, statement: str) -> None:
+def test_database_refuses_delete(log: EventLog, statement: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):
         database(log).execute(statement)
     assert verify(log.rows(1)) == (5, None)
@@ -89,14 +89,14 @@ def test_the_database_refuses_to_delete_an_event(log: EventLog, statement: str) 
         ("at", AT + "\n"),
     ],
 )
-def test_a_changed_byte_in_any_column_is_named(log: EventLog, column: str, value: object) -> None:
+def test_change_in_any_column_is_reported(log: EventLog, column: str, value: object) -> None:
     good, broken = verify(forged(log, f"UPDATE events SET {column} = ? WHERE seq = 3", (value,)))
     assert good == 2
     assert broken is not None
     assert broken.seq == 3
 
 
-def test_one_flipped_bit_in_each_byte_of_an_event_is_found(log: EventLog) -> None:
+def test_flipped_bit_in_any_byte_of_an_event_is_found(log: EventLog) -> None:
     rows = list(log.rows(1))
     for index in range(1, 5):
         text = str(rows[2][index])
@@ -107,7 +107,7 @@ def test_one_flipped_bit_in_each_byte_of_an_event_is_found(log: EventLog) -> Non
             assert (good, broken is not None and broken.seq) == (2, 3)
 
 
-def test_text_moved_from_one_column_to_the_next_is_found(log: EventLog) -> None:
+def test_text_moved_between_columns_is_found(log: EventLog) -> None:
     good, broken = verify(
         forged(log, "UPDATE events SET type = 'Type3' || char(10) || 'actor:test', by = '' WHERE seq = 3")
     )
@@ -115,7 +115,7 @@ def test_text_moved_from_one_column_to_the_next_is_found(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("seq", [1, 3])
-def test_a_missing_event_is_named(log: EventLog, seq: int) -> None:
+def test_missing_event_is_reported(log: EventLog, seq: int) -> None:
     good, broken = verify(forged(log, "DELETE FROM events WHERE seq = ?", (seq,)))
     assert good == seq - 1
     assert broken is not None
@@ -123,17 +123,17 @@ def test_a_missing_event_is_named(log: EventLog, seq: int) -> None:
     assert "missing" in broken.why
 
 
-def test_a_cut_tail_is_a_shorter_log_that_holds(log: EventLog) -> None:
-    """The chain cannot know what came after; the position in the projections and a copy elsewhere can."""
+def test_truncated_log_still_verifies(log: EventLog) -> None:
+    """The chain alone does not show truncation; recorded heads elsewhere do."""
     assert verify(forged(log, "DELETE FROM events WHERE seq > 3")) == (3, None)
 
 
-def test_events_in_another_order_are_found(log: EventLog) -> None:
+def test_reordered_events_are_found(log: EventLog) -> None:
     rows = forged(log, "UPDATE events SET data = CASE seq WHEN 2 THEN '{\"number\":3}' ELSE data END")
     assert verify(rows)[0] == 1
 
 
-def test_a_rewritten_chain_differs_at_its_head(log: EventLog, tmp_path: Path) -> None:
+def test_rewritten_chain_has_another_head(log: EventLog, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     rewritten = EventLog(other)
@@ -142,7 +142,7 @@ def test_a_rewritten_chain_differs_at_its_head(log: EventLog, tmp_path: Path) ->
     assert rewritten.head.hash != log.head.hash
 
 
-def test_pages_are_read_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_read_across_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "PAGE_ROWS", 3)
     log = EventLog(tmp_path)
     log.append((AT, "Type", str(number), "actor:test") for number in range(1, 11))
@@ -151,7 +151,7 @@ def test_pages_are_read_one_after_another(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(log.rows(11)) == list(log.rows(5, 4)) == []
 
 
-def test_a_reader_asks_for_what_it_wants(log: EventLog) -> None:
+def test_reader_filters_by_type_and_agent(log: EventLog) -> None:
     log.append([(AT, "MessageSent", '{"from":"a","to":"b"}', "agent:a"), (AT, "Spawned", '{"agent":"b"}', "actor:x")])
     reader = LogReader(log.path.parent, daemon_runs=True)
     assert reader.head() == log.head
@@ -169,7 +169,7 @@ def test_a_reader_asks_for_what_it_wants(log: EventLog) -> None:
     reader.close()
 
 
-def test_a_closed_log_is_one_file_that_only_its_owner_reads(log: EventLog) -> None:
+def test_closed_log_is_one_private_file(log: EventLog) -> None:
     log.close()
     assert [path.name for path in log.path.parent.iterdir()] == ["events.db"]
     assert log.path.stat().st_mode & 0o777 == 0o600
@@ -178,7 +178,7 @@ def test_a_closed_log_is_one_file_that_only_its_owner_reads(log: EventLog) -> No
     again.close()
 
 
-def test_a_copy_is_read_without_a_trace(log: EventLog, tmp_path: Path) -> None:
+def test_reading_a_copy_leaves_no_files(log: EventLog, tmp_path: Path) -> None:
     log.close()
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -189,7 +189,7 @@ def test_a_copy_is_read_without_a_trace(log: EventLog, tmp_path: Path) -> None:
     assert [path.name for path in copy.iterdir()] == ["events.db"]
 
 
-def test_a_log_that_was_being_made_when_the_daemon_died_is_made_again(tmp_path: Path) -> None:
+def test_half_created_log_is_created_again(tmp_path: Path) -> None:
     (tmp_path / "events.db.new").write_bytes(b"half of it")
     (tmp_path / "events.db.new-journal").write_bytes(b"and of its journal")
     log = EventLog(tmp_path)
@@ -201,7 +201,7 @@ def test_a_log_that_was_being_made_when_the_daemon_died_is_made_again(tmp_path: 
 # What is not touched
 
 
-def test_there_must_be_a_log_to_read(tmp_path: Path) -> None:
+def test_reading_without_a_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"no events\.db"):
         LogReader(tmp_path, daemon_runs=False)
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +215,7 @@ def test_there_must_be_a_log_to_read(tmp_path: Path) -> None:
         ("user_version = 0", "schema 0"),
     ],
 )
-def test_another_application_or_schema_is_refused(log: EventLog, pragma: str, says: str) -> None:
+def test_foreign_application_id_or_newer_schema_is_refused(log: EventLog, pragma: str, says: str) -> None:
     log.close()
     database(log).execute(f"PRAGMA {pragma}")
     before = log.path.read_bytes()
@@ -226,7 +226,7 @@ def test_another_application_or_schema_is_refused(log: EventLog, pragma: str, sa
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database at all" * 300], ids=["empty", "text"])
-def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+def test_foreign_file_is_refused_and_unchanged(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "events.db"
     path.write_bytes(content)
     with pytest.raises(CorruptState):
@@ -234,7 +234,7 @@ def test_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path, content: by
     assert path.read_bytes() == content
 
 
-def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_foreign_database_is_refused_and_unchanged(tmp_path: Path) -> None:
     db = apsw.Connection(str(tmp_path / "events.db"))
     db.execute("CREATE TABLE events(seq, note); INSERT INTO events VALUES(1, 'mine')")
     db.close()
@@ -244,7 +244,7 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) 
     assert (tmp_path / "events.db").read_bytes() == before
 
 
-def test_a_destroyed_page_is_said_and_not_passed_over(log: EventLog) -> None:
+def test_destroyed_page_is_reported(log: EventLog) -> None:
     log.append((AT, "Type", "x" * 500, "actor:test") for _ in range(200))
     log.close()
     damaged = bytearray(log.path.read_bytes())
@@ -258,21 +258,21 @@ def test_a_destroyed_page_is_said_and_not_passed_over(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("version", ["3.51.3", "3.51.4", "3.52.0", "4.0.0", "3.50.7", "3.50.8", "3.44.6", "3.44.9"])
-def test_a_safe_sqlite_is_taken(version: str) -> None:
+def test_safe_sqlite_version_is_accepted(version: str) -> None:
     refuse_unsafe(version)
 
 
 @pytest.mark.parametrize("version", ["3.51.2", "3.51.0", "3.50.6", "3.49.9", "3.45.0", "3.44.5", "3.43.9", "2.8.17"])
-def test_an_sqlite_that_can_lose_data_is_refused(version: str) -> None:
+def test_unsafe_sqlite_version_is_refused(version: str) -> None:
     with pytest.raises(Unavailable, match=r"3\.51\.3 or newer"):
         refuse_unsafe(version)
 
 
-def test_the_sqlite_that_is_used_is_safe() -> None:
+def test_installed_sqlite_is_safe() -> None:
     refuse_unsafe(apsw.sqlite_lib_version())
 
 
-def test_who_caused_an_event_is_one_line() -> None:
+def test_by_is_written_as_one_line() -> None:
     assert str(agent("coder")) == "agent:coder"
     assert str(actor("reminders")) == "actor:reminders"
     assert str(By("operator", "mara", uid=1000, way="host")) == "operator:mara uid=1000 way=host"

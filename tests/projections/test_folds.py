@@ -1,4 +1,4 @@
-"""What the projections keep and for how long; screens and rules read them through these."""
+"""What the projections keep, and their limits."""
 
 import pytest
 from deciders.check import MANAGED, NOW, folded, grow, sent, spawned
@@ -13,7 +13,7 @@ from hive.events.turns import TOOL_CALLS_MAX, TurnEnded, TurnStarted
 from hive.projections import approvals, ids, messages, turns
 
 
-def test_an_inbox_keeps_its_newest_rows_for_recent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inbox_keeps_newest_rows_for_recent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "RECENT_KEPT", 5)
     hive = folded([*MANAGED, *(sent(number, "coder") for number in range(1, 11))])
     assert [row.id for row in hive.messages.newest("coder", 99)] == [6, 7, 8, 9, 10]
@@ -22,7 +22,7 @@ def test_an_inbox_keeps_its_newest_rows_for_recent(monkeypatch: pytest.MonkeyPat
     assert hive.messages.waiting_count("coder") == 10, "what waits is never dropped"
 
 
-def test_the_bodies_kept_for_recent_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recent_bodies_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "RECENT_KEPT_BYTES", 10)
     hive = folded([*MANAGED, sent(1, "coder", "12345"), sent(2, "coder", "12345"), sent(3, "coder", "1")])
     assert [row.id for row in hive.messages.newest("coder", 99)] == [2, 3]
@@ -30,20 +30,20 @@ def test_the_bodies_kept_for_recent_are_bounded(monkeypatch: pytest.MonkeyPatch)
     assert [row.id for row in hive.messages.newest("coder", 99)] == [4]
 
 
-def test_a_finished_message_is_kept_in_no_inbox() -> None:
+def test_acked_message_leaves_inbox() -> None:
     given = MessageDelivered(id=MessageId(1), to="coder", incarnation="one")
     hive = folded([*MANAGED, sent(1, "coder", "12345"), given, MessageAcked(id=MessageId(1), to="coder")])
     assert len(hive.messages.open) == 0
     assert hive.messages.open_bytes("coder") == 0
 
 
-def test_what_is_for_the_operator_waits_for_nobody_to_receive_it() -> None:
+def test_operator_message_is_never_waiting() -> None:
     hive = folded([*MANAGED, sent(1, "operator", sender="coder")])
     assert len(hive.messages.open) == 0
     assert [row.id for row in hive.messages.newest("operator", 9)] == [1]
 
 
-def test_the_keys_of_commands_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_idempotency_keys_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "KEYS_KEPT", 3)
     hive = folded([CommandKeyed(key=f"k{number}", first_seq=number, count=1) for number in range(5)])
     assert [row.key for row in hive.ids.keys] == ["k2", "k3", "k4"]
@@ -51,7 +51,7 @@ def test_the_keys_of_commands_are_forgotten_oldest_first(monkeypatch: pytest.Mon
     assert [row.key for row in hive.ids.keys] == ["k2", "k3", "k4"]
 
 
-def test_the_history_of_approvals_is_bounded_and_what_is_pending_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_approval_history_is_bounded_and_pending_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(approvals, "OVER_KEPT", 2)
     hive = folded(MANAGED)
     for number in range(1, 6):
@@ -67,7 +67,7 @@ def turn(agent: str = "coder", **fields: object) -> TurnEnded:
     return TurnEnded(agent=agent, **{"result_kind": "ok", **fields})  # type: ignore[arg-type]
 
 
-def test_turns_are_summed_by_the_hour_and_unknown_adds_nothing() -> None:
+def test_turns_are_summed_by_hour_and_unknown_adds_nothing() -> None:
     hive = folded(MANAGED)
     grow(hive, turn(duration_ms=10, input_tokens=5, tool_call_count=3, tool_calls_json='{"Read":2,"Bash":1}'))
     grow(hive, turn(result_kind="failed", tool_calls_json='{"Read":1}'))
@@ -81,13 +81,13 @@ def test_turns_are_summed_by_the_hour_and_unknown_adds_nothing() -> None:
 @pytest.mark.parametrize(
     "calls", ["", "[]", "not json", '{"Read":-1}', '{"Read":1.5}', f'{{"Read":{TOOL_CALLS_MAX + 1}}}']
 )
-def test_a_report_of_tools_that_cannot_be_counted_counts_none(calls: str) -> None:
+def test_invalid_tool_counts_count_as_none(calls: str) -> None:
     hive = folded([*MANAGED, turn(tool_calls_json=f'{{"Read":{TOOL_CALLS_MAX}}}'), turn(tool_calls_json=calls)])
     (hour,) = hive.turns.hours
     assert (hour.turns, hour.tools) == (2, {"Read": TOOL_CALLS_MAX})
 
 
-def test_hours_and_turns_long_ago_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_hours_and_turns_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "HOURS_KEPT", 2)
     monkeypatch.setattr(turns, "RECENT_KEPT", 2)
     hive = folded(MANAGED)
@@ -108,7 +108,7 @@ def test_hours_and_turns_long_ago_are_dropped(monkeypatch: pytest.MonkeyPatch) -
     ],
     ids=lambda event: type(event).__name__,
 )
-def test_a_turn_is_under_way_until_it_or_its_container_ends(end: TurnEnded) -> None:
+def test_turn_is_current_until_it_or_its_container_ends(end: TurnEnded) -> None:
     hive = folded([*MANAGED, TurnStarted(agent="coder", model="claude-x")])
     assert hive.turns.current["coder"].since_ms == NOW
     assert hive.agents.all["coder"].active_model == "claude-x"
@@ -116,7 +116,7 @@ def test_a_turn_is_under_way_until_it_or_its_container_ends(end: TurnEnded) -> N
     assert "coder" not in hive.turns.current.rows
 
 
-def test_a_token_opens_nothing_after_it_was_revoked() -> None:
+def test_revoked_token_has_no_holder() -> None:
     hive = folded([OperatorAdded(name="mara", token_hash="h")])
     holder = hive.operators.holder("h")
     assert holder is not None
@@ -126,7 +126,7 @@ def test_a_token_opens_nothing_after_it_was_revoked() -> None:
     assert hive.operators.holder("h") is None
 
 
-def test_a_purged_name_begins_anew() -> None:
+def test_purged_agent_leaves_no_rows() -> None:
     hive = folded([*MANAGED, *spawned("gone", 9), StatusSet(agent="gone", text="x"), sent(1, "gone")])
     for event in (Destroyed(agent="gone"), Purged(agent="gone"), AgentAdded(agent="gone", slot=10)):
         grow(hive, event)

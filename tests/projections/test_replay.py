@@ -1,4 +1,4 @@
-"""A page is decoded by one call and folded; it must come to the same as every event decoded and folded by itself."""
+"""Folding decoded pages gives the same state as folding single events."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ GROWN = "Grown"
 
 
 class Grown(Event, frozen=True, kw_only=True, tag=False):
-    """In its second shape; in the first its height was in centimetres."""
+    """Version 2; in version 1 the height was in centimetres."""
 
     version: ClassVar[int] = 2
     height_mm: int
@@ -51,19 +51,21 @@ def append(log: EventLog, *events: AnyEvent, by: str = "actor:test") -> None:
 
 
 def rows(log: EventLog) -> list[Recorded]:
-    """Every event, decoded by itself."""
+    """Every event, decoded one by one."""
     return [recorded(row, CODEC) for row in log.rows(1)]
 
 
 def edit(log: EventLog, statement: str, *values: object) -> None:
-    """What somebody with the file and SQLite can do."""
+    """Changes that anyone with the file and SQLite can make."""
     with apsw.Connection(str(log.path)) as db:
         db.execute("DROP TRIGGER events_are_never_changed; DROP TRIGGER events_are_never_deleted")
         db.execute(statement, values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("page_rows", [1, 7, 1_000])
-def test_pages_fold_to_the_same_state_as_events(log: EventLog, page_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_and_single_events_fold_to_the_same_state(
+    log: EventLog, page_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pages, "PAGE_ROWS", page_rows)
     append(log, *EVERYTHING)
     plain, _ = fold(log.rows(1), CODEC)
@@ -75,7 +77,7 @@ def test_pages_fold_to_the_same_state_as_events(log: EventLog, page_rows: int, m
             assert hive.seq == plain.seq == len(EVERYTHING)
 
 
-def test_every_event_comes_out_of_a_page_as_it_is_in_the_log(log: EventLog) -> None:
+def test_page_decodes_every_event(log: EventLog) -> None:
     append(log, *EVERYTHING, sent(1_000, "coder", AWKWARD), sent(1_001, "coder", "b" * 250_000))
     append(log, sent(1_002, "coder"), by=f"operator:{AWKWARD}")
     found = [one for page in log.pages(1) for one in decoded(page, CODEC)]
@@ -85,7 +87,7 @@ def test_every_event_comes_out_of_a_page_as_it_is_in_the_log(log: EventLog) -> N
     assert [one.at_ms for one in found[:2]] == [NOW, NOW + 1]
 
 
-def test_a_part_of_the_log_is_read(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_cover_a_range(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "PAGE_ROWS", 3)
     append(log, *(sent(number, "coder") for number in range(1, 11)))
     for first, last in ((1, 10), (2, 8), (4, 4), (11, 12), (5, 4)):
@@ -94,7 +96,7 @@ def test_a_part_of_the_log_is_read(log: EventLog, monkeypatch: pytest.MonkeyPatc
         assert found == list(range(first, min(last, 10) + 1))
 
 
-def test_an_older_shape_is_brought_up_to_date_wherever_it_stands(log: EventLog) -> None:
+def test_older_event_version_is_upcast_at_any_place_of_a_page(log: EventLog) -> None:
     codec = Codec({**EVENT_TYPES, GROWN: Grown}, {(GROWN, 1): measured})
     log.append(
         [
@@ -120,15 +122,15 @@ def test_an_older_shape_is_brought_up_to_date_wherever_it_stands(log: EventLog) 
         ("Booted", '{}],["Booted",2,"2026-01-31T09:30:00.000Z","",{}', "Booted that cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_said_and_not_guessed(log: EventLog, type_: str, data: str, says: str) -> None:
+def test_undecodable_row_raises_corrupt_state(log: EventLog, type_: str, data: str, says: str) -> None:
     append(log, sent(1, "coder"), sent(2, "coder"))
     edit(log, "UPDATE events SET type = ?, data = ? WHERE seq = 2", type_, data)
     with pytest.raises(CorruptState, match=says), read_ahead(log.pages(1)) as ahead:
         replay(Hive(), ahead, CODEC)
 
 
-def test_events_that_are_missing_are_passed_over(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That they are is for the chain to say."""
+def test_missing_events_are_skipped(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verification of the chain reports them."""
     monkeypatch.setattr(pages, "PAGE_ROWS", 3)
     append(log, *(sent(number, "coder") for number in range(1, 21)))
     edit(log, "DELETE FROM events WHERE seq IN (2, 5, 20) OR seq BETWEEN 7 AND 15")
@@ -138,7 +140,7 @@ def test_events_that_are_missing_are_passed_over(log: EventLog, monkeypatch: pyt
     assert [message.id for message in hive.messages.waiting("coder")] == [1, 3, 4, 6, 16, 17, 18, 19]
 
 
-def test_a_fold_that_fails_leaves_no_reader_behind(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fold_ends_reader_thread(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "PAGE_ROWS", 1)
     append(log, *(sent(number, "coder") for number in range(1, 11)))
 

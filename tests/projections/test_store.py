@@ -1,4 +1,4 @@
-"""`projections.db` is written behind and disposable: whatever happens to it, the state is the fold of the log."""
+"""`projections.db` is disposable: whatever happens to it, the loaded state is the fold of the log."""
 
 import random
 from collections.abc import Callable
@@ -29,7 +29,7 @@ DAMAGES = 40
 
 
 def append(log: EventLog, events: list[AnyEvent], begin_ms: int = NOW) -> None:
-    """One event a millisecond."""
+    """One event per millisecond."""
     first = log.head.seq
     encode = Codec().encode
     log.append(
@@ -43,7 +43,7 @@ def digests(hive: Hive) -> list[str]:
 
 
 class Files:
-    """A state folder with a log in which everything happened and what was written behind it."""
+    """A state folder with the full history and its stored projections."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -53,7 +53,7 @@ class Files:
         assert self.load() == NAMES
 
     def load(self) -> list[str]:
-        """As the journal starts; returns what was refolded. What is then in memory must be the fold of the log."""
+        """Load like a starting journal and compare with a full fold; returns the refolded projections."""
         store, hive = Store(self.folder), Hive()
         refolded = store.load(hive, self.log, Codec())
         assert hive.seq == self.log.head.seq
@@ -80,12 +80,12 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def test_in_everything_every_table_has_rows(files: Files) -> None:
+def test_full_history_fills_every_table(files: Files) -> None:
     folded, _ = fold(files.log.rows(1), Codec())
     assert [table.name for one in folded.projections() for table in one.tables() if not table.rows] == []
 
 
-def test_what_was_written_is_read_and_nothing_is_folded_again(files: Files) -> None:
+def test_stored_rows_are_loaded_without_refolding(files: Files) -> None:
     assert files.load() == []
 
 
@@ -94,13 +94,13 @@ def test_only_the_tail_is_folded(files: Files) -> None:
     assert files.load() == []
 
 
-def test_rows_that_are_gone_from_memory_are_gone_from_the_file(files: Files) -> None:
+def test_dropped_rows_are_deleted_from_file(files: Files) -> None:
     append(files.log, [QuestionResolved(id=2, asker="a", target="b", answer="x", answerer="b")])  # type: ignore[arg-type]
     files.load()
     assert files.load() == []
 
 
-def test_the_file_is_plain_tables_that_any_tool_reads(files: Files) -> None:
+def test_file_holds_plain_tables(files: Files) -> None:
     db = apsw.Connection(str(files.path), flags=apsw.SQLITE_OPEN_READONLY)
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert tables == {"positions", *(table.name for table in files.tables())}
@@ -110,7 +110,7 @@ def test_the_file_is_plain_tables_that_any_tool_reads(files: Files) -> None:
 
 
 @pytest.mark.parametrize("projection", [Messages, Questions, Approvals])
-def test_a_raised_version_refolds_that_projection_alone(
+def test_raised_version_refolds_only_that_projection(
     files: Files, projection: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projection, "VERSION", projection.VERSION + 1)
@@ -118,9 +118,7 @@ def test_a_raised_version_refolds_that_projection_alone(
     assert files.load() == []
 
 
-def test_what_another_projection_has_stored_is_not_folded_again_with_one_whose_version_rose(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_raised_version_does_not_refold_other_projections(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     files.execute("UPDATE questions SET question = 'as it was stored' WHERE id = 1")
     monkeypatch.setattr(Messages, "VERSION", Messages.VERSION + 1)
     store, hive = Store(files.folder), Hive()
@@ -132,7 +130,7 @@ def test_what_another_projection_has_stored_is_not_folded_again_with_one_whose_v
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_projection_without_a_position_is_refolded(files: Files, name: str) -> None:
+def test_projection_without_position_is_refolded(files: Files, name: str) -> None:
     files.execute("DELETE FROM positions WHERE projection = ?", (name,))
     assert files.load() == [name]
 
@@ -150,7 +148,7 @@ def test_a_projection_without_a_position_is_refolded(files: Files, name: str) ->
         "UPDATE recent_messages SET id = CAST(id AS BLOB)",
     ],
 )
-def test_rows_that_do_not_belong_to_the_log_or_the_shape_are_refolded(files: Files, statement: str) -> None:
+def test_rows_of_another_log_or_shape_are_refolded(files: Files, statement: str) -> None:
     files.execute(statement)
     assert files.load() == ["messages"]
     assert files.load() == []
@@ -160,19 +158,19 @@ def test_rows_that_do_not_belong_to_the_log_or_the_shape_are_refolded(files: Fil
     "statement",
     ["UPDATE agents SET recipients = 5 WHERE name = 'a'", "UPDATE agents SET recipients = '[' WHERE name = 'a'"],
 )
-def test_a_damaged_nested_value_is_refolded(files: Files, statement: str) -> None:
+def test_damaged_nested_value_is_refolded(files: Files, statement: str) -> None:
     files.execute(statement)
     assert files.load() == ["agents"]
 
 
-def test_a_projection_behind_the_others_catches_up(files: Files) -> None:
+def test_projection_behind_the_others_catches_up(files: Files) -> None:
     hash_then = files.log.hash_at(5)
     files.execute("DELETE FROM operators")
     files.execute("UPDATE positions SET seq = 5, hash = ? WHERE projection = 'operators'", (hash_then,))
     assert files.load() == []
 
 
-def test_another_log_refolds_everything(files: Files, tmp_path: Path) -> None:
+def test_replaced_log_refolds_everything(files: Files, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     log = EventLog(other)
@@ -204,14 +202,14 @@ def gone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [overwritten, emptied, cut, headless, gone], ids=lambda one: one.__name__)
-def test_a_damaged_file_is_discarded_and_everything_is_refolded(files: Files, damage: Callable[[Path], None]) -> None:
+def test_damaged_file_is_discarded_and_refolded(files: Files, damage: Callable[[Path], None]) -> None:
     damage(files.path)
     assert set(files.load()) <= set(NAMES)
     assert files.load() == []
 
 
-def test_whatever_page_is_destroyed_the_state_comes_back(files: Files) -> None:
-    """Bytes that make a row of another content are beyond this; `hive projections check` finds those."""
+def test_state_is_restored_after_any_destroyed_page(files: Files) -> None:
+    """A changed value in a valid row is not covered here; `hive projections check` finds it."""
     sound, dice = files.path.read_bytes(), random.Random(7)
     pages = len(sound) // 4_096
     for _ in range(DAMAGES):
@@ -223,7 +221,7 @@ def test_whatever_page_is_destroyed_the_state_comes_back(files: Files) -> None:
     assert files.load() == []
 
 
-def test_equal_states_have_equal_digests_and_other_states_have_others(files: Files) -> None:
+def test_digests_are_equal_only_for_equal_states(files: Files) -> None:
     folded, again = (fold(files.log.rows(1), Codec())[0] for _ in range(2))
     assert digests(folded) == digests(again)
     message = next(iter(again.messages.open))
@@ -232,7 +230,7 @@ def test_equal_states_have_equal_digests_and_other_states_have_others(files: Fil
     assert [name for name, one, other in pairs if one != other] == ["messages"]
 
 
-def test_a_digest_does_not_depend_on_the_order_of_rows_in_memory(files: Files) -> None:
+def test_digest_ignores_row_order_in_memory(files: Files) -> None:
     folded, _ = fold(files.log.rows(1), Codec())
     before = digests(folded)
     for one in folded.projections():
@@ -241,7 +239,7 @@ def test_a_digest_does_not_depend_on_the_order_of_rows_in_memory(files: Files) -
     assert digests(folded) == before
 
 
-def test_a_fold_until_a_position_is_the_state_as_of_then(files: Files) -> None:
+def test_fold_up_to_a_position_is_the_state_there(files: Files) -> None:
     for seq in (0, 1, len(EVERYTHING) // 2, len(EVERYTHING)):
         hive, last = fold(files.log.rows(1, seq), Codec())
         assert hive.seq == seq

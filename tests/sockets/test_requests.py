@@ -45,7 +45,7 @@ AGENTS_OWN = [
     (b'{"cmd":"ack","ids":[99999999999999999999]}', "ids"),
     (b'{"cmd":"ack","ids":[1.5]}', "ids"),
     (b'{"cmd":"ack","ids":[123456]}', "never delivered"),
-    (b'{"cmd":"requeue","ids":[],"reason":"bored"}', "no reason"),
+    (b'{"cmd":"requeue","ids":[],"reason":"bored"}', "not a requeue reason"),
     (b'{"cmd":"hello","incarnation":""}', "characters"),
     (b'{"cmd":"hello","incarnation":true}', "incarnation"),
     (b'{"cmd":"remind","message":"m"}', "delay_seconds"),

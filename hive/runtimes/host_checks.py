@@ -95,5 +95,5 @@ def _owners(state: Path) -> Iterator[HostCheck]:
         name="mounts",
         good=False,
         says=f"the file system of {folder} has no id-mapped mounts, so an agent's uid needs access to its mounts",
-        fix="Use Linux 5.12 with ext4, xfs or btrfs (6.3 for tmpfs), or the `setfacl` command that `hive mount` prints.",
+        fix="Use Linux 5.12 with ext4, xfs or btrfs (6.3 for tmpfs), or the `setfacl` command of `hive mount`.",
     )

@@ -1,6 +1,6 @@
-"""How Hypothesis works in every test: no example is too slow for a busy machine, and the examples are always the same.
+"""Hypothesis settings for all tests: no deadline per example, and always the same examples.
 
-Whether a change passes is no matter of luck. `pytest --hypothesis-profile=explore` tries new examples each time.
+`pytest --hypothesis-profile=explore` tries new examples each time.
 """
 
 from hypothesis import HealthCheck, settings

@@ -1,4 +1,4 @@
-"""The reference names every command, key, error, event and notice that there is, and none that there is not."""
+"""The reference lists exactly the commands, keys, errors, events and notices that exist."""
 
 import importlib
 import json
@@ -25,17 +25,17 @@ PAGE = ROOT / "hive" / "reference.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "hive").rglob("*.md")])
 SECTIONS = ("Commands", "`hive.toml`", "`agent.toml`", "Errors", "Events", "Notices")
 INTERNAL = "internal"
-"""The one code without a class: what a reply to a bug says."""
+"""The only code without a class: the reply to a bug in hive."""
 
 
 def section(name: str) -> dict[str, list[str]]:
-    """The rows of a section's tables by their first cell, without its code marks."""
+    """The table rows of a section by their first cell, without its backticks."""
     text = PAGE.read_text().partition(f"\n## {name}\n")[2].partition("\n## ")[0]
     rows: dict[str, list[str]] = {}
     for line in text.splitlines():
         first, *others = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("| `") and first != "`event`":
-            assert first not in rows, f"{first} stands there twice"
+            assert first not in rows, f"{first} is listed twice"
             assert others[-1] or len(others) > 1, f"{first} is not explained"
             rows[first.strip("`")] = others
     return rows
@@ -44,7 +44,7 @@ def section(name: str) -> dict[str, list[str]]:
 def commands() -> Iterator[Any]:
     root = get_command(cli._app)
     for name in cli.MODULES:
-        command: Any = root.get_command(None, name)  # type: ignore[attr-defined]  # typer hides that it is a group.
+        command: Any = root.get_command(None, name)  # type: ignore[attr-defined]  # The type stubs of typer hide that it is a group.
         if not isinstance(command, TyperGroup) or command.invoke_without_command:
             yield command
         if isinstance(command, TyperGroup):
@@ -64,12 +64,12 @@ def error_codes() -> set[str]:
 
 
 def keys_of(cls: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
-    """Every key of a table, with its field."""
+    """All keys of a table with their fields."""
     return {f"{prefix}{field.encode_name}": field for field in msgspec.structs.fields(cls)}
 
 
 def shown(field: Any) -> str:
-    """A default as the page writes it: as in TOML; nothing for none."""
+    """A default as the page shows it: in TOML; empty for None."""
     value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     return "" if value is None else f"`{json.dumps(value)}`"
 
@@ -83,11 +83,11 @@ def names(cell: str) -> tuple[str, ...]:
     return tuple(re.findall(r"`(\w+)`", cell))
 
 
-def test_the_page_has_its_sections_and_no_other() -> None:
+def test_reference_has_exactly_its_sections() -> None:
     assert tuple(re.findall(r"^## (.+)$", PAGE.read_text(), re.MULTILINE)) == SECTIONS
 
 
-def test_every_command_stands_there_with_its_line_and_its_example() -> None:
+def test_reference_lists_every_command_with_help_and_example() -> None:
     examples = {
         command.epilog.removeprefix("Example: [bold]").removesuffix("[/bold]"): command for command in commands()
     }
@@ -96,30 +96,30 @@ def test_every_command_stands_there_with_its_line_and_its_example() -> None:
     }
 
 
-def test_every_key_of_hive_toml_stands_there_with_its_default() -> None:
+def test_reference_lists_every_key_of_hive_toml() -> None:
     tables = msgspec.structs.fields(Settings)
     fields = {key: field for table in tables for key, field in keys_of(table.type, f"{table.name}.").items()}
     check_keys(section("`hive.toml`"), fields)
 
 
-def test_every_key_of_agent_toml_stands_there_with_its_default() -> None:
+def test_reference_lists_every_key_of_agent_toml() -> None:
     fields = keys_of(AgentFile) | keys_of(AgentLimits, "limits.") | keys_of(McpServer, "mcp_servers.NAME.")
     del fields["limits"], fields["mcp_servers"]
     check_keys(section("`agent.toml`"), fields)
 
 
-def test_every_error_code_stands_there() -> None:
+def test_reference_lists_every_error_code() -> None:
     assert set(section("Errors")) == error_codes()
 
 
-def test_every_event_stands_there_with_its_fields() -> None:
+def test_reference_lists_every_event() -> None:
     fields = {
         name: tuple(field.encode_name for field in msgspec.structs.fields(event)) for name, event in EVENT_TYPES.items()
     }
     assert {name: names(cells[-1]) for name, cells in section("Events").items()} == fields
 
 
-def test_every_notice_stands_there_with_its_keys() -> None:
+def test_reference_lists_every_notice() -> None:
     keys = {
         str(notice.__struct_config__.tag): tuple(field.encode_name for field in msgspec.structs.fields(notice))
         for notice in notices.Notice.__subclasses__()
@@ -128,10 +128,10 @@ def test_every_notice_stands_there_with_its_keys() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_links_to_is_there(page: Path) -> None:
+def test_relative_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readme_leads_to_the_reference() -> None:
+def test_readme_links_to_the_reference() -> None:
     assert "(hive/reference.md)" in (ROOT / "README.md").read_text()

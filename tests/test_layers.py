@@ -1,4 +1,4 @@
-"""Who may know whom: the contracts in `pyproject.toml` hold, and they catch what they are there to catch."""
+"""The import contracts in `pyproject.toml` hold, and they reject forbidden imports."""
 
 import shutil
 import subprocess
@@ -18,25 +18,25 @@ def linted(root: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_layers_hold() -> None:
+def test_layer_contracts_hold() -> None:
     result = linted(ROOT)
     assert result.returncode == 0, result.stdout
 
 
-def test_the_layers_are_exhaustive() -> None:
+def test_layer_contracts_are_exhaustive() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = [contract for contract in contracts if contract["type"] == "layers"]
     assert layers["exhaustive"] is True
 
 
 def copied(to: Path) -> Path:
-    """The sources and the contracts, somewhere else."""
+    """A copy of the sources and the contracts."""
     shutil.copytree(ROOT / "hive", to / "hive", ignore=shutil.ignore_patterns("__pycache__", "static"))
     shutil.copy(ROOT / "pyproject.toml", to)
     return to
 
 
-def test_a_copy_without_a_wrong_import_passes(tmp_path: Path) -> None:
+def test_unmodified_copy_passes(tmp_path: Path) -> None:
     result = linted(copied(tmp_path))
     assert result.returncode == 0, result.stdout
 
@@ -44,7 +44,7 @@ def test_a_copy_without_a_wrong_import_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("hive/weather/__init__.py", '"""A package that does not say where it stands."""'),
+        ("hive/weather/__init__.py", '"""A package without a layer."""'),
         ("hive/events/wrong.py", "from hive.deciders import decide"),
         ("hive/projections/wrong.py", "from hive.deciders import decide"),
         ("hive/deciders/wrong.py", "import time"),
@@ -60,7 +60,7 @@ def test_a_copy_without_a_wrong_import_passes(tmp_path: Path) -> None:
         ("hive/names.py", "from hive.events import AnyEvent"),
     ],
 )
-def test_a_wrong_import_is_caught(tmp_path: Path, path: str, line: str) -> None:
+def test_forbidden_import_fails(tmp_path: Path, path: str, line: str) -> None:
     wrong = copied(tmp_path) / path
     wrong.parent.mkdir(exist_ok=True)
     with wrong.open("a") as file:

@@ -1,4 +1,4 @@
-"""How the code reads, as far as a test can tell. Each rule has its reason beside it."""
+"""Style rules that a test can check. Each rule has its reason beside it."""
 
 import ast
 import functools
@@ -12,11 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FILE_LINES_MAX = 420
-"""What one sitting can hold in mind; `about 400`, so that nobody shuffles five lines about."""
+"""About 400: a file should be readable in one sitting. The slack avoids pointless splits."""
 FUNCTION_LINES_MAX = 70
-"""What one screen shows."""
+"""A function should fit on one screen."""
 VAGUE_NAMES = frozenset({"utils", "util", "helpers", "helper", "common", "misc", "stuff"})
-"""A module is named for what it knows."""
+"""A module name should say what the module contains."""
 BROAD = frozenset({"Exception", "BaseException"})
 TEXT_SUFFIXES = frozenset(
     {".py", ".md", ".toml", ".txt", ".lock", ".cfg", ".ini", ".sh", ".js", ".css", ".html", ".nix", ".json", ".yml", ""}
@@ -24,7 +24,7 @@ TEXT_SUFFIXES = frozenset(
 
 
 def tracked() -> list[Path]:
-    """Every file of the project, as git knows it; a copy without git is walked."""
+    """All files that git tracks. Without git, all files of the source folders."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0:
         return sorted(ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file())
@@ -54,7 +54,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def found(pattern: str, paths: list[Path], flags: re.RegexFlag = re.NOFLAG) -> list[str]:
-    """Where a pattern stands, as `file:line: text`."""
+    """Matches of a pattern, as `file:line: text`."""
     search = re.compile(pattern, flags).search
     return [
         f"{name(path)}:{number}: {line.strip()[:100]}"
@@ -64,17 +64,17 @@ def found(pattern: str, paths: list[Path], flags: re.RegexFlag = re.NOFLAG) -> l
     ]
 
 
-def test_there_is_something_to_look_at() -> None:
+def test_files_are_found() -> None:
     assert len(SOURCES) > 100
     assert len(TEXTS) > len(SOURCES)
 
 
-def test_a_file_can_be_read_in_one_sitting() -> None:
+def test_files_are_short() -> None:
     lengths = {name(path): len(path.read_text().splitlines()) for path in PYTHON}
     assert {path: length for path, length in lengths.items() if length > FILE_LINES_MAX} == {}
 
 
-def test_a_function_fits_on_a_screen() -> None:
+def test_functions_are_short() -> None:
     too_long = [
         f"{name(path)}: {one.name} has {(one.end_lineno or 0) - one.lineno + 1} lines"
         for path in PYTHON
@@ -84,17 +84,17 @@ def test_a_function_fits_on_a_screen() -> None:
     assert too_long == []
 
 
-def test_a_module_says_on_top_what_it_knows() -> None:
+def test_modules_have_a_docstring() -> None:
     silent = [name(path) for path in PYTHON if tree(path).body and not ast.get_docstring(tree(path))]
     assert silent == []
 
 
-def test_a_module_is_named_for_what_it_knows() -> None:
+def test_module_names_are_specific() -> None:
     vague = [name(path) for path in PYTHON if VAGUE_NAMES & {path.stem, *path.relative_to(ROOT).parent.parts}]
     assert vague == []
 
 
-def test_whoever_catches_everything_says_why_or_passes_it_on() -> None:
+def test_broad_excepts_have_a_reason_or_reraise() -> None:
     silent = []
     for path in SOURCES:
         lines = path.read_text().splitlines()
@@ -112,12 +112,12 @@ def _is_broad(node: ast.ExceptHandler) -> bool:
     return any(kind is None or (isinstance(kind, ast.Name) and kind.id in BROAD) for kind in kinds)
 
 
-def test_nothing_is_left_for_later() -> None:
+def test_no_todo_comments() -> None:
     assert found(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError\(\))", TEXTS) == []
 
 
-def test_a_stub_is_no_implementation() -> None:
-    """`pass` alone says what is passed over; a protocol's `...` follows its docstring or stands on the line."""
+def test_no_stubs() -> None:
+    """A lone `pass` needs a comment. `...` is allowed only in protocols."""
     stubs = [
         f"{name(path)}: {one.name}"
         for path in SOURCES
@@ -132,22 +132,22 @@ def test_a_stub_is_no_implementation() -> None:
     [
         ("a package registry's host", r"(?i)\b(pypi\.org|pythonhosted\.org|registry\.npmjs|npmjs\.|deb\.debian\.org)"),
         ("an index option", r"--(extra-)?index-url|--find-links"),
-        ("the folder it was written in", rf"{re.escape(str(ROOT))}\b"),
-        ("the interpreter it was written with", rf"{re.escape(sys.base_prefix)}/"),
-        ("the number of an issue", r"(?i)\bissues? #?\d"),
+        ("the checkout's folder", rf"{re.escape(str(ROOT))}\b"),
+        ("the interpreter's folder", rf"{re.escape(sys.base_prefix)}/"),
+        ("an issue number", r"(?i)\bissues? #?\d"),
     ],
 )
-def test_the_place_where_it_was_written_does_not_show(what: str, pattern: str) -> None:
+def test_files_contain_no_host_details(what: str, pattern: str) -> None:
     if pattern.startswith("/") and pattern.count("/") < 3:
         pytest.skip(f"{pattern} is too short a path to look for")
-    assert found(pattern, TEXTS) == [], f"{what} stands in the project"
+    assert found(pattern, TEXTS) == [], f"the project contains {what}"
 
 
-def test_structs_are_read_from_real_annotations() -> None:
+def test_no_postponed_annotations() -> None:
     assert found(r"^from __future__ import annotations", PYTHON) == []
 
 
-def test_tests_use_the_real_parts() -> None:
+def test_tests_use_no_mocks() -> None:
     tests = [path for path in PYTHON if path.is_relative_to(ROOT / "tests") and path.name != "test_style.py"]
     assert found(r"unittest\.mock|\bMagicMock\b|pytest_mock|\bmocker\b", tests) == []
     assert found(r"pytest\.mark\.(xfail|flaky)", tests) == []

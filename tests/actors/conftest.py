@@ -1,4 +1,4 @@
-"""Stages for the actors' tests; whatever a test started is gone after it."""
+"""The fixture `env`: a journal with a manual clock. Stops all actors after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import pykka
 import pytest
 
-from .stage import Stage
+from .journal_environment import JournalEnvironment
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    one = Stage(tmp_path)
+def env(tmp_path: Path) -> Iterator[JournalEnvironment]:
+    one = JournalEnvironment(tmp_path)
     yield one
     others = [ref for ref in pykka.ActorRegistry.get_all() if ref != one.journal]
     for ref in others:

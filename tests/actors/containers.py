@@ -1,4 +1,4 @@
-"""Real containers of the process runtime that run a small program in place of the harness."""
+"""Real containers of the process runtime. They run a shell command instead of the harness."""
 
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,16 @@ from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Running
 from hive.settings import Settings
 
-from .stage import OPERATOR_BY, Stage, eventually
+from .journal_environment import OPERATOR_BY, JournalEnvironment, eventually
 
 ACT_S = 60.0
 RUNS_ON = "exec sleep 1000"
-"""A program that stays until it is told to end."""
+"""A program that runs until it is killed."""
 MODEL_URL = "http://127.0.0.1:9"
 
 
 class SmallProgram(Provisioner):
-    """Everything as for a real agent, but the program."""
+    """A real provisioner that replaces only the program."""
 
     program = RUNS_ON
 
@@ -41,10 +41,10 @@ class SmallProgram(Provisioner):
 
 
 class Containers:
-    """Agents' actors over one stage. Whatever runs is killed at the end."""
+    """Agent actors with real containers. `close` kills all of them."""
 
-    def __init__(self, folder: Path, stage: Stage):
-        self.stage = stage
+    def __init__(self, folder: Path, env: JournalEnvironment):
+        self.env = env
         self.paths = Paths(folder / "hive", folder / "run")
         self.runtime = ProcessRuntime()
         self.repositories = Repositories(self.paths)
@@ -52,7 +52,7 @@ class Containers:
         self.provisioner = SmallProgram(self.paths, Settings, self.repositories, builder, self.runtime, MODEL_URL)
 
     def close(self) -> None:
-        for kind in (Supervisor, Agent):  # First: an act under way would start one more.
+        for kind in (Supervisor, Agent):  # First: a running act could start another container.
             for ref in pykka.ActorRegistry.get_by_class(kind):
                 ref.stop()
         records = self.paths.record("any").parent
@@ -60,18 +60,18 @@ class Containers:
             self.runtime.kill(record)
 
     def actor(self, name: str) -> "pykka.ActorRef[Any]":
-        """The agent's actor, as the supervisor starts it."""
-        return Agent.start(name, self.stage.client, self.provisioner, self.stage.clock)
+        """Start the agent's actor as the supervisor does."""
+        return Agent.start(name, self.env.client, self.provisioner, self.env.clock)
 
     def spawned(self, name: str = "coder") -> "pykka.ActorRef[Any]":
-        """An agent that runs."""
-        self.stage.ask(Spawn(by=OPERATOR_BY, agent=name))
+        """Spawn an agent and wait until it runs."""
+        self.env.ask(Spawn(by=OPERATOR_BY, agent=name))
         ref = self.actor(name)
         self.settle(ref, name)
         return ref
 
     def do(self, ref: "pykka.ActorRef[Any]", act: Act, name: str = "coder", **how: Any) -> None:
-        """Raises what the act came to."""
+        """Run an act and wait for it. Raises its error."""
         self._told(ref, lambda ticket: Do(agent=name, act=act, by=OPERATOR_BY, ticket=ticket, **how))
 
     def settle(self, ref: "pykka.ActorRef[Any]", name: str = "coder") -> None:
@@ -84,13 +84,13 @@ class Containers:
         self.do(ref, "rebuild", approval_id=id)
 
     def apply(self, changes: dict[str, bytes], name: str = "coder") -> str:
-        """Another configuration is wanted from now on."""
+        """Commit another configuration to `applied`."""
         sha = self.repositories.commit_files(name, changes, message="another", author="mara")
         self.repositories.applied(name).text("update-ref", "refs/heads/main", sha)
         return sha
 
     def row(self, name: str = "coder") -> roster.Agent:
-        row = self.stage.client.read(lambda hive: hive.agents.all.get(name))
+        row = self.env.client.read(lambda hive: hive.agents.all.get(name))
         assert row is not None
         return row
 
@@ -98,7 +98,7 @@ class Containers:
         return isinstance(self.runtime.status(self.paths.record(name)), Running)
 
     def ended(self, name: str = "coder") -> Ended:
-        """How the run ended, when it has."""
+        """Wait for the end of the run."""
         record = self.paths.record(name)
 
         def over() -> Ended | None:
@@ -110,12 +110,12 @@ class Containers:
         return found
 
     def tell_of_the_end(self, ref: "pykka.ActorRef[Any]", name: str = "coder") -> None:
-        """As the crash watch does."""
+        """Report the end to the actor, as the crash watch does."""
         ref.tell(ContainerEnded(name, self.ended(name)))
 
     def kicks(self, name: str = "coder") -> list[str]:
-        """Reasons of the kicks that wait for an agent."""
-        rows = self.stage.client.read(lambda hive: hive.messages.newest(name, 200))
+        """The reasons of the kicks in an agent's inbox."""
+        rows = self.env.client.read(lambda hive: hive.messages.newest(name, 200))
         bodies = [msgspec.json.decode(row.body) for row in rows if row.sender == "system"]
         return [body["reason"] for body in bodies if body["event"] == "kicked"]
 

@@ -1,4 +1,4 @@
-"""An agent's actor with real processes: what is asked for is done, recorded, kicked once, and found again."""
+"""The agent actor with real processes: acts, records, kicks and recovery."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,14 +19,14 @@ from hive.names import OPERATOR
 from hive.runtimes.protocol import Ended, Exit
 
 from .containers import Containers
-from .stage import DAEMON_BY, OPERATOR_BY, Stage, eventually
+from .journal_environment import DAEMON_BY, OPERATOR_BY, JournalEnvironment, eventually
 
 ENDS_AT_ONCE = "exit 3"
 
 
 @pytest.fixture
-def containers(tmp_path: Path, stage: Stage) -> Iterator[Containers]:
-    one = Containers(tmp_path, stage)
+def containers(tmp_path: Path, env: JournalEnvironment) -> Iterator[Containers]:
+    one = Containers(tmp_path, env)
     yield one
     one.close()
 
@@ -37,19 +37,19 @@ def coder(containers: Containers) -> "pykka.ActorRef[object]":
 
 
 def begun(containers: Containers, act: Act, *, purge: bool = False) -> None:
-    """An act that a daemon decided before it died."""
-    containers.stage.ask(BeginAct(by=OPERATOR_BY, agent="coder", act=act, purge=purge))
+    """Record an act that a daemon decided before it crashed."""
+    containers.env.ask(BeginAct(by=OPERATOR_BY, agent="coder", act=act, purge=purge))
 
 
-def types_after(stage: Stage, count: int) -> list[str]:
-    return stage.types()[count:]
+def types_after(env: JournalEnvironment, count: int) -> list[str]:
+    return env.types()[count:]
 
 
-# One act after another
+# Acts
 
 
-def test_a_spawned_agent_runs_and_is_not_kicked(containers: Containers, coder: object, stage: Stage) -> None:
-    assert stage.types() == ["AgentAdded", "TransientSet", "Started", "Spawned", "TransientCleared"]
+def test_spawned_agent_runs_without_a_kick(containers: Containers, coder: object, env: JournalEnvironment) -> None:
+    assert env.types() == ["AgentAdded", "TransientSet", "Started", "Spawned", "TransientCleared"]
     assert containers.runs()
     assert containers.kicks() == []
     row = containers.row()
@@ -57,13 +57,13 @@ def test_a_spawned_agent_runs_and_is_not_kicked(containers: Containers, coder: o
     assert row.revision == containers.repositories.main("coder")
 
 
-def test_a_stopped_agent_is_started_and_kicked_once(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_start_of_a_stopped_agent_kicks_once(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
-    before = len(stage.rows())
+    before = len(env.rows())
     containers.do(coder, "stop")
     assert not containers.runs()
-    assert types_after(stage, before) == ["ActDecided", "TransientSet", "Stopped", "TransientCleared"]
+    assert types_after(env, before) == ["ActDecided", "TransientSet", "Stopped", "TransientCleared"]
     containers.do(coder, "stop")
     containers.do(coder, "start")
     containers.do(coder, "start")
@@ -71,7 +71,7 @@ def test_a_stopped_agent_is_started_and_kicked_once(
     assert containers.kicks() == ["start"]
 
 
-def test_a_restart_is_another_run_and_one_kick(containers: Containers, coder: "pykka.ActorRef[object]") -> None:
+def test_restart_makes_a_new_run_and_one_kick(containers: Containers, coder: "pykka.ActorRef[object]") -> None:
     before = containers.row().incarnation
     containers.do(coder, "restart")
     assert containers.runs()
@@ -82,92 +82,94 @@ def test_a_restart_is_another_run_and_one_kick(containers: Containers, coder: "p
     assert containers.kicks() == ["restart", "restart"]
 
 
-def test_a_killed_agent_stays_down_and_the_manager_hears_of_it(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_kill_stops_the_agent_and_notifies_the_manager(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.do(coder, "kill")
     assert not containers.runs()
-    assert stage.types()[-3:] == ["Killed", "MessageSent", "TransientCleared"]
+    assert env.types()[-3:] == ["Killed", "MessageSent", "TransientCleared"]
     with pytest.raises(HiveError, match="not running"):
         containers.do(coder, "kill")
     assert containers.kicks() == []
 
 
-def test_a_rebuild_runs_the_wanted_commit_and_kicks_once(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_rebuild_runs_the_wanted_commit_and_kicks_once(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     wanted = containers.apply({"prompt.md": b"Be brief.\n"})
     containers.do(coder, "rebuild")
     assert containers.row().revision == wanted
     assert containers.kicks() == ["rebuild"]
-    assert "Rebuilt" in stage.types()
+    assert "Rebuilt" in env.types()
 
 
-def test_a_stopped_agent_is_rebuilt_without_being_started(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_rebuild_does_not_start_a_stopped_agent(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.do(coder, "stop")
     containers.do(coder, "rebuild")
     assert not containers.runs()
-    assert stage.types()[-3:] == ["Rebuilt", "MessageSent", "TransientCleared"]
+    assert env.types()[-3:] == ["Rebuilt", "MessageSent", "TransientCleared"]
     assert containers.kicks() == []
 
 
-def test_a_destroyed_agent_leaves_its_state_and_a_purged_one_nothing(containers: Containers) -> None:
+def test_destroy_keeps_the_state_and_purge_removes_it(containers: Containers) -> None:
     containers.do(containers.spawned("coder"), "destroy", "coder")
     assert not containers.runs()
     assert containers.paths.agent_state("coder").is_dir()
     containers.do(containers.spawned("tester"), "destroy", "tester", purge=True)
     assert not containers.paths.agent("tester").exists()
     assert not containers.paths.applied("tester").exists()
-    rows = containers.stage.client.read(lambda hive: [row.name for row in hive.agents.all])
+    rows = containers.env.client.read(lambda hive: [row.name for row in hive.agents.all])
     assert rows == ["coder"]
 
 
-def test_acts_queue_behind_each_other(containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage) -> None:
-    before, tickets = len(stage.rows()), []
+def test_acts_run_in_order(containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment) -> None:
+    before, tickets = len(env.rows()), []
     for act in ("stop", "start", "restart", "kill"):
         ticket = Ticket()
         coder.tell(Do(agent="coder", act=act, by=OPERATOR_BY, ticket=ticket))  # type: ignore[arg-type]
         tickets.append(ticket)
     for ticket in tickets:
         ticket.result(60)
-    story = [name for name in types_after(stage, before) if not name.startswith(("Transient", "Message"))]
+    story = [name for name in types_after(env, before) if not name.startswith(("Transient", "Message"))]
     decided = "ActDecided"
     assert story == [decided, "Stopped", decided, "Started", decided, "Stopped", "Started", decided, "Killed"]
 
 
-def test_an_agent_cannot_act_on_itself(containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage) -> None:
-    before = len(stage.rows())
-    with pytest.raises(NotYours):
-        containers.stage.ask(BeginAct(by=agent("coder"), agent="coder", act="kill"))
-    assert types_after(stage, before) == []
-
-
-def test_what_an_agent_was_working_on_waits_for_its_next_run(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_manager_cannot_act_on_itself(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
-    stage.ask(Send(by=OPERATOR_BY, sender=OPERATOR, to="coder", body="work"))
-    stage.ask(Recv(by=agent("coder"), agent="coder", incarnation="one"))
+    before = len(env.rows())
+    with pytest.raises(NotYours):
+        containers.env.ask(BeginAct(by=agent("coder"), agent="coder", act="kill"))
+    assert types_after(env, before) == []
+
+
+def test_restart_requeues_messages_in_flight(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
+) -> None:
+    env.ask(Send(by=OPERATOR_BY, sender=OPERATOR, to="coder", body="work"))
+    env.ask(Recv(by=agent("coder"), agent="coder", incarnation="one"))
     containers.do(coder, "restart")
-    (first, *_) = stage.client.read(lambda hive: hive.messages.waiting("coder"))
+    (first, *_) = env.client.read(lambda hive: hive.messages.waiting("coder"))
     assert (first.body, first.redelivered, first.failures) == ("work", True, 0)
 
 
-# What does not work
+# Failures
 
 
 @pytest.mark.parametrize("act", ["start", "restart", "rebuild"])
-def test_an_act_that_fails_is_answered_recorded_and_kicks_nobody(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage, act: Act
+def test_failed_act_is_answered_and_recorded_without_a_kick(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment, act: Act
 ) -> None:
     containers.do(coder, "stop")
     containers.apply({"agent.toml": b"model = 3\n"})
     with pytest.raises(HiveError, match=r"agent\.toml"):
         containers.do(coder, act)
     assert not containers.runs()
-    assert "ActFailed" in stage.types()
-    assert stage.types()[-1] == "TransientCleared"
+    assert "ActFailed" in env.types()
+    assert env.types()[-1] == "TransientCleared"
     row = containers.row()
     assert row.act is None
     assert row.failure is not None
@@ -175,7 +177,7 @@ def test_an_act_that_fails_is_answered_recorded_and_kicks_nobody(
     assert coder.is_alive()
 
 
-def test_a_spawn_that_fails_can_be_done_again(containers: Containers, stage: Stage) -> None:
+def test_failed_spawn_can_be_retried(containers: Containers, env: JournalEnvironment) -> None:
     containers.paths.state.mkdir(parents=True)
     containers.paths.all_applied.write_text("in the way")
     with pytest.raises(Unavailable):
@@ -188,7 +190,7 @@ def test_a_spawn_that_fails_can_be_done_again(containers: Containers, stage: Sta
     assert containers.kicks() == []
 
 
-def test_an_actor_that_stops_answers_those_who_wait(containers: Containers, coder: "pykka.ActorRef[object]") -> None:
+def test_stopping_actor_answers_waiting_callers(containers: Containers, coder: "pykka.ActorRef[object]") -> None:
     tickets = [Ticket() for _ in range(5)]
     for ticket in tickets:
         coder.tell(Do(agent="coder", act="restart", by=OPERATOR_BY, ticket=ticket))
@@ -205,35 +207,35 @@ def test_an_actor_that_stops_answers_those_who_wait(containers: Containers, code
 # Crashes
 
 
-def test_a_crash_is_recorded_backs_off_and_is_restarted_with_a_kick(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_crash_is_recorded_and_restarted_after_a_delay_with_a_kick(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.runtime.kill(containers.paths.record("coder"))
     containers.tell_of_the_end(coder)
-    eventually(lambda: "Crashed" in stage.types(), "the crash is recorded")
+    eventually(lambda: "Crashed" in env.types(), "the crash is recorded")
     assert containers.row().failure == "signal 9 (SIGKILL)"
-    eventually(lambda: stage.hand.waits_for() is not None, "the restart waits")
-    stage.hand.advance(RESTART_FIRST_MS - 1)
+    eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
+    env.manual.advance(RESTART_FIRST_MS - 1)
     assert not containers.row().running
-    stage.hand.advance(1)
+    env.manual.advance(1)
     eventually(lambda: containers.row().running, "it is started again")
     assert containers.runs()
     eventually(lambda: containers.kicks() == ["crash"], "it is kicked once")
 
 
-def test_crashes_in_a_row_end_in_rest_and_somebodys_start_begins_anew(containers: Containers, stage: Stage) -> None:
+def test_repeated_crashes_end_in_rest_until_a_manual_start(containers: Containers, env: JournalEnvironment) -> None:
     containers.provisioner.program = ENDS_AT_ONCE
     coder = containers.spawned()
     for number in range(1, CRASHES_MAX + 1):
         containers.tell_of_the_end(coder)
-        eventually(lambda number=number: stage.types().count("Crashed") == number, "the crash is recorded")  # type: ignore[misc]
+        eventually(lambda number=number: env.types().count("Crashed") == number, "the crash is recorded")  # type: ignore[misc]
         if number < CRASHES_MAX:
-            eventually(lambda: stage.hand.waits_for() is not None, "the restart waits")
-            stage.hand.advance(RESTART_FIRST_MS << (number - 1))
+            eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
+            env.manual.advance(RESTART_FIRST_MS << (number - 1))
             eventually(lambda: containers.row().running, "it is started again")
     row = containers.row()
     assert (row.running, row.restart_ms, row.failure) == (False, None, "exit code 3")
-    told = stage.client.read(lambda hive: hive.messages.newest(OPERATOR, 1))[0].body
+    told = env.client.read(lambda hive: hive.messages.newest(OPERATOR, 1))[0].body
     assert '"event":"rested"' in told
     containers.provisioner.program = "exec sleep 1000"
     containers.do(coder, "start")
@@ -241,77 +243,81 @@ def test_crashes_in_a_row_end_in_rest_and_somebodys_start_begins_anew(containers
     assert containers.runs()
 
 
-def test_an_agent_that_needs_login_rests(containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage) -> None:
-    stage.ask(ReportLogin(by=agent("coder"), agent="coder", logged_in=False))
+def test_agent_that_needs_login_is_not_restarted(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
+) -> None:
+    env.ask(ReportLogin(by=agent("coder"), agent="coder", logged_in=False))
     containers.runtime.kill(containers.paths.record("coder"))
     containers.tell_of_the_end(coder)
-    eventually(lambda: "Crashed" in stage.types(), "the crash is recorded")
+    eventually(lambda: "Crashed" in env.types(), "the crash is recorded")
     assert containers.row().restart_ms is None
 
 
-def test_old_news_of_an_end_changes_nothing(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_late_report_of_an_older_run_is_ignored(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
-    before = len(stage.rows())
+    before = len(env.rows())
     coder.tell(ContainerEnded("coder", Ended(incarnation="another", exit=Exit(code=1))))
     containers.settle(coder)
-    assert types_after(stage, before) == []
+    assert types_after(env, before) == []
     assert containers.runs()
 
 
-def test_a_stop_ends_the_wait_for_a_restart(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_stop_cancels_a_scheduled_restart(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.runtime.kill(containers.paths.record("coder"))
     containers.tell_of_the_end(coder)
-    eventually(lambda: stage.hand.waits_for() is not None, "the restart waits")
+    eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
     containers.do(coder, "stop")
-    stage.hand.advance(10 * RESTART_FIRST_MS)
+    env.manual.advance(10 * RESTART_FIRST_MS)
     containers.settle(coder)
     assert not containers.row().running
-    assert stage.hand.waits_for() is None
+    assert env.manual.waits_for() is None
 
 
-# A daemon that died
+# Recovery
 
 
-def test_a_running_agent_is_found_again(containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage) -> None:
-    before, incarnation = len(stage.rows()), containers.row().incarnation
+def test_new_actor_takes_over_a_running_agent(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
+) -> None:
+    before, incarnation = len(env.rows()), containers.row().incarnation
     coder.stop()
-    stage.reopen()
+    env.reopen()
     containers.settle(containers.actor("coder"))
     assert containers.runs()
     assert containers.row().incarnation == incarnation
-    assert types_after(stage, before) == []
+    assert types_after(env, before) == []
     assert containers.kicks() == []
 
 
-def test_an_agent_that_ended_while_the_daemon_was_down_crashed_with_its_reason(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_end_during_downtime_is_recorded_as_crash_with_its_reason(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     coder.stop()
     containers.runtime.kill(containers.paths.record("coder"))
     containers.ended()
     containers.actor("coder")
-    eventually(lambda: "Crashed" in stage.types(), "the crash is recorded")
+    eventually(lambda: "Crashed" in env.types(), "the crash is recorded")
     assert containers.row().failure == "signal 9 (SIGKILL)"
-    eventually(lambda: stage.hand.waits_for() is not None, "the restart waits")
+    eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
 
 
-def test_a_wait_for_a_restart_goes_on_after_the_daemons(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_scheduled_restart_survives_a_daemon_restart(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.runtime.kill(containers.paths.record("coder"))
     containers.tell_of_the_end(coder)
     eventually(lambda: containers.row().restart_ms is not None, "the restart waits")
     coder.stop()
-    stage.hand.advance(10 * RESTART_FIRST_MS)
+    env.manual.advance(10 * RESTART_FIRST_MS)
     containers.actor("coder")
     eventually(lambda: containers.row().running, "it is started again")
     assert containers.kicks() == ["crash"]
 
 
-def test_after_a_reboot_the_wanted_are_started_and_the_others_are_not(containers: Containers, stage: Stage) -> None:
+def test_reboot_starts_only_wanted_agents(containers: Containers, env: JournalEnvironment) -> None:
     wanted, resting = containers.spawned("coder"), containers.spawned("tester")
     containers.do(resting, "stop", "tester")
     wanted.stop()
@@ -335,7 +341,7 @@ def test_after_a_reboot_the_wanted_are_started_and_the_others_are_not(containers
         ("rebuild", True, ["rebuild"]),
     ],
 )
-def test_an_act_that_was_decided_and_not_done_is_done_by_the_next(
+def test_next_actor_finishes_a_decided_act(
     containers: Containers, coder: "pykka.ActorRef[object]", act: Act, runs: bool, kicks: list[str]
 ) -> None:
     coder.stop()
@@ -347,9 +353,7 @@ def test_an_act_that_was_decided_and_not_done_is_done_by_the_next(
     assert containers.kicks() == kicks
 
 
-def test_a_start_that_was_decided_and_not_done_is_done_by_the_next(
-    containers: Containers, coder: "pykka.ActorRef[object]"
-) -> None:
+def test_next_actor_finishes_a_decided_start(containers: Containers, coder: "pykka.ActorRef[object]") -> None:
     containers.do(coder, "stop")
     coder.stop()
     begun(containers, "start")
@@ -358,30 +362,30 @@ def test_a_start_that_was_decided_and_not_done_is_done_by_the_next(
     assert containers.kicks() == ["start"]
 
 
-def test_a_spawn_that_was_decided_and_not_done_is_done_by_the_next(containers: Containers) -> None:
+def test_next_actor_finishes_a_decided_spawn(containers: Containers) -> None:
     containers.spawned().stop()
     assert containers.row().spawned
 
 
 @pytest.mark.parametrize("purge", [False, True])
-def test_a_destroy_that_was_decided_and_not_done_is_done_by_the_next(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage, purge: bool
+def test_next_actor_finishes_a_decided_destroy(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment, purge: bool
 ) -> None:
     coder.stop()
     begun(containers, "destroy", purge=purge)
     containers.actor("coder")
-    eventually(lambda: "Destroyed" in stage.types(), "it is destroyed")
+    eventually(lambda: "Destroyed" in env.types(), "it is destroyed")
     assert not containers.runs()
     assert containers.paths.agent_state("coder").is_dir() is not purge
 
 
-def test_a_run_that_a_killed_daemon_started_and_did_not_record_is_replaced(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_unrecorded_run_of_a_killed_daemon_is_replaced(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.do(coder, "stop")
     coder.stop()
     begun(containers, "start")
-    row, mounts = stage.client.read(lambda hive: (hive.agents.all["coder"], hive.agents.mounts_of("coder")))
+    row, mounts = env.client.read(lambda hive: (hive.agents.all["coder"], hive.agents.mounts_of("coder")))
     container, _ = containers.provisioner.container(row, mounts, (), containers.repositories.main("coder"))
     left = containers.runtime.start(container)
     containers.settle(containers.actor("coder"))
@@ -389,8 +393,8 @@ def test_a_run_that_a_killed_daemon_started_and_did_not_record_is_replaced(
     assert containers.runs()
 
 
-def test_a_hive_that_stops_keeps_its_agents_wanted(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_hive_stop_keeps_agents_wanted(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     containers.go_down(coder)
     assert not containers.runs()
@@ -401,16 +405,16 @@ def test_a_hive_that_stops_keeps_its_agents_wanted(
     assert containers.kicks() == ["boot"]
 
 
-def test_a_deploy_that_started_the_agent_is_not_yet_one_that_succeeded(
-    containers: Containers, coder: "pykka.ActorRef[object]", stage: Stage
+def test_deploy_is_not_successful_at_the_start_of_the_agent(
+    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
 ) -> None:
     request = RequestCommit(by=agent("manager"), agent="coder", commit_ref="main", requester="manager")
-    id = stage.ask(request).first().id
-    stage.ask(Pin(by=DAEMON_BY, id=id, fetched_sha="a" * 40))
-    stage.ask(Approve(by=OPERATOR_BY, id=id))
+    id = env.ask(request).first().id
+    env.ask(Pin(by=DAEMON_BY, id=id, fetched_sha="a" * 40))
+    env.ask(Approve(by=OPERATOR_BY, id=id))
     containers.deploy(coder, id)
     assert containers.kicks() == []
-    assert not stage.client.read(lambda hive: hive.approvals.all[id].carried_out)
-    stage.ask(RecordRebuilt(by=DAEMON_BY, agent="coder", ok=True, revision="a" * 40, approval_id=id))
+    assert not env.client.read(lambda hive: hive.approvals.all[id].carried_out)
+    env.ask(RecordRebuilt(by=DAEMON_BY, agent="coder", ok=True, revision="a" * 40, approval_id=id))
     assert containers.kicks() == ["deploy"]
-    assert stage.client.read(lambda hive: hive.approvals.all[id].carried_out)
+    assert env.client.read(lambda hive: hive.approvals.all[id].carried_out)

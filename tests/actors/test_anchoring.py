@@ -1,4 +1,4 @@
-"""The log's end is noted while it grows and when the daemon ends; the journal has no part in it."""
+"""The log's head is anchored while the log grows and when the daemon ends."""
 
 from pathlib import Path
 
@@ -12,88 +12,88 @@ from hive.deciders.record import Warn
 from hive.events.log import GENESIS
 from hive.paths import Paths
 
-from .stage import DAEMON_BY, Stage, eventually
+from .journal_environment import DAEMON_BY, JournalEnvironment, eventually
 
 NO_JOURNAL = SystemJournal("hive-has-no-such-namespace")
 
 
 @pytest.fixture
-def paths(stage: Stage, tmp_path: Path) -> Paths:
+def paths(env: JournalEnvironment, tmp_path: Path) -> Paths:
     return Paths(tmp_path, tmp_path / "run")
 
 
-def warn(stage: Stage) -> None:
-    stage.ask(Warn(by=DAEMON_BY, source="x", text="y"))
+def warn(env: JournalEnvironment) -> None:
+    env.ask(Warn(by=DAEMON_BY, source="x", text="y"))
 
 
 def noted(paths: Paths) -> list[int]:
     return [one.seq for one in anchors.read(paths.anchors).anchors] if paths.anchors.is_file() else []
 
 
-def look_again(stage: Stage) -> None:
-    """Let the interval pass, once it is waited for."""
-    eventually(lambda: stage.hand.waits_for() is not None, "the actor waits")
-    stage.hand.advance(FILE_EVERY_MS)
-    eventually(lambda: stage.hand.waits_for() is not None, "it has looked")
+def look_again(env: JournalEnvironment) -> None:
+    """Wait until the actor waits, then let its interval pass."""
+    eventually(lambda: env.manual.waits_for() is not None, "the actor waits")
+    env.manual.advance(FILE_EVERY_MS)
+    eventually(lambda: env.manual.waits_for() is not None, "it has looked")
 
 
-def test_what_is_new_is_noted_at_intervals(stage: Stage, paths: Paths) -> None:
-    warn(stage)
-    Anchoring.start(Anchors(paths, stage.hand, NO_JOURNAL), stage.hand)
+def test_new_events_are_anchored_at_intervals(env: JournalEnvironment, paths: Paths) -> None:
+    warn(env)
+    Anchoring.start(Anchors(paths, env.manual, NO_JOURNAL), env.manual)
     eventually(lambda: noted(paths) == [1], "noted at the start")
     for _ in range(3):
-        warn(stage)
+        warn(env)
     assert noted(paths) == [1]
-    look_again(stage)
+    look_again(env)
     assert noted(paths) == [1, 4]
-    look_again(stage)
+    look_again(env)
     assert noted(paths) == [1, 4], "nothing is new"
-    newest, row = anchors.read(paths.anchors).anchors[-1], stage.rows()[-1]
+    newest, row = anchors.read(paths.anchors).anchors[-1], env.rows()[-1]
     assert (newest.seq, newest.hash) == (row.seq, row.hash.hex())
 
 
-def test_an_empty_log_has_no_end_to_note(stage: Stage, paths: Paths) -> None:
-    Anchoring.start(Anchors(paths, stage.hand, NO_JOURNAL), stage.hand)
-    look_again(stage)
+def test_empty_log_gets_no_anchor(env: JournalEnvironment, paths: Paths) -> None:
+    Anchoring.start(Anchors(paths, env.manual, NO_JOURNAL), env.manual)
+    look_again(env)
     assert not paths.anchors.exists()
 
 
-def test_the_very_end_is_noted_when_the_log_is_closed(stage: Stage, paths: Paths) -> None:
-    kept = Anchors(paths, stage.hand, NO_JOURNAL)
-    ref = Anchoring.start(kept, stage.hand)
-    eventually(lambda: stage.hand.waits_for() is not None, "it has looked")
+def test_final_head_is_anchored_at_close(env: JournalEnvironment, paths: Paths) -> None:
+    kept = Anchors(paths, env.manual, NO_JOURNAL)
+    ref = Anchoring.start(kept, env.manual)
+    eventually(lambda: env.manual.waits_for() is not None, "it has looked")
     ref.stop()
-    warn(stage)
-    stage.close()
+    warn(env)
+    env.close()
     before = {path.name for path in paths.state.iterdir()}
     kept.note(last=True)
     assert noted(paths) == [1]
     assert {path.name for path in paths.state.iterdir()} == {*before, "anchors.jsonl"}
 
 
-def test_what_cannot_be_written_is_tried_again(stage: Stage, paths: Paths) -> None:
-    warn(stage)
+def test_failed_write_is_retried(env: JournalEnvironment, paths: Paths) -> None:
+    warn(env)
     paths.anchors.mkdir()
-    ref = Anchoring.start(Anchors(paths, stage.hand, NO_JOURNAL), stage.hand)
-    look_again(stage)
+    ref = Anchoring.start(Anchors(paths, env.manual, NO_JOURNAL), env.manual)
+    look_again(env)
     assert ref.is_alive()
     paths.anchors.rmdir()
-    look_again(stage)
+    look_again(env)
     assert noted(paths) == [1]
 
 
-def test_the_system_journal_is_told_less_often_and_of_the_end(stage: Stage, paths: Paths) -> None:
+def test_system_journal_is_written_less_often_and_at_close(env: JournalEnvironment, paths: Paths) -> None:
     with journald.namespace() as name:
         journal = SystemJournal(name)
-        kept = Anchors(paths, stage.hand, journal)
+        kept = Anchors(paths, env.manual, journal)
         for _ in range(3):
-            warn(stage)
+            warn(env)
             kept.note()
-        stage.hand.advance(JOURNAL_EVERY_MS)
-        warn(stage)
+        env.manual.advance(JOURNAL_EVERY_MS)
+        warn(env)
         kept.note()
-        warn(stage)
-        stage.close()
+        warn(env)
+        env.close()
         kept.note(last=True)
         first = anchors.read(paths.anchors).anchors[0].hash
         found = eventually(lambda: _found(journal, paths, first, 3), "all are there")

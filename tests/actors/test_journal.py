@@ -1,4 +1,4 @@
-"""The journal: one commit for what came together, an answer only after it, and nothing lost when a write is refused."""
+"""The journal: group commits, answers after the commit, and recovery from failed writes."""
 
 import asyncio
 import concurrent.futures
@@ -28,7 +28,7 @@ from hive.events.messages import MessageAcked, MessageDelivered, MessageSent
 from hive.events.turns import TurnEnded
 from hive.projections.hive import Hive
 
-from .stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage
+from .journal_environment import DAEMON_BY, DEADLINE_S, OPERATOR_BY, JournalEnvironment
 
 MAIL = 200
 
@@ -67,135 +67,135 @@ def cannot_be_written(command: Broken, _hive: Hive, _now: int) -> list[AnyEvent]
 # Order and commits
 
 
-def test_what_comes_together_is_committed_together_and_in_order(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.batches.clear()
-    outcomes = done(stage.submit(*(send(str(number)) for number in range(MAIL))))
+def test_commands_of_one_message_are_one_commit_in_order(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.batches.clear()
+    outcomes = done(env.submit(*(send(str(number)) for number in range(MAIL))))
     assert [outcome.seq for outcome in outcomes if isinstance(outcome, Decided)] == list(range(2, MAIL + 2))
-    assert [len(batch) for batch in stage.batches] == [MAIL]
-    assert texts(stage.events()) == [str(number) for number in range(MAIL)]
+    assert [len(batch) for batch in env.batches] == [MAIL]
+    assert texts(env.events()) == [str(number) for number in range(MAIL)]
 
 
-def test_an_answer_means_that_a_reader_outside_finds_it_in_the_log(stage: Stage) -> None:
-    stage.spawn("coder")
+def test_answered_command_is_visible_to_outside_readers(env: JournalEnvironment) -> None:
+    env.spawn("coder")
     for number in range(5):
-        decided = stage.ask(send(str(number)))
-        assert stage.rows()[-1].seq == decided.seq
+        decided = env.ask(send(str(number)))
+        assert env.rows()[-1].seq == decided.seq
 
 
-def test_receivers_of_the_signal_hear_of_a_batch_after_its_commit(stage: Stage) -> None:
+def test_signal_is_sent_after_the_commit(env: JournalEnvironment) -> None:
     found: list[list[str]] = []
 
     def look(_journal: object, batch: object) -> None:
-        found.append(stage.types())
+        found.append(env.types())
 
-    stage.committed.connect(look)
-    stage.spawn("coder")
+    env.committed.connect(look)
+    env.spawn("coder")
     assert found == [["AgentAdded"]]
 
 
-def test_a_decision_sees_what_was_decided_before_it_in_the_same_batch(stage: Stage) -> None:
-    stage.spawn("coder")
+def test_decision_sees_earlier_decisions_of_its_batch(env: JournalEnvironment) -> None:
+    env.spawn("coder")
     recv = Recv(by=DAEMON_BY, agent="coder", limit=5)
     ack = Ack(by=DAEMON_BY, agent="coder", ids=(MessageId(1),))
-    outcomes = done(stage.submit(send(), recv, ack, send(to="nobody")))
-    assert stage.types()[1:] == ["MessageSent", "MessageDelivered", "MessageAcked"]
+    outcomes = done(env.submit(send(), recv, ack, send(to="nobody")))
+    assert env.types()[1:] == ["MessageSent", "MessageDelivered", "MessageAcked"]
     assert isinstance(outcomes[2], Decided)
     assert outcomes[2].events == (MessageAcked(id=MessageId(1), to="coder"),)
     assert isinstance(outcomes[3], NotFound)
 
 
-def test_who_caused_an_event_is_written_beside_it(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.ask(send())
-    assert [row.by for row in stage.rows()] == ["actor:daemon", "operator:mara uid=1000 way=host"]
+def test_rows_record_who_caused_the_event(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.ask(send())
+    assert [row.by for row in env.rows()] == ["actor:daemon", "operator:mara uid=1000 way=host"]
 
 
-def test_time_in_the_log_never_goes_back(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.hand.advance(-60_000)
-    stage.ask(send())
-    times = [row.at for row in stage.rows()]
+def test_log_time_never_goes_back(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.manual.advance(-60_000)
+    env.ask(send())
+    times = [row.at for row in env.rows()]
     assert times == sorted(times)
 
 
-def test_a_refused_command_leaves_no_trace(stage: Stage) -> None:
-    stage.spawn("coder")
+def test_refused_command_writes_nothing(env: JournalEnvironment) -> None:
+    env.spawn("coder")
     with pytest.raises(AlreadyDone):
-        stage.spawn("coder")
-    assert stage.types() == ["AgentAdded"]
+        env.spawn("coder")
+    assert env.types() == ["AgentAdded"]
 
 
-def test_a_refusal_with_an_event_is_both(stage: Stage) -> None:
+def test_refusal_with_an_event_writes_it_and_refuses(env: JournalEnvironment) -> None:
     allowed = RecipientsAllowed(agent="coder", recipients=())
     with broken(lambda *_: [allowed]):
-        stage.spawn("coder", "tester")
-        stage.ask(Broken(by=DAEMON_BY))
+        env.spawn("coder", "tester")
+        env.ask(Broken(by=DAEMON_BY))
     with pytest.raises(Refused, match="may not send"):
-        stage.ask(send(to="tester", sender="coder"))
-    assert stage.types()[-1] == "SendRefused"
+        env.ask(send(to="tester", sender="coder"))
+    assert env.types()[-1] == "SendRefused"
 
 
-def test_reads_see_committed_state_and_come_after_what_was_submitted_before(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.submit(*(send() for _ in range(MAIL)))
-    seq, waiting = stage.client.read(lambda hive: (hive.seq, hive.messages.waiting_count("coder")))
+def test_reads_see_earlier_commands_committed(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.submit(*(send() for _ in range(MAIL)))
+    seq, waiting = env.client.read(lambda hive: (hive.seq, hive.messages.waiting_count("coder")))
     assert waiting == MAIL
-    assert len(stage.rows()) >= seq
+    assert len(env.rows()) >= seq
 
 
-def test_a_readers_mistake_is_the_readers(stage: Stage) -> None:
+def test_error_in_a_query_is_raised_in_its_caller(env: JournalEnvironment) -> None:
     with pytest.raises(ZeroDivisionError):
-        stage.client.read(lambda hive: 1 / hive.seq)
-    stage.spawn("coder")
+        env.client.read(lambda hive: 1 / hive.seq)
+    env.spawn("coder")
 
 
 # Idempotency
 
 
-def test_the_same_key_twice_gives_the_first_answer_in_one_batch_and_later(stage: Stage) -> None:
-    stage.spawn("coder")
-    first, again = done(stage.submit((send("a"), "k"), (send("b"), "k")))
-    (later,) = done(stage.submit((send("c"), "k")))
-    stage.reopen()
-    (after,) = done(stage.submit((send("d"), "k")))
+def test_repeated_key_gets_the_first_answer_in_one_batch_and_later(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    first, again = done(env.submit((send("a"), "k"), (send("b"), "k")))
+    (later,) = done(env.submit((send("c"), "k")))
+    env.reopen()
+    (after,) = done(env.submit((send("d"), "k")))
     assert isinstance(first, Decided)
     assert [(one.seq, one.events) for one in (again, later, after) if isinstance(one, Decided)] == [
         (first.seq, first.events)
     ] * 3
-    assert texts(stage.events()) == ["a"]
-    assert stage.types().count("CommandKeyed") == 1
+    assert texts(env.events()) == ["a"]
+    assert env.types().count("CommandKeyed") == 1
 
 
-def test_a_key_belongs_to_its_caller(stage: Stage) -> None:
-    stage.spawn("coder")
-    done(stage.submit((send("a"), "k"), (send("b", by=DAEMON_BY), "k")))
-    assert texts(stage.events()) == ["a", "b"]
+def test_keys_are_separate_per_caller(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    done(env.submit((send("a"), "k"), (send("b", by=DAEMON_BY), "k")))
+    assert texts(env.events()) == ["a", "b"]
 
 
-def test_a_key_whose_command_was_refused_is_still_free(stage: Stage) -> None:
-    stage.spawn("coder")
-    (refused,) = done(stage.submit((send(to="tester"), "k")))
+def test_key_of_a_refused_command_can_be_reused(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    (refused,) = done(env.submit((send(to="tester"), "k")))
     assert isinstance(refused, NotFound)
-    stage.spawn("tester")
-    (sent,) = done(stage.submit((send(to="tester"), "k")))
+    env.spawn("tester")
+    (sent,) = done(env.submit((send(to="tester"), "k")))
     assert isinstance(sent, Decided)
 
 
-def test_a_refusal_with_an_event_is_refused_again_under_the_same_key(stage: Stage) -> None:
+def test_refusal_with_an_event_is_refused_again_for_the_same_key(env: JournalEnvironment) -> None:
     with broken(lambda *_: [RecipientsAllowed(agent="coder", recipients=())]):
-        stage.spawn("coder", "tester")
-        stage.ask(Broken(by=DAEMON_BY))
+        env.spawn("coder", "tester")
+        env.ask(Broken(by=DAEMON_BY))
     ask = Ask(by=DAEMON_BY, asker="coder", target="tester", question="?")
-    outcomes = done(stage.submit((ask, "k"), (ask, "k"), (send(to="tester", sender="coder"), "l")))
+    outcomes = done(env.submit((ask, "k"), (ask, "k"), (send(to="tester", sender="coder"), "l")))
     assert [type(outcome) for outcome in outcomes] == [Refused] * 3
 
 
-def test_many_events_of_one_command_are_given_again_as_they_were(stage: Stage) -> None:
-    stage.spawn("coder", "tester", "writer")
-    first, again = done(stage.submit((send(to="*"), "k"), (send(to="*"), "k")))
-    stage.reopen()
-    (after,) = done(stage.submit((send(to="*"), "k")))
+def test_repeated_key_returns_all_events_of_the_command(env: JournalEnvironment) -> None:
+    env.spawn("coder", "tester", "writer")
+    first, again = done(env.submit((send(to="*"), "k"), (send(to="*"), "k")))
+    env.reopen()
+    (after,) = done(env.submit((send(to="*"), "k")))
     assert isinstance(first, Decided)
     assert len(first.events) == 3
     assert [one.events for one in (again, after) if isinstance(one, Decided)] == [first.events] * 2
@@ -218,36 +218,36 @@ def broken(rule: Callable[..., list[AnyEvent]]) -> Iterator[None]:
     [(raises, ZeroDivisionError), (cannot_be_folded, KeyError), (cannot_be_written, UnicodeEncodeError)],
     ids=lambda one: one.__name__,
 )
-def test_a_bug_in_a_rule_is_answered_and_nobody_else_notices(
-    stage: Stage, rule: Callable[..., list[AnyEvent]], error: type[Exception]
+def test_bug_in_a_rule_fails_only_its_command(
+    env: JournalEnvironment, rule: Callable[..., list[AnyEvent]], error: type[Exception]
 ) -> None:
-    stage.spawn("coder")
+    env.spawn("coder")
     with broken(rule):
-        outcomes = done(stage.submit(send("a"), Broken(by=DAEMON_BY, text="\ud800"), send("b")))
+        outcomes = done(env.submit(send("a"), Broken(by=DAEMON_BY, text="\ud800"), send("b")))
     assert isinstance(outcomes[1], error)
     assert [isinstance(outcome, Decided) for outcome in outcomes] == [True, False, True]
-    assert stage.types() == ["AgentAdded", "MessageSent", "MessageSent"]
-    stage.check_state_is_the_log()
+    assert env.types() == ["AgentAdded", "MessageSent", "MessageSent"]
+    env.check_state_is_the_log()
 
 
-# Writes that are refused
+# Failed writes
 
 
-def test_a_row_that_fits_no_column_keeps_projections_behind_and_nothing_else(stage: Stage) -> None:
-    too_large = TurnEnded(agent="coder", ended_at=rfc3339(stage.hand.now_ms()), duration_ms=2**70)
+def test_unencodable_row_only_delays_projections(env: JournalEnvironment) -> None:
+    too_large = TurnEnded(agent="coder", ended_at=rfc3339(env.manual.now_ms()), duration_ms=2**70)
     with broken(lambda *_: [too_large]):
-        stage.spawn("coder")
-        stage.ask(Broken(by=DAEMON_BY))
-    stage.ask(send("after"))
-    stage.reopen()
-    stage.ask(send("after another start"))
-    assert texts(stage.events()) == ["after", "after another start"]
-    stage.check_state_is_the_log()
+        env.spawn("coder")
+        env.ask(Broken(by=DAEMON_BY))
+    env.ask(send("after"))
+    env.reopen()
+    env.ask(send("after another start"))
+    assert texts(env.events()) == ["after", "after another start"]
+    env.check_state_is_the_log()
 
 
 @contextmanager
 def no_room(folder: Path) -> Iterator[None]:
-    """No file of this process may grow beyond what the log's WAL has now, as on a full disk."""
+    """Limit file sizes to the current size of the log's WAL, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     size = (folder / "events.db-wal").stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -257,47 +257,47 @@ def no_room(folder: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_refused_write_is_answered_nothing_is_half_done_and_it_goes_on_when_there_is_room(stage: Stage) -> None:
-    stage.spawn("coder")
-    acknowledged = [done(stage.submit((send(f"before {number}"), f"k{number}")))[0] for number in range(20)]
+def test_failed_write_is_answered_and_recovers_when_there_is_room(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    acknowledged = [done(env.submit((send(f"before {number}"), f"k{number}")))[0] for number in range(20)]
     assert all(isinstance(outcome, Decided) for outcome in acknowledged)
-    with no_room(stage.folder):
-        outcomes = done(stage.submit((send("x" * 90_000), "k"), (send("y"), "k"), send(to="nobody")))
+    with no_room(env.folder):
+        outcomes = done(env.submit((send("x" * 90_000), "k"), (send("y"), "k"), send(to="nobody")))
         assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
-        assert stage.client.read(lambda hive: hive.messages.waiting_count("coder")) == 20
-        stage.check_state_is_the_log()
-    (again,) = done(stage.submit((send("z"), "k")))
+        assert env.client.read(lambda hive: hive.messages.waiting_count("coder")) == 20
+        env.check_state_is_the_log()
+    (again,) = done(env.submit((send("z"), "k")))
     assert isinstance(again, Decided)
-    assert texts(stage.events()) == [*(f"before {number}" for number in range(20)), "z"]
-    stage.check_state_is_the_log()
-    stage.reopen()
-    stage.check_state_is_the_log()
+    assert texts(env.events()) == [*(f"before {number}" for number in range(20)), "z"]
+    env.check_state_is_the_log()
+    env.reopen()
+    env.check_state_is_the_log()
 
 
-def test_refused_writes_one_after_another_do_not_end_the_journal(stage: Stage) -> None:
-    stage.spawn("coder")
-    with no_room(stage.folder):
+def test_repeated_failed_writes_do_not_end_the_journal(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    with no_room(env.folder):
         for _ in range(5):
             with pytest.raises(Unavailable, match="Free disk space"):
-                stage.ask(send("x" * 90_000))
-    assert stage.journal.is_alive()
-    stage.ask(send("after"))
-    stage.check_state_is_the_log()
+                env.ask(send("x" * 90_000))
+    assert env.journal.is_alive()
+    env.ask(send("after"))
+    env.check_state_is_the_log()
 
 
-def test_a_journal_that_stops_on_a_full_disk_has_lost_nothing(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.ask(send("kept"))
-    with no_room(stage.folder):
-        stage.close()
-    stage.open()
-    assert texts(stage.events()) == ["kept"]
-    stage.check_state_is_the_log()
+def test_stop_on_a_full_disk_loses_nothing(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.ask(send("kept"))
+    with no_room(env.folder):
+        env.close()
+    env.open()
+    assert texts(env.events()) == ["kept"]
+    env.check_state_is_the_log()
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with one MiB."""
+    """A file system with one MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -309,47 +309,47 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-def test_on_a_full_disk_every_acknowledged_message_is_kept_and_room_makes_it_go_on(small_disk: Path) -> None:
-    stage = Stage(small_disk)
+def test_full_disk_keeps_acknowledged_messages_and_recovers(small_disk: Path) -> None:
+    env = JournalEnvironment(small_disk)
     try:
-        stage.spawn("coder")
+        env.spawn("coder")
         sent = []
         with pytest.raises(Unavailable, match="Free disk space"):
             while True:
                 text = f"{len(sent)} {'x' * 5_000}"
-                stage.ask(send(text))
+                env.ask(send(text))
                 sent.append(text)
-        assert texts(stage.events()) == sent
-        stage.check_state_is_the_log()
+        assert texts(env.events()) == sent
+        env.check_state_is_the_log()
         subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-        stage.ask(send("room again"))
-        stage.check_state_is_the_log()
-        stage.reopen()
-        assert texts(stage.events()) == [*sent, "room again"]
-        stage.check_state_is_the_log()
+        env.ask(send("room again"))
+        env.check_state_is_the_log()
+        env.reopen()
+        assert texts(env.events()) == [*sent, "room again"]
+        env.check_state_is_the_log()
     finally:
-        stage.close()
+        env.close()
 
 
-# Doors
+# Clients
 
 
-def test_many_coroutines_of_one_tick_are_one_commit(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.batches.clear()
+def test_coroutines_of_one_tick_share_one_commit(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.batches.clear()
 
     async def all_at_once() -> list[Decided]:
-        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        client = AsyncJournalClient(env.journal, asyncio.get_running_loop())
         return await asyncio.gather(*(client.ask(send(str(number))) for number in range(MAIL)))
 
     decided = asyncio.run(all_at_once())
     assert [one.seq for one in decided] == list(range(2, MAIL + 2))
-    assert len(stage.batches) == 1
+    assert len(env.batches) == 1
 
 
-def test_a_coroutine_gets_refusals_reads_and_rebuilds(stage: Stage) -> None:
+def test_async_client_gets_refusals_reads_and_rebuilds(env: JournalEnvironment) -> None:
     async def one_after_another() -> int:
-        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        client = AsyncJournalClient(env.journal, asyncio.get_running_loop())
         await client.ask(Boot(by=DAEMON_BY, hive_version="1", runtime="process"))
         with pytest.raises(NotFound):
             await client.ask(send())
@@ -358,17 +358,17 @@ def test_a_coroutine_gets_refusals_reads_and_rebuilds(stage: Stage) -> None:
         with pytest.raises(BadRequest):
             await client.ask(send(), key="")
         assert await client.read(lambda hive: hive.seq) == 1
-        return await Rebuilding(client, stage.folder).run()
+        return await Rebuilding(client, env.folder).run()
 
     assert asyncio.run(one_after_another()) == 1
-    stage.check_state_is_the_log()
+    env.check_state_is_the_log()
 
 
-def test_a_caller_that_gave_up_does_not_disturb_the_others(stage: Stage) -> None:
-    stage.spawn("coder")
+def test_cancelled_caller_does_not_affect_others(env: JournalEnvironment) -> None:
+    env.spawn("coder")
 
     async def one_gives_up() -> Decided:
-        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        client = AsyncJournalClient(env.journal, asyncio.get_running_loop())
         gone = asyncio.ensure_future(client.ask(send("gone")))
         stays = asyncio.ensure_future(client.ask(send("stays")))
         await asyncio.sleep(0)
@@ -376,16 +376,16 @@ def test_a_caller_that_gave_up_does_not_disturb_the_others(stage: Stage) -> None
         return await stays
 
     assert asyncio.run(one_gives_up()).seq == 3
-    assert texts(stage.events()) == ["gone", "stays"]
+    assert texts(env.events()) == ["gone", "stays"]
 
 
-def test_a_client_to_a_journal_that_ended_says_so(stage: Stage) -> None:
-    stage.close()
+def test_client_of_an_ended_journal_raises_unavailable(env: JournalEnvironment) -> None:
+    env.close()
     with pytest.raises(Unavailable):
-        stage.spawn("coder")
+        env.spawn("coder")
 
     async def ask() -> None:
-        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        client = AsyncJournalClient(env.journal, asyncio.get_running_loop())
         for waits in (client.ask(send()), client.read(lambda hive: hive.seq), client.adopt()):
             with pytest.raises(Unavailable):
                 await waits
@@ -393,20 +393,20 @@ def test_a_client_to_a_journal_that_ended_says_so(stage: Stage) -> None:
     asyncio.run(ask())
 
 
-def test_a_rebuild_gives_the_state_that_was_there(stage: Stage) -> None:
-    stage.spawn("coder")
-    stage.submit(*(send(str(number)) for number in range(MAIL)))
-    before = stage.client.read(lambda hive: hive.messages.waiting_count("coder"))
+def test_rebuild_gives_the_same_state(env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    env.submit(*(send(str(number)) for number in range(MAIL)))
+    before = env.client.read(lambda hive: hive.messages.waiting_count("coder"))
 
     async def rebuild() -> int:
-        return await Rebuilding(AsyncJournalClient(stage.journal, asyncio.get_running_loop()), stage.folder).run()
+        return await Rebuilding(AsyncJournalClient(env.journal, asyncio.get_running_loop()), env.folder).run()
 
     assert asyncio.run(rebuild()) == MAIL + 1
-    assert stage.client.read(lambda hive: hive.messages.waiting_count("coder")) == before
-    stage.check_state_is_the_log()
+    assert env.client.read(lambda hive: hive.messages.waiting_count("coder")) == before
+    env.check_state_is_the_log()
 
 
-def test_what_nobody_waits_for_is_decided_all_the_same(stage: Stage) -> None:
-    stage.client.tell(Warn(by=DAEMON_BY, source="test", text="told"))
-    assert stage.client.read(lambda hive: hive.seq) == 1
+def test_told_command_is_decided(env: JournalEnvironment) -> None:
+    env.client.tell(Warn(by=DAEMON_BY, source="test", text="told"))
+    assert env.client.read(lambda hive: hive.seq) == 1
     assert issubclass(Refused, HiveError)

@@ -1,4 +1,4 @@
-"""A rebuild beside a journal that goes on deciding: the same state, a new file, nothing told twice."""
+"""A rebuild beside a running journal: same state, new file, no repeated signals."""
 
 import asyncio
 import os
@@ -22,11 +22,11 @@ from hive.projections.fresh import FRESH_NAME
 from hive.projections.hive import Hive
 from hive.projections.store import FILE_NAME, Store
 
-from .stage import OPERATOR_BY, Stage, eventually
+from .journal_environment import OPERATOR_BY, JournalEnvironment, eventually
 
 MAIL = 300
 HISTORY = 6_000
-"""Messages of a log that takes a moment to fold."""
+"""Enough messages that a fold takes measurable time."""
 
 
 def message(number: int, to: str = "coder") -> Send:
@@ -34,47 +34,47 @@ def message(number: int, to: str = "coder") -> Send:
 
 
 @pytest.fixture
-def long(stage: Stage) -> Stage:
-    """With a coder, its mail, and a history."""
-    stage.spawn("coder")
+def long(env: JournalEnvironment) -> JournalEnvironment:
+    """An environment with an agent, its messages and a history."""
+    env.spawn("coder")
     sent = [message(number) for number in range(MAIL)]
     sent += [Send(by=OPERATOR_BY, sender="coder", to="operator", body=f"report {number}") for number in range(HISTORY)]
-    stage.submit(*sent)
-    assert stage.client.read(lambda hive: hive.seq) == len(sent) + 1
-    return stage
+    env.submit(*sent)
+    assert env.client.read(lambda hive: hive.seq) == len(sent) + 1
+    return env
 
 
 Scene = Callable[[AsyncJournalClient, Rebuilding], Awaitable[None]]
 
 
-def play(stage: Stage, scene: Scene) -> None:
+def play(env: JournalEnvironment, scene: Scene) -> None:
     async def played() -> None:
-        client = AsyncJournalClient(stage.journal, asyncio.get_running_loop())
-        await scene(client, Rebuilding(client, stage.folder))
+        client = AsyncJournalClient(env.journal, asyncio.get_running_loop())
+        await scene(client, Rebuilding(client, env.folder))
 
     asyncio.run(played())
 
 
-def rebuild(stage: Stage) -> None:
+def rebuild(env: JournalEnvironment) -> None:
     async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         await rebuilding.run()
 
-    play(stage, scene)
+    play(env, scene)
 
 
-def check_all(stage: Stage) -> None:
-    """The state decided on and, after a clean stop, the file are the fold of the log, and nothing is left over."""
-    stage.check_state_is_the_log()
-    stage.close()
-    rows = check(Paths(stage.folder, stage.folder), lambda _: None)
+def check_all(env: JournalEnvironment) -> None:
+    """State and, after a clean stop, file equal a replay of the log. No other files are left."""
+    env.check_state_is_the_log()
+    env.close()
+    rows = check(Paths(env.folder, env.folder), lambda _: None)
     assert [(row.projection, row.state, row.behind) for row in rows if (row.state, row.behind) != ("same", 0)] == []
-    left = {path.name for path in stage.folder.iterdir()}
+    left = {path.name for path in env.folder.iterdir()}
     assert left == {"events.db", FILE_NAME}
-    assert (stage.folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
+    assert (env.folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 
 def children(folder: Path) -> list[int]:
-    """Processes that fold this folder's log."""
+    """Rebuild processes of this folder."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -86,7 +86,7 @@ def children(folder: Path) -> list[int]:
     return found
 
 
-def test_a_journal_goes_on_beside_a_rebuild_and_nothing_is_told_twice(long: Stage) -> None:
+def test_journal_runs_during_a_rebuild_without_repeated_signals(long: JournalEnvironment) -> None:
     async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         before = len([event for batch in long.batches for event in batch])
         running = asyncio.ensure_future(rebuilding.run())
@@ -103,7 +103,7 @@ def test_a_journal_goes_on_beside_a_rebuild_and_nothing_is_told_twice(long: Stag
     check_all(long)
 
 
-def test_a_row_that_is_wrong_in_memory_and_on_the_disk_is_right_after_it(long: Stage) -> None:
+def test_rebuild_corrects_a_wrong_row(long: JournalEnvironment) -> None:
     long.client.read(lambda hive: hive.messages.open.drop(next(iter(hive.messages.open)).id))
     with pytest.raises(AssertionError):
         long.check_state_is_the_log()
@@ -111,7 +111,7 @@ def test_a_row_that_is_wrong_in_memory_and_on_the_disk_is_right_after_it(long: S
     check_all(long)
 
 
-def test_what_follows_a_rebuild_is_written_behind_into_the_new_file(long: Stage) -> None:
+def test_events_after_a_rebuild_reach_the_new_file(long: JournalEnvironment) -> None:
     rebuild(long)
     for number in range(10):
         long.ask(message(number))
@@ -120,7 +120,7 @@ def test_what_follows_a_rebuild_is_written_behind_into_the_new_file(long: Stage)
     check_all(long)
 
 
-def test_two_who_ask_share_one_and_it_goes_on_when_one_hangs_up(long: Stage) -> None:
+def test_concurrent_rebuilds_share_one_that_survives_a_cancelled_caller(long: JournalEnvironment) -> None:
     async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         file = (long.folder / FILE_NAME).stat().st_ino
         first, second = asyncio.ensure_future(rebuilding.run()), asyncio.ensure_future(rebuilding.run())
@@ -134,7 +134,7 @@ def test_two_who_ask_share_one_and_it_goes_on_when_one_hangs_up(long: Stage) -> 
     check_all(long)
 
 
-def test_it_says_how_far_it_is(long: Stage) -> None:
+def test_rebuild_reports_progress(long: JournalEnvironment) -> None:
     async def scene(_: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         positions: list[int] = []
         last = await rebuilding.run(positions.append)
@@ -145,21 +145,21 @@ def test_it_says_how_far_it_is(long: Stage) -> None:
     play(long, scene)
 
 
-def _first_seen(stage: Stage, _: list[int]) -> bool:
-    return bool(children(stage.folder))
+def _first_seen(env: JournalEnvironment, _: list[int]) -> bool:
+    return bool(children(env.folder))
 
 
-def _first_page(_: Stage, positions: list[int]) -> bool:
+def _first_page(_: JournalEnvironment, positions: list[int]) -> bool:
     return bool(positions)
 
 
-def _writes(stage: Stage, _: list[int]) -> bool:
-    return (stage.folder / FRESH_NAME).exists()
+def _writes(env: JournalEnvironment, _: list[int]) -> bool:
+    return (env.folder / FRESH_NAME).exists()
 
 
 @pytest.mark.parametrize("when", [_first_seen, _first_page, _writes], ids=lambda one: one.__name__.strip("_"))
-def test_a_rebuild_that_is_killed_changes_nothing_and_the_next_one_works(
-    long: Stage, when: Callable[[Stage, list[int]], bool]
+def test_killed_rebuild_changes_nothing_and_the_next_works(
+    long: JournalEnvironment, when: Callable[[JournalEnvironment, list[int]], bool]
 ) -> None:
     async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         positions: list[int] = []
@@ -179,14 +179,14 @@ def test_a_rebuild_that_is_killed_changes_nothing_and_the_next_one_works(
     check_all(long)
 
 
-def test_what_a_killed_rebuild_left_is_gone_after_the_next_start(long: Stage) -> None:
+def test_next_start_removes_files_of_a_killed_rebuild(long: JournalEnvironment) -> None:
     for suffix in ("", "-wal", "-shm", "-journal"):
         (long.folder / (FRESH_NAME + suffix)).write_bytes(b"half")
     long.reopen()
     check_all(long)
 
 
-def test_a_reader_keeps_what_it_reads_over_the_swap(long: Stage) -> None:
+def test_open_reader_keeps_its_snapshot_over_the_swap(long: JournalEnvironment) -> None:
     reader = apsw.Connection(str(long.folder / FILE_NAME), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         long.reopen()  # Everything is written.
@@ -204,8 +204,8 @@ def test_a_reader_keeps_what_it_reads_over_the_swap(long: Stage) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8192, None], ids=["nothing in it", "not a database", "of another log"]
 )
-def test_a_file_that_is_not_a_rebuild_of_this_log_is_refused_and_all_stays(
-    long: Stage, tmp_path_factory: pytest.TempPathFactory, content: bytes | None
+def test_foreign_file_is_refused_and_nothing_changes(
+    long: JournalEnvironment, tmp_path_factory: pytest.TempPathFactory, content: bytes | None
 ) -> None:
     fresh = long.folder / FRESH_NAME
     if content is None:
@@ -228,7 +228,7 @@ def test_a_file_that_is_not_a_rebuild_of_this_log_is_refused_and_all_stays(
     check_all(long)
 
 
-def test_a_damaged_row_of_a_rebuild_is_refused_and_the_journal_goes_on(long: Stage) -> None:
+def test_damaged_rebuild_is_refused_and_the_journal_continues(long: JournalEnvironment) -> None:
     fold_beside(Paths(long.folder, long.folder), lambda _: None, daemon_runs=True)
     db = apsw.Connection(str(long.folder / FRESH_NAME))
     db.execute("UPDATE messages SET body = CAST(x'ff' AS TEXT) WHERE id = 7")
@@ -246,7 +246,7 @@ def test_a_damaged_row_of_a_rebuild_is_refused_and_the_journal_goes_on(long: Sta
 
 @contextmanager
 def files_stay_below(size: int) -> Iterator[None]:
-    """As on a full disk, for this process and those it starts."""
+    """Limit file sizes as on a full disk, for this process and its children."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -255,7 +255,7 @@ def files_stay_below(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_answered_and_leaves_nothing(long: Stage) -> None:
+def test_rebuild_on_a_full_disk_fails_and_leaves_no_files(long: JournalEnvironment) -> None:
     async def scene(client: AsyncJournalClient, rebuilding: Rebuilding) -> None:
         with files_stay_below(16_384), pytest.raises(Unavailable, match="Free disk space"):
             await rebuilding.run()
@@ -268,7 +268,7 @@ def test_a_full_disk_is_answered_and_leaves_nothing(long: Stage) -> None:
     check_all(long)
 
 
-def test_a_damaged_log_is_said_to_be_damaged(long: Stage) -> None:
+def test_rebuild_of_a_damaged_log_reports_the_damage(long: JournalEnvironment) -> None:
     db = apsw.Connection(str(long.folder / "events.db"))
     db.execute("DROP TRIGGER events_are_never_changed; UPDATE events SET data = '[' WHERE seq = 2000").fetchall()
     db.close()
@@ -281,7 +281,7 @@ def test_a_damaged_log_is_said_to_be_damaged(long: Stage) -> None:
     assert not (long.folder / FRESH_NAME).exists()
 
 
-def test_no_process_outlives_who_asked_for_it(long: Stage) -> None:
+def test_rebuild_process_ends_with_its_parent(long: JournalEnvironment) -> None:
     async def asks_and_dies() -> None:
         client = AsyncJournalClient(long.journal, asyncio.get_running_loop())
         running = asyncio.ensure_future(Rebuilding(client, long.folder).run())

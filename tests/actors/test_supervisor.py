@@ -1,4 +1,4 @@
-"""The supervisor: starts what is on its list, routes events, restarts what crashed, gives up in the end."""
+"""The supervisor starts children, routes events, restarts crashed children and gives up on crash loops."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,29 +17,29 @@ from hive.events.daemon import Warned
 from hive.events.questions import QuestionAdded
 
 from .containers import Containers
-from .stage import DAEMON_BY, Recorder, Stage, eventually
+from .journal_environment import DAEMON_BY, JournalEnvironment, Recorder, eventually
 
 
-class Troupe:
-    """A supervisor over recorders."""
+class SupervisedRecorders:
+    """A supervisor whose children are recorders."""
 
-    def __init__(self, stage: Stage, containers: Containers, *names: str):
-        self.stage = stage
+    def __init__(self, env: JournalEnvironment, containers: Containers, *names: str):
+        self.env = env
         self.containers = containers
         self.started: list[tuple[str, pykka.ActorRef[Any]]] = []
         self.gave_up: list[str] = []
         self.children = [Child(name, self._starter(name), listens=(Warned,)) for name in names]
-        self.ref = self.start(stage, containers)
+        self.ref = self.start(env, containers)
 
-    def start(self, stage: Stage, containers: Containers) -> "pykka.ActorRef[Any]":
+    def start(self, env: JournalEnvironment, containers: Containers) -> "pykka.ActorRef[Any]":
         return Supervisor.start(
-            stage.journal,
+            env.journal,
             self.children,
-            stage.client,
+            env.client,
             containers.provisioner,
-            stage.clock,
+            env.clock,
             self.gave_up.append,
-            stage.committed,
+            env.committed,
         )
 
     def newest(self, name: str) -> "pykka.ActorRef[Any]":
@@ -49,7 +49,7 @@ class Troupe:
         return sum(known == name for known, _ in self.started)
 
     def crash(self, name: str) -> None:
-        """Crash a child and have the supervisor look."""
+        """Crash a child and let the supervisor check."""
         ref, count = self.newest(name), self.count(name)
         ref.tell("crash")
         eventually(lambda: not ref.is_alive(), "it crashes")
@@ -60,9 +60,9 @@ class Troupe:
         return self.count(name) > count or bool(self.gave_up)
 
     def let_it_look(self) -> None:
-        """Move on to its next look, once it waits for one: no time passes while it is busy."""
-        if (at := self.stage.hand.waits_for()) is not None:
-            self.stage.hand.advance(at - self.stage.hand.now_ms())
+        """Advance to its next check, if it waits for one. No time passes while it is busy."""
+        if (at := self.env.manual.waits_for()) is not None:
+            self.env.manual.advance(at - self.env.manual.now_ms())
 
     def _starter(self, name: str) -> Callable[[], "pykka.ActorRef[Any]"]:
         def start() -> "pykka.ActorRef[Any]":
@@ -74,99 +74,99 @@ class Troupe:
 
 
 @pytest.fixture
-def containers(tmp_path: Path, stage: Stage) -> Iterator[Containers]:
-    one = Containers(tmp_path, stage)
+def containers(tmp_path: Path, env: JournalEnvironment) -> Iterator[Containers]:
+    one = Containers(tmp_path, env)
     yield one
     one.close()
 
 
 @pytest.fixture
-def troupe(stage: Stage, containers: Containers) -> Troupe:
-    one = Troupe(stage, containers, "first", "second")
+def supervised(env: JournalEnvironment, containers: Containers) -> SupervisedRecorders:
+    one = SupervisedRecorders(env, containers, "first", "second")
     eventually(lambda: len(one.started) == 2, "its children are there")
     return one
 
 
-def warn(stage: Stage, text: str) -> None:
-    stage.ask(Warn(by=DAEMON_BY, source="test", text=text))
+def warn(env: JournalEnvironment, text: str) -> None:
+    env.ask(Warn(by=DAEMON_BY, source="test", text=text))
 
 
 def heard(ref: "pykka.ActorRef[Any]") -> list[str]:
     return [event.text for event in ref.ask("told")]
 
 
-def test_children_start_in_the_order_of_the_list_and_stop_with_it(troupe: Troupe) -> None:
-    assert [name for name, _ in troupe.started] == ["first", "second"]
-    troupe.ref.stop()
-    assert not any(ref.is_alive() for _, ref in troupe.started)
+def test_children_start_in_order_and_stop_with_the_supervisor(supervised: SupervisedRecorders) -> None:
+    assert [name for name, _ in supervised.started] == ["first", "second"]
+    supervised.ref.stop()
+    assert not any(ref.is_alive() for _, ref in supervised.started)
 
 
-def test_committed_events_reach_those_who_listen(troupe: Troupe, stage: Stage) -> None:
-    stage.spawn("coder")
-    warn(stage, "one")
-    for _, ref in troupe.started:
+def test_committed_events_reach_listening_children(supervised: SupervisedRecorders, env: JournalEnvironment) -> None:
+    env.spawn("coder")
+    warn(env, "one")
+    for _, ref in supervised.started:
         assert heard(ref) == ["one"]
 
 
-def test_a_child_that_crashed_is_started_again_and_listens(troupe: Troupe, stage: Stage) -> None:
-    troupe.crash("first")
-    assert (troupe.count("first"), troupe.count("second")) == (2, 1)
-    warn(stage, "after")
-    assert heard(troupe.newest("first")) == ["after"]
-    assert troupe.gave_up == []
+def test_crashed_child_is_restarted_and_gets_events(supervised: SupervisedRecorders, env: JournalEnvironment) -> None:
+    supervised.crash("first")
+    assert (supervised.count("first"), supervised.count("second")) == (2, 1)
+    warn(env, "after")
+    assert heard(supervised.newest("first")) == ["after"]
+    assert supervised.gave_up == []
 
 
-def test_a_child_that_crashes_again_and_again_ends_the_daemon(troupe: Troupe) -> None:
+def test_repeated_child_crashes_end_the_daemon(supervised: SupervisedRecorders) -> None:
     for _ in range(RESTARTS_MAX):
-        troupe.crash("first")
-    assert troupe.gave_up == []
-    troupe.crash("first")
-    assert troupe.gave_up[0].startswith(f"first crashed {RESTARTS_MAX} times")
-    assert troupe.count("first") == RESTARTS_MAX + 1
+        supervised.crash("first")
+    assert supervised.gave_up == []
+    supervised.crash("first")
+    assert supervised.gave_up[0].startswith(f"first crashed {RESTARTS_MAX} times")
+    assert supervised.count("first") == RESTARTS_MAX + 1
 
 
-def test_crashes_far_apart_are_no_loop(troupe: Troupe, stage: Stage) -> None:
+def test_rare_crashes_do_not_end_the_daemon(supervised: SupervisedRecorders, env: JournalEnvironment) -> None:
     for _ in range(2 * RESTARTS_MAX):
-        troupe.crash("first")
-        stage.hand.advance(RESTART_WINDOW_MS // 2)
-    assert troupe.gave_up == []
+        supervised.crash("first")
+        env.manual.advance(RESTART_WINDOW_MS // 2)
+    assert supervised.gave_up == []
 
 
-def test_a_journal_that_ended_ends_the_daemon(troupe: Troupe, stage: Stage) -> None:
-    stage.close()
+def test_ended_journal_ends_the_daemon(supervised: SupervisedRecorders, env: JournalEnvironment) -> None:
+    env.close()
 
     def gave_up() -> list[str]:
-        troupe.let_it_look()
-        return troupe.gave_up
+        supervised.let_it_look()
+        return supervised.gave_up
 
     assert "journal ended" in eventually(gave_up, "it gives up")[0]
 
 
-def test_a_supervisor_that_cannot_start_ends_the_daemon(troupe: Troupe, stage: Stage) -> None:
+def test_failed_supervisor_start_ends_the_daemon(supervised: SupervisedRecorders, env: JournalEnvironment) -> None:
     def cannot_start() -> "pykka.ActorRef[Any]":
         raise RuntimeError("a bug that a test asked for")
 
-    stage.committed = blinker.Signal()
-    troupe.children = [Child("broken", cannot_start)]
-    troupe.start(stage, troupe.containers)
-    assert "could not start" in eventually(lambda: troupe.gave_up, "it gives up")[0]
+    env.committed = blinker.Signal()
+    supervised.children = [Child("broken", cannot_start)]
+    supervised.start(env, supervised.containers)
+    assert "could not start" in eventually(lambda: supervised.gave_up, "it gives up")[0]
 
 
-def test_a_child_misses_nothing_that_is_committed_while_it_starts(stage: Stage, containers: Containers) -> None:
-    """It reads the state as it starts; what is committed after that read must be told to it."""
-    stage.spawn("coder")
+def test_starting_child_misses_no_event(env: JournalEnvironment, containers: Containers) -> None:
+    """A child reads the state as it starts. It must receive every event committed after that read."""
+    env.spawn("coder")
     committed = threading.Event()
-    stage.committed.connect(lambda _journal, batch: committed.set(), weak=False)
+    env.committed.connect(lambda _journal, batch: committed.set(), weak=False)
     started: list[pykka.ActorRef[Any]] = []
 
     def start() -> "pykka.ActorRef[Any]":
         ref = Recorder.start()
         started.append(ref)
         committed.clear()
-        stage.client.tell(Ask(by=agent("coder"), asker="coder", question="?"))
-        committed.wait(0.2)  # Long enough for the event to be routed, had nothing held it back.
+        env.client.tell(Ask(by=agent("coder"), asker="coder", question="?"))
+        committed.wait(0.2)  # Long enough to route the event if nothing blocks it.
         return ref
 
     children = [Child("late", start, listens=(QuestionAdded,))]
-    Supervisor.start(stage.journal, children, stage.client, containers.provisioner, stage.clock, print, stage.committed)
+    Supervisor.start(env.journal, children, env.client, containers.provisioner, env.clock, print, env.committed)
     eventually(lambda: started and len(started[0].ask("told")) == 1, "it hears of the question")

@@ -1,4 +1,4 @@
-"""A transient shows from the first line of the block to its end, whatever ends it."""
+"""A transient is set from the start of the block to its end, however the block ends."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from hive.actors.transient_guard import HOLDER_LOOK_MS, TransientGuard
 from hive.deciders.record import Boot
 from hive.errors import Unavailable
 
-from .stage import DAEMON_BY, Recorder, Stage, eventually
+from .journal_environment import DAEMON_BY, JournalEnvironment, Recorder, eventually
 
 
 class Holder(pykka.ThreadingActor):
-    """Holds a guard as the agents' actors do, for as long as it is told to."""
+    """Holds a guard as agent actors do, until told to leave the block."""
 
     use_daemon_thread = True
 
@@ -31,82 +31,80 @@ class Holder(pykka.ThreadingActor):
         self._held.__enter__()
 
 
-def held(stage: Stage) -> str | None:
-    row = stage.client.read(lambda hive: hive.transient.held.get("coder"))
+def held(env: JournalEnvironment) -> str | None:
+    row = env.client.read(lambda hive: hive.transient.held.get("coder"))
     return None if row is None else row.kind
 
 
-def hold(stage: Stage, holder: "pykka.ActorRef[Any]") -> Any:
-    return TransientGuard.hold(stage.client, stage.clock, "coder", "rebuilding", holder, DAEMON_BY)
+def hold(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> Any:
+    return TransientGuard.hold(env.client, env.clock, "coder", "rebuilding", holder, DAEMON_BY)
 
 
 @pytest.fixture
-def holder(stage: Stage) -> "pykka.ActorRef[Any]":
-    return Holder.start(lambda ref: hold(stage, ref))
+def holder(env: JournalEnvironment) -> "pykka.ActorRef[Any]":
+    return Holder.start(lambda ref: hold(env, ref))
 
 
-def test_it_shows_within_the_block_and_not_after(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
-    with hold(stage, holder):
-        assert held(stage) == "rebuilding"
-        row = stage.client.read(lambda hive: hive.transient.held["coder"])
-        assert row.since_ms == stage.clock.now_ms()
-    assert held(stage) is None
-    assert stage.types() == ["TransientSet", "TransientCleared"]
+def test_transient_is_set_inside_the_block_only(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
+    with hold(env, holder):
+        assert held(env) == "rebuilding"
+        row = env.client.read(lambda hive: hive.transient.held["coder"])
+        assert row.since_ms == env.clock.now_ms()
+    assert held(env) is None
+    assert env.types() == ["TransientSet", "TransientCleared"]
 
 
-def test_an_exception_clears_it(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
-    with pytest.raises(ZeroDivisionError), hold(stage, holder):
+def test_exception_clears_the_transient(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
+    with pytest.raises(ZeroDivisionError), hold(env, holder):
         raise ZeroDivisionError
-    assert held(stage) is None
+    assert held(env) is None
 
 
-def test_an_actor_that_crashes_within_the_block_leaves_nothing(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
+def test_crash_inside_the_block_clears_the_transient(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
     holder.tell("hold and raise")
     eventually(lambda: not holder.is_alive(), "the holder crashes")
-    eventually(lambda: stage.types() == ["TransientSet", "TransientCleared"], "it is cleared")
+    eventually(lambda: env.types() == ["TransientSet", "TransientCleared"], "it is cleared")
 
 
-def test_a_holder_that_dies_without_leaving_the_block_is_noticed(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
+def test_death_of_the_holder_clears_the_transient(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
     holder.tell("hold")
-    eventually(lambda: held(stage) == "rebuilding", "it is held")
-    stage.hand.advance(10 * HOLDER_LOOK_MS)
-    assert held(stage) == "rebuilding", "the holder lives"
+    eventually(lambda: held(env) == "rebuilding", "it is held")
+    env.manual.advance(10 * HOLDER_LOOK_MS)
+    assert held(env) == "rebuilding", "the holder lives"
     holder.stop()
 
     def is_cleared_after_a_while() -> bool:
-        stage.hand.advance(HOLDER_LOOK_MS)
-        return held(stage) is None
+        env.manual.advance(HOLDER_LOOK_MS)
+        return held(env) is None
 
     eventually(is_cleared_after_a_while, "it is cleared")
 
 
-def test_a_guard_leaves_no_timer_behind(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
-    with hold(stage, holder):
-        eventually(lambda: stage.hand.waits_for() is not None, "the guard watches")
-    assert stage.hand.waits_for() is None
+def test_guard_cancels_its_timer(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
+    with hold(env, holder):
+        eventually(lambda: env.manual.waits_for() is not None, "the guard watches")
+    assert env.manual.waits_for() is None
     assert [ref.actor_class for ref in pykka.ActorRegistry.get_by_class(TransientGuard)] == []
 
 
-def test_a_guard_whose_kind_was_replaced_clears_nothing_of_the_other(
-    stage: Stage, holder: "pykka.ActorRef[Any]"
-) -> None:
-    with hold(stage, holder):
-        other = TransientGuard.hold(stage.client, stage.clock, "coder", "stopping", holder, DAEMON_BY)
+def test_guard_does_not_clear_another_kind(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
+    with hold(env, holder):
+        other = TransientGuard.hold(env.client, env.clock, "coder", "stopping", holder, DAEMON_BY)
         with other:
             pass
-    assert stage.types() == ["TransientSet", "TransientSet", "TransientCleared"]
-    assert held(stage) is None
+    assert env.types() == ["TransientSet", "TransientSet", "TransientCleared"]
+    assert held(env) is None
 
 
-def test_without_a_journal_the_block_is_not_entered(stage: Stage) -> None:
+def test_block_is_not_entered_without_a_journal(env: JournalEnvironment) -> None:
     holder = Recorder.start()
-    stage.close()
-    with pytest.raises(Unavailable), hold(stage, holder):
+    env.close()
+    with pytest.raises(Unavailable), hold(env, holder):
         raise AssertionError("the block was entered")
 
 
-def test_the_next_boot_clears_what_a_killed_daemon_held(stage: Stage, holder: "pykka.ActorRef[Any]") -> None:
+def test_boot_clears_transients_of_a_killed_daemon(env: JournalEnvironment, holder: "pykka.ActorRef[Any]") -> None:
     holder.tell("hold")
-    eventually(lambda: held(stage) == "rebuilding", "it is held")
-    stage.ask(Boot(by=DAEMON_BY, hive_version="1", runtime="process"))
-    assert held(stage) is None
+    eventually(lambda: held(env) == "rebuilding", "it is held")
+    env.ask(Boot(by=DAEMON_BY, hive_version="1", runtime="process"))
+    assert held(env) is None

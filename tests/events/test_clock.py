@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from actors.hand_clock import HandClock
+from actors.manual_clock import ManualClock
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -68,11 +68,11 @@ def wait_for_it(_: Clock) -> None:
 
 
 def by_hand(clock: Clock) -> None:
-    assert isinstance(clock, HandClock)
+    assert isinstance(clock, ManualClock)
     clock.advance(100)
 
 
-@pytest.fixture(params=[(SystemClock, wait_for_it), (HandClock, by_hand)], ids=["system", "by hand"])
+@pytest.fixture(params=[(SystemClock, wait_for_it), (ManualClock, by_hand)], ids=["system", "by hand"])
 def moving(request: pytest.FixtureRequest) -> tuple[Clock, Move]:
     kind, move = request.param
     return kind(), move

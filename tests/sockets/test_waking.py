@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from actors.stage import DAEMON_BY, DEADLINE_S, OPERATOR_BY, Stage
+from actors.journal_environment import DAEMON_BY, DEADLINE_S, OPERATOR_BY, JournalEnvironment
 
 from hive.actors.journal_clients import AsyncJournalClient
 from hive.deciders.messages import Recv, Send
@@ -17,19 +17,19 @@ AGENTS = ("coder", "tester", "writer")
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    one = Stage(tmp_path)
+def env(tmp_path: Path) -> Iterator[JournalEnvironment]:
+    one = JournalEnvironment(tmp_path)
     one.spawn(*AGENTS)
     one.batches.clear()
     yield one
     one.close()
 
 
-def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
+def sent_while_parked(env: JournalEnvironment, to: str) -> list[list[str]]:
     """The event types of each commit while every agent is parked and a message is sent."""
 
     async def play() -> None:
-        hub, client = Hub(stage.clock), AsyncJournalClient(stage.journal, asyncio.get_running_loop())
+        hub, client = Hub(env.clock), AsyncJournalClient(env.journal, asyncio.get_running_loop())
 
         async def parked(agent: str) -> None:
             with hub.receiving.parked(agent) as woken:
@@ -49,18 +49,18 @@ def sent_while_parked(stage: Stage, to: str) -> list[list[str]]:
             await asyncio.gather(*waiting.values(), return_exceptions=True)
 
     asyncio.run(play())
-    return [[type(event).__name__ for event in batch] for batch in stage.batches]
+    return [[type(event).__name__ for event in batch] for batch in env.batches]
 
 
-def test_message_and_its_delivery_are_one_commit(stage: Stage) -> None:
-    assert sent_while_parked(stage, "tester") == [["MessageSent", "MessageDelivered"]]
+def test_message_and_its_delivery_are_one_commit(env: JournalEnvironment) -> None:
+    assert sent_while_parked(env, "tester") == [["MessageSent", "MessageDelivered"]]
 
 
-def test_broadcast_and_its_deliveries_are_one_commit(stage: Stage) -> None:
-    assert sent_while_parked(stage, EVERYONE) == [["MessageSent"] * len(AGENTS) + ["MessageDelivered"] * len(AGENTS)]
+def test_broadcast_and_its_deliveries_are_one_commit(env: JournalEnvironment) -> None:
+    assert sent_while_parked(env, EVERYONE) == [["MessageSent"] * len(AGENTS) + ["MessageDelivered"] * len(AGENTS)]
 
 
-def test_refused_send_delivers_nothing(stage: Stage) -> None:
+def test_refused_send_delivers_nothing(env: JournalEnvironment) -> None:
     with pytest.raises(NotFound):
-        sent_while_parked(stage, "nobody")
-    assert stage.batches == []
+        sent_while_parked(env, "nobody")
+    assert env.batches == []

@@ -1,1 +1,1 @@
-"""The whole of it: a real daemon process, real sockets, real runtimes, real turns of the CLI."""
+"""System tests: a real daemon process, real sockets, real runtimes, real turns of the CLI."""

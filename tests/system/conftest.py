@@ -1,4 +1,4 @@
-"""Hives for the system tests. Whatever a test started is gone after it, when it failed too."""
+"""Fixtures for the system tests. Everything that a test starts is stopped and removed after it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ MakeHive = Callable[..., HiveProcess]
 
 @pytest.fixture
 def make_hive() -> Iterator[MakeHive]:
-    """Makes hives that are not up yet."""
+    """A factory of hives that are not started yet."""
     made: list[HiveProcess] = []
 
     def make(**options: object) -> HiveProcess:
@@ -29,7 +29,7 @@ def make_hive() -> Iterator[MakeHive]:
 
 @pytest.fixture
 def hive(make_hive: MakeHive) -> HiveProcess:
-    """A hive that is up, its agents plain processes; the manager takes no turns."""
+    """A running hive with the process runtime. The manager is paused."""
     one = make_hive().up()
     one.ask("set_paused", name="manager", paused=True)
     return one
@@ -43,7 +43,7 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def walls() -> str:
-    """The name of the runtime with walls; skips, with the reason, where this host has none."""
+    """The name of the sandboxing runtime. Skips the test if the host has none."""
     if why := BubblewrapRuntime().unavailable_reason():
         if os.environ.get("CI") == "true":
             pytest.fail(why)

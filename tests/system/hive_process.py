@@ -1,4 +1,4 @@
-"""A real hive for the system tests: `hive up` as a process, clients of its sockets, its log, and the end of it all."""
+"""A real hive for the system tests: `hive up` as a process, socket clients, log access and cleanup."""
 
 import contextlib
 import json
@@ -27,17 +27,17 @@ from hive.runtimes.record import Record
 from hive.sockets.client import HostClient, connect
 
 DEADLINE_S = 60.0
-"""Far more than anything here takes; only a defect waits for it."""
+"""Generous; only a defect takes this long."""
 STEP_S = 0.01
 REPLY_S = 60.0
 NO_MODEL = "http://127.0.0.1:9"
-"""The discard port: agents need no login and no turn succeeds."""
+"""The discard port. Agents need no login, and no turn succeeds."""
 
 Found = TypeVar("Found")
 
 
 def eventually(look: Callable[[], Found], what: str, *, within_s: float = DEADLINE_S) -> Found:
-    """What `look` returns once it is true."""
+    """Call `look` until it returns a true value, and return that value."""
     deadline = time.monotonic() + within_s
     while not (found := look()):
         assert time.monotonic() < deadline, f"never: {what}"
@@ -46,7 +46,7 @@ def eventually(look: Callable[[], Found], what: str, *, within_s: float = DEADLI
 
 
 class Lines:
-    """One connection to a socket of the hive: raw bytes out, one decoded line for each request back."""
+    """A connection to a hive socket: sends raw bytes, receives one decoded line per request."""
 
     def __init__(self, path: Path) -> None:
         self.socket = connect(path)
@@ -54,12 +54,12 @@ class Lines:
         self._unread = b""
 
     def say(self, cmd: str, /, **fields: Any) -> dict[str, Any]:
-        """One request and its reply, refused or not."""
+        """Send a request; return the reply, also a refusal."""
         self.send(cmd, **fields)
         return self.reply()
 
     def ask(self, cmd: str, /, **fields: Any) -> dict[str, Any]:
-        """One request that must be granted."""
+        """Send a request that must succeed."""
         reply = self.say(cmd, **fields)
         assert reply["ok"] is True, (cmd, reply)
         return reply
@@ -68,12 +68,12 @@ class Lines:
         self.socket.sendall(msgspec.json.encode({"cmd": cmd, **fields}) + b"\n")
 
     def reply(self) -> dict[str, Any]:
-        """Raises EOFError when the daemon hung up."""
+        """Raises EOFError: the daemon closed the connection."""
         reply: dict[str, Any] = msgspec.json.decode(self.line())
         return reply
 
     def line(self) -> bytes:
-        """The next line without its end. Raises EOFError when the daemon hung up."""
+        """The next line without its newline. Raises EOFError: the daemon closed the connection."""
         while b"\n" not in self._unread:
             more = self.socket.recv(1 << 16)
             if not more:
@@ -93,7 +93,7 @@ class Lines:
 
 
 class HiveProcess:
-    """One hive in folders of its own. `close` ends the daemon and everything it ever started."""
+    """A hive in its own folders. `close` ends the daemon and all processes that it started."""
 
     def __init__(
         self,
@@ -104,9 +104,9 @@ class HiveProcess:
         user: int | None = None,
         dashboard: bool = False,
     ) -> None:
-        """`user`: whose daemon it is, when root starts it; `python`: an interpreter that this user may run.
+        """`user`: the user of the daemon, if root starts it. `python`: an interpreter that this user may run.
 
-        `dashboard`: on a free port, see `url`.
+        `dashboard`: runs on a free port; see `url`.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="hive-")).resolve()
         if user is not None:
@@ -116,16 +116,16 @@ class HiveProcess:
         self.output = self.folder / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.ready = ""
-        """What the daemon said when its sockets accepted."""
+        """The daemon's `hive ready` line."""
         self._runtime = runtime
         self._model_url = model_url
         self.listen: str | None = "127.0.0.1:0" if dashboard else None
-        """Where the next daemon's dashboard is; None: there is none."""
+        """The dashboard's port of the next daemon; None: no dashboard."""
 
     # The daemon
 
     def up(self) -> "HiveProcess":
-        """Start the daemon and wait until it is ready; the first time also until the manager runs."""
+        """Start the daemon and wait until it is ready. The first start also waits for the manager."""
         assert self.daemon is None or self.daemon.poll() is not None
         is_new = not self.paths.events.exists()
         front = ["--no-dashboard"] if self.listen is None else ["--listen", self.listen]
@@ -148,16 +148,16 @@ class HiveProcess:
         self.ready = self.daemon.stdout.readline().decode()
         assert self.ready.startswith("hive ready "), self.output.read_text()
         if is_new:
-            self.becomes_whole()  # The manager of a new hive is spawned beside.
+            self.becomes_whole()  # A new hive spawns its manager in the background.
         return self
 
     @property
     def url(self) -> str:
-        """Of the dashboard."""
+        """The address of the dashboard."""
         return self.ready.rpartition(" dashboard=")[2].strip()
 
     def kill(self) -> None:
-        """SIGKILL, as a crash of the daemon."""
+        """Kill the daemon with SIGKILL."""
         assert self.daemon is not None
         self.daemon.kill()
         self.daemon.wait()
@@ -169,7 +169,7 @@ class HiveProcess:
         self.await_end()
 
     def await_end(self) -> None:
-        """The daemon was told to end, and ends well."""
+        """Wait for the daemon to end with exit code 0."""
         assert self.daemon is not None
         assert self.daemon.wait(DEADLINE_S) == 0, self.output.read_text()
 
@@ -184,14 +184,14 @@ class HiveProcess:
     # Asking
 
     def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`hive ARGUMENTS…`, whatever comes of it."""
+        """Run `hive ARGUMENTS…`; any exit code."""
         command = [sys.executable, "-m", "hive", *arguments]
         return subprocess.run(
             command, env=self.environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
         )
 
     def run(self, *arguments: str) -> str:
-        """`hive ARGUMENTS…` that must succeed; what it prints."""
+        """Run `hive ARGUMENTS…`, which must succeed; returns its output."""
         done = self.try_run(*arguments)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
@@ -200,7 +200,7 @@ class HiveProcess:
         return json.loads(self.run(*arguments, "--json"))
 
     def ask(self, cmd: str, /, **fields: Any) -> dict[str, Any]:
-        """One request on the host socket; raises what the client raises."""
+        """Send a request to the host socket. Raises the client's errors."""
         with HostClient(self.paths.host_socket, reply_timeout_s=REPLY_S) as client:
             return client.ask(cmd, **fields)
 
@@ -208,23 +208,23 @@ class HiveProcess:
         return Lines(self.paths.host_socket)
 
     def agent(self, name: str) -> Lines:
-        """A connection to an agent's socket, as its own process would make it."""
+        """Connect to an agent's socket, as the agent's process does."""
         return Lines(self.paths.agent_socket(name))
 
     def spawn(self, *names: str, paused: bool = True) -> None:
-        """Agents that run; paused ones take no turns."""
+        """Spawn agents. Paused ones take no turns."""
         for name in names:
             self.ask("spawn", name=name)
             self.ask("set_paused", name=name, paused=paused)
 
     def row(self, name: str) -> dict[str, Any]:
-        """The agent on the daemon's roster."""
+        """The agent's row in the daemon's state."""
         rows = {row["name"]: row for row in self.ask("state")["state"]["agents"]}
         row: dict[str, Any] = rows[name]
         return row
 
     def configure(self, name: str, text: str) -> None:
-        """Put an agent.toml into the applied configuration, for the agent's next start."""
+        """Commit an agent.toml to `applied`, for the agent's next start."""
         git_dir = self.paths.applied(name) / ".git"
 
         def git(*arguments: str, given: str = "", **more: str) -> str:
@@ -240,20 +240,20 @@ class HiveProcess:
         commit = git("commit-tree", git("write-tree", **index), "-p", "main", "-m", "For a test")
         git("update-ref", "refs/heads/main", commit)
 
-    # The log, from outside
+    # The log
 
     def reader(self) -> LogReader:
         return LogReader(self.paths.state, daemon_runs=lock.is_held(self.paths.lock))
 
     def events(self, *types: str, first: int = 1, **fields: Any) -> list[dict[str, Any]]:
-        """The events' data with their `seq`, `at` and `type`, oldest first; `fields` must be equal."""
+        """Events with `seq`, `at`, `type` and data, oldest first, filtered by type and field values."""
         with self.reading() as reader:
             rows = [_data(row) for row in reader.rows(first) if not types or row.type in types]
         wanted = {key.rstrip("_"): value for key, value in fields.items()}
         return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
     def event(self, type_: str, first: int = 1, **fields: Any) -> dict[str, Any]:
-        """The first such event, once it is there."""
+        """Wait for the first matching event."""
         return eventually(lambda: self.events(type_, first=first, **fields), f"{type_} {fields}")[0]
 
     def head(self) -> int:
@@ -261,7 +261,7 @@ class HiveProcess:
             return reader.head().seq
 
     def replayed(self) -> Hive:
-        """The state that the log alone gives."""
+        """The state after a replay of the log."""
         with self.reading() as reader:
             return state_at(reader, reader.head().seq, lambda *_: None)
 
@@ -274,7 +274,7 @@ class HiveProcess:
             reader.close()
 
     def check_files(self) -> None:
-        """The chain holds and every stored projection is what a replay gives."""
+        """Check the chain, and compare the stored projections with a replay."""
         with self.reading() as reader:
             head = reader.head().seq
             count, broken = verify(reader.rows(1, head))
@@ -283,7 +283,7 @@ class HiveProcess:
             assert position.is_sound, position
 
     def is_whole(self) -> str | None:
-        """Why not: an act without an outcome, a transient, an agent that is missing, an approval not carried out."""
+        """None if no work is unfinished. Otherwise the reason: an act, a transient, a missing agent or an approval."""
         hive = self.replayed()
         for row in hive.agents.all:
             if row.act is not None:
@@ -312,12 +312,12 @@ class HiveProcess:
     # Processes
 
     def running(self, name: str) -> Running | None:
-        """The agent's run, checked against the processes that are really there."""
+        """The agent's run, if its process exists."""
         status = Record(self.paths.record(name)).status()
         return status if isinstance(status, Running) else None
 
     def programs(self) -> list[int]:
-        """Every agent's program that runs, known to the daemon or not; only where walls do not hide its folders."""
+        """Pids of all harness processes of this hive, known to the daemon or not. Works without a sandbox only."""
         found = []
         for pid in self.processes():
             with contextlib.suppress(OSError):
@@ -326,11 +326,11 @@ class HiveProcess:
         return found
 
     def close(self) -> None:
-        """End the daemon, every container and shim, and remove every file."""
+        """End the daemon, all containers and shims, and remove all files."""
         if self.alive:
             self.kill()
         deadline = time.monotonic() + DEADLINE_S
-        while True:  # A shim that the daemon had only just started may come up after the first look.
+        while True:  # A shim that the daemon started just before its end may appear late.
             for record in self.paths.run.glob("records/*"):
                 Record(record).kill()
             left = self.processes()
@@ -344,7 +344,7 @@ class HiveProcess:
         ownership.remove(str(self.folder))
 
     def processes(self) -> list[int]:
-        """Every process that has to do with this hive's folders: shims, containers, the daemon."""
+        """Pids of all processes that use this hive's folders: the daemon, shims, containers."""
         return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and self._is_ours(entry)]
 
     def _is_ours(self, process: Path) -> bool:

@@ -1,6 +1,6 @@
-"""Runs inside an agent's container, as its own process: tries what an agent must not be able to do, and reports.
+"""Runs inside an agent's container: tries forbidden accesses and reports the results.
 
-`python3 probe.py TARGETS.json REPORT.json`; standard library only. The report names, for every attempt, what it got.
+`python3 probe.py TARGETS.json REPORT.json`; standard library only. The report has the result of every attempt.
 """
 
 import json
@@ -29,7 +29,7 @@ def ask(path: str, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def attempt(action: Any) -> str | None:
-    """None when it worked, otherwise the name of the error."""
+    """None on success, otherwise the name of the error."""
     try:
         action()
     except OSError as error:
@@ -38,7 +38,7 @@ def attempt(action: Any) -> str | None:
 
 
 def processes() -> dict[str, list[str]]:
-    """Command lines by pid, of everything that can be seen."""
+    """Command lines of all visible processes by pid."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():

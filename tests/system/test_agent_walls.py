@@ -1,4 +1,4 @@
-"""From an agent's own process, in a real hive behind walls: whatever only somebody else may do is refused there."""
+"""Attacks from inside a sandboxed agent of a real hive are refused."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from .hive_process import HiveProcess, eventually
 pytestmark = pytest.mark.system
 
 USER = 65502
-"""An ordinary user, with no rights and no name."""
+"""An unprivileged user without a name."""
 PROBE = Path(__file__).with_name("probe.py")
 FORGED = dict.fromkeys(
     ("from", "sender", "by", "name", "agent", "asker", "answerer", "operator", "session"), "operator"
@@ -34,7 +34,7 @@ MANAGERS_FIELDS = {"name": "manager", "agent": "ghost", "commit_ref": "main", "i
 
 
 class Inside(msgspec.Struct, frozen=True):
-    """A hive in which the coder and the manager have run the probe."""
+    """A hive whose coder and manager have run the probe."""
 
     hive: HiveProcess
     targets: dict[str, Any]
@@ -42,7 +42,7 @@ class Inside(msgspec.Struct, frozen=True):
     """By agent."""
 
     def replies(self, agent: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Requests on the agent's own socket, each with its reply."""
+        """Requests on the agent's own socket with their replies."""
         return list(zip(self.targets["requests"], self.reports[agent]["replies"], strict=True))
 
 
@@ -68,7 +68,7 @@ def missing(why: str) -> None:
 
 
 def ordinary(home: Path) -> tuple[str, int | None]:
-    """An interpreter with hive that an ordinary user may run, and that user; ourselves when we are one."""
+    """An interpreter with hive that an unprivileged user can run, and that user. Not root: this interpreter, None."""
     if os.geteuid() != 0:
         return sys.executable, None
     home.chmod(0o755)
@@ -142,7 +142,7 @@ def written(report: Path) -> Any:
 
 
 def attempts(hive: HiveProcess, secret: Path) -> dict[str, Any]:
-    """What the probe is to try: paths of the host, also by ways round."""
+    """What the probe tries: paths of the host, also through links."""
     paths = hive.paths
     run = hive.running("writer")
     assert hive.daemon is not None
@@ -188,15 +188,15 @@ AGENTS = pytest.mark.parametrize("agent", ["coder", "manager"])
 
 
 @AGENTS
-def test_it_is_no_root_and_its_turn_was_real(inside: Inside, agent: str) -> None:
+def test_agent_is_not_root_and_takes_a_real_turn(inside: Inside, agent: str) -> None:
     assert inside.reports[agent]["uid"] != 0
     ended = inside.hive.event("TurnEnded", agent=agent)
     assert (ended["result_kind"], ended["tool_calls_json"]) == ("ok", '{"Bash":1}')
-    assert list(inside.hive.paths.agent_state(agent).rglob("*.jsonl")), "the CLI keeps its transcript there"
+    assert list(inside.hive.paths.agent_state(agent).rglob("*.jsonl")), "the CLI stores its transcript"
 
 
 @AGENTS
-def test_it_cannot_pose_as_another(inside: Inside, agent: str) -> None:
+def test_agent_cannot_forge_the_sender(inside: Inside, agent: str) -> None:
     sent, asked = (reply for _, reply in inside.replies(agent)[:2])
     assert sent["ok"]
     (message,) = inside.hive.events("MessageSent", id=sent["id"])
@@ -206,7 +206,7 @@ def test_it_cannot_pose_as_another(inside: Inside, agent: str) -> None:
 
 
 @AGENTS
-def test_it_cannot_answer_cancel_or_ack_what_is_not_its_own(inside: Inside, agent: str) -> None:
+def test_agent_cannot_answer_cancel_or_ack_for_others(inside: Inside, agent: str) -> None:
     for request, reply in inside.replies(agent)[2:5]:
         assert not reply["ok"], request
         assert reply["error"], request
@@ -215,7 +215,7 @@ def test_it_cannot_answer_cancel_or_ack_what_is_not_its_own(inside: Inside, agen
 
 
 @AGENTS
-def test_no_operators_verb_exists_on_its_socket(inside: Inside, agent: str) -> None:
+def test_agent_socket_has_no_operator_verbs(inside: Inside, agent: str) -> None:
     operators = set(HOST_VERBS) - set(MANAGER_VERBS)
     replies = {request["cmd"]: reply for request, reply in inside.replies(agent) if request["cmd"] in operators}
     assert replies.keys() == operators
@@ -224,13 +224,11 @@ def test_no_operators_verb_exists_on_its_socket(inside: Inside, agent: str) -> N
         assert not reply["ok"], cmd
         assert "unknown cmd" in reply["error"], (cmd, reply)
     hive = inside.hive
-    assert [row["agent"] for row in hive.ask("pending")["approvals"]] == ["minion"], (
-        "its own request waits for a person"
-    )
+    assert [row["agent"] for row in hive.ask("pending")["approvals"]] == ["minion"], "its own request is pending"
     assert not hive.events("ApprovalResolved")
 
 
-def test_it_cannot_stop_another_nor_ask_for_one(inside: Inside) -> None:
+def test_agent_cannot_use_manager_verbs(inside: Inside) -> None:
     managers = set(MANAGER_VERBS) - set(AGENT_VERBS)
     replies = {request["cmd"]: reply for request, reply in inside.replies("coder") if request["cmd"] in managers}
     assert {"kill", "restart", "start", "update", "request_spawn"} <= replies.keys()
@@ -238,23 +236,23 @@ def test_it_cannot_stop_another_nor_ask_for_one(inside: Inside) -> None:
         assert "unknown cmd" in reply["error"], (cmd, reply)
 
 
-def test_the_manager_cannot_stop_or_start_itself(inside: Inside) -> None:
+def test_manager_cannot_stop_or_start_itself(inside: Inside) -> None:
     replies = {request["cmd"]: reply for request, reply in inside.replies("manager") if request["cmd"] in MANAGER_VERBS}
     for cmd in ("start", "restart", "kill", "update"):
         assert "itself" in replies[cmd]["error"], replies[cmd]
     decided = inside.hive.events("ActDecided", "Killed", "Stopped", "Crashed")
-    assert not decided, "nobody was stopped by any of this"
+    assert not decided, "no agent was stopped"
 
 
 @AGENTS
-def test_it_reaches_no_socket_but_its_own(inside: Inside, agent: str) -> None:
+def test_agent_reaches_only_its_own_socket(inside: Inside, agent: str) -> None:
     own = str(inside.hive.paths.agent_socket(agent))
     reached = [path for path, error in inside.reports[agent]["sockets"].items() if error is None and path != own]
     assert reached == []
 
 
 @AGENTS
-def test_it_reads_and_writes_nothing_of_the_daemon_of_root_or_of_another(inside: Inside, agent: str) -> None:
+def test_agent_cannot_access_files_of_others(inside: Inside, agent: str) -> None:
     report = inside.reports[agent]
     assert [path for path, error in report["read"].items() if error is None] == []
     assert [path for path, error in report["written"].items() if error is None] == []
@@ -264,7 +262,7 @@ def test_it_reads_and_writes_nothing_of_the_daemon_of_root_or_of_another(inside:
 
 
 @AGENTS
-def test_it_sees_no_process_but_its_own(inside: Inside, agent: str) -> None:
+def test_agent_sees_only_its_own_processes(inside: Inside, agent: str) -> None:
     report = inside.reports[agent]
     assert report["signalled"] == dict.fromkeys(report["signalled"], "ProcessLookupError")
     seen = [" ".join(words) for words in report["processes"].values()]

@@ -1,4 +1,4 @@
-"""Whatever comes over a socket, the daemon refuses it with a reason or ignores it, and goes on answering everybody."""
+"""The daemon refuses or ignores bad input on its sockets and keeps serving all clients."""
 
 import contextlib
 import random
@@ -63,12 +63,12 @@ JUNK: tuple[Any, ...] = (
 )  # fmt: skip
 NUMBERS_PARK = frozenset({"wait_seconds"})
 NEVER_ASKED = frozenset({"shutdown"})
-"""What a well-formed request would rightly do: end the daemon."""
+"""Valid requests of these verbs would end the daemon."""
 
 
 @pytest.fixture(scope="module")
 def standing() -> Iterator[HiveProcess]:
-    """One daemon for all of it: what one test does to it, the next one would notice."""
+    """One daemon for all tests, so that later tests detect damage by earlier ones."""
     hive = HiveProcess()
     try:
         hive.up()
@@ -86,7 +86,7 @@ def standing() -> Iterator[HiveProcess]:
 
 @pytest.fixture(params=SOCKETS)
 def path(request: pytest.FixtureRequest, standing: HiveProcess) -> Iterator[Path]:
-    """One of the sockets; afterwards everybody is still answered."""
+    """One of the sockets. Afterwards checks that the daemon still answers on all of them."""
     which = request.param
     yield standing.paths.host_socket if which == "host" else standing.paths.agent_socket(which)
     assert standing.alive
@@ -101,7 +101,7 @@ def refused(reply: dict[str, Any]) -> None:
     assert reply["code"] != "internal", reply
 
 
-def test_noise_is_refused_with_a_reason_and_the_connection_goes_on(path: Path) -> None:
+def test_invalid_lines_are_refused_and_the_connection_stays(path: Path) -> None:
     with Lines(path) as lines:
         for line in NOISE:
             lines.socket.sendall(line + b"\n")
@@ -121,7 +121,7 @@ def test_random_bytes_are_refused(path: Path) -> None:
             lines.socket.sendall(chance.randbytes(100_000))
 
 
-def test_a_line_of_three_megabytes_is_refused_and_the_next_one_answered(path: Path) -> None:
+def test_oversized_line_is_refused_and_the_next_one_answered(path: Path) -> None:
     with Lines(path) as lines:
         for body in ("x" * (3 * MIB), "x" * MIB):
             lines.send("send", to="coder", body=body)
@@ -131,7 +131,7 @@ def test_a_line_of_three_megabytes_is_refused_and_the_next_one_answered(path: Pa
         assert "unknown cmd" in lines.say("nothing")["error"]
     with Lines(path) as lines, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for _ in range(30):
-            lines.socket.sendall(b"x" * MIB)  # A line that never ends takes no memory.
+            lines.socket.sendall(b"x" * MIB)  # An endless line must not use memory.
 
 
 @pytest.mark.parametrize("verbs", ["host", "manager", "coder"])
@@ -158,7 +158,7 @@ def parks(*names_and_junk: Any) -> bool:
     return bool(NUMBERS_PARK.intersection(names)) and isinstance(junk, int | float) and junk > 0
 
 
-def test_half_lines_and_those_who_vanish_harm_nobody(path: Path) -> None:
+def test_partial_lines_and_disconnects_affect_no_other_client(path: Path) -> None:
     with Lines(path) as lines:
         for byte in b'{"cmd":"nothing"}\n':
             lines.socket.sendall(bytes([byte]))
@@ -166,12 +166,12 @@ def test_half_lines_and_those_who_vanish_harm_nobody(path: Path) -> None:
     for nth in range(VANISHING):
         one = connect(path)
         one.sendall((b"", b'{"cmd":"lis', b'{"cmd":"list"}\n', b'{"cmd":"recv","wait_seconds":180}\n')[nth % 4])
-        if nth % 3 == 0:  # Gone with what was to be read unread.
+        if nth % 3 == 0:  # Disconnect with an unread reply.
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         one.close()
 
 
-def test_two_thousand_connections_at_once_are_all_answered(path: Path) -> None:
+def test_two_thousand_connections_are_all_answered(path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     opened: list[Lines] = []
@@ -189,8 +189,8 @@ def test_two_thousand_connections_at_once_are_all_answered(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_message_after_all_of_that_arrives(standing: HiveProcess) -> None:
-    """Those who vanished while parked took nothing with them."""
+def test_messages_still_arrive_after_the_attacks(standing: HiveProcess) -> None:
+    """Clients that disconnected in recv must not lose messages."""
     with standing.agent("coder") as lines:
         while lines.ask("recv", max=32)["messages"]:
             pass

@@ -1,4 +1,4 @@
-"""The bounds that agents meet, reached through real sockets: at them everything works, beyond them a clear refusal."""
+"""Limits for agents over real sockets: requests at the limit work, requests beyond it are refused."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from .hive_process import HiveProcess, Lines
 pytestmark = pytest.mark.system
 
 AT_ONCE = 200
-"""Requests sent before their replies are read; more could fill both sockets and stop either side."""
+"""Requests in flight. More could fill both socket buffers and block both sides."""
 TEXT = "x" * 100
 
 
 def granted(lines: Lines, times: int, cmd: str, **fields: Any) -> list[dict[str, Any]]:
-    """The same request so often, many under way at once; each must be granted."""
+    """Send a request many times with many in flight. Each must succeed."""
     replies = []
     for begun in range(0, times, AT_ONCE):
         some = min(AT_ONCE, times - begun)
@@ -28,7 +28,7 @@ def granted(lines: Lines, times: int, cmd: str, **fields: Any) -> list[dict[str,
     return replies
 
 
-def test_a_thousand_questions_may_be_open_and_no_more(hive: HiveProcess) -> None:
+def test_open_questions_are_limited_to_a_thousand(hive: HiveProcess) -> None:
     hive.spawn("coder")
     with hive.agent("coder") as coder:
         granted(coder, OPEN_MAX, "ask_operator", question="Left or right?", options=["left", "right"])
@@ -41,7 +41,7 @@ def test_a_thousand_questions_may_be_open_and_no_more(hive: HiveProcess) -> None
     hive.check_files()
 
 
-def test_ten_thousand_messages_may_wait_and_no_more(hive: HiveProcess) -> None:
+def test_waiting_messages_are_limited_to_ten_thousand(hive: HiveProcess) -> None:
     hive.spawn("coder")
     with hive.host() as operator:
         granted(operator, WAITING_MAX - hive.row("coder")["waiting"], "send", to="coder", body=TEXT)

@@ -1,4 +1,4 @@
-"""What an agent may use, from its agent.toml to the pause that the operator hears of and may end."""
+"""Budgets: from agent.toml to the pause and its notice to the operator."""
 
 import json
 
@@ -14,7 +14,7 @@ def told(hive: HiveProcess) -> list[dict[str, object]]:
     return [json.loads(row["body"]) for row in rows if row["from"] == "system"]
 
 
-def test_an_agent_that_has_used_its_budget_is_paused_until_the_operator_or_the_window_says_otherwise(
+def test_used_up_budget_pauses_the_agent_until_it_is_resumed(
     hive: HiveProcess,
 ) -> None:
     hive.spawn("coder", paused=False)
@@ -40,6 +40,6 @@ def test_an_agent_that_has_used_its_budget_is_paused_until_the_operator_or_the_w
     hive.run("resume", "coder")
     with hive.agent("coder") as coder:
         coder.ask("turn_ended", result_kind="ok", output_tokens=1)
-        assert coder.ask("whoami")["paused"] is False, "what the operator resumed goes on"
+        assert coder.ask("whoami")["paused"] is False, "the operator's resume overrides the budget"
     assert "budget_until" not in hive.row("coder")
     hive.check_files()

@@ -1,6 +1,6 @@
-"""For every story of a lifecycle: the daemon is killed after its first event, after its second, and so on to its last.
+"""Kills the daemon after each event of every lifecycle scenario.
 
-The log is followed from outside, and whatever the daemon had decided by its death the next one brings to its end.
+The test follows the log from outside. The next daemon must finish everything that was decided.
 """
 
 import contextlib
@@ -25,32 +25,32 @@ pytestmark = pytest.mark.system
 LOOK_STEP_S = 0.0005
 NOT_THE_STORYS = frozenset({"Booted", "IncarnationSeen", "AxesSeeded"})
 HARNESS_ONLY = frozenset({"MessageDelivered", "MessageRequeued"})
-"""What a harness that connects, looks into its inbox while it is paused, or a daemon that starts adds by itself."""
+"""Events that a connecting harness or a starting daemon adds, outside the scenario."""
 TTL_S = 0.3
 
 Events = list[dict[str, Any]]
-Tale = Callable[[HiveProcess, str], None]
+Request = Callable[[HiveProcess, str], None]
 
 
-class Story(msgspec.Struct, frozen=True, kw_only=True):
-    """One lifecycle story, told again and again."""
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A lifecycle scenario, run once per kill position."""
 
     name: str
-    before: Tale
-    """Bring the agent to where the story begins."""
-    tell: Tale
-    """What somebody asks for."""
+    before: Request
+    """Prepare the agent."""
+    tell: Request
+    """The request."""
     last: Callable[[Events, str], bool]
-    """Whether the story has come to its end by itself."""
+    """Whether the scenario has completed."""
     after: Callable[[HiveProcess, str, Events], None]
-    """What must hold in the end, whenever the daemon was killed."""
+    """Checks the final state, wherever the daemon was killed."""
     fresh: bool = False
-    """Each telling needs an agent that never was."""
+    """Each run needs a new agent."""
     ends_daemon: bool = False
-    """Told to its end, the daemon ends with it."""
+    """The complete scenario ends the daemon."""
 
 
-# How stories begin
+# Preparation
 
 
 def runs(hive: HiveProcess, agent: str) -> None:
@@ -77,14 +77,14 @@ def nothing(_hive: HiveProcess, _agent: str) -> None:
     pass
 
 
-# How they are told
+# Requests
 
 
-def act(cmd: str, **fields: Any) -> Tale:
+def act(cmd: str, **fields: Any) -> Request:
     return lambda hive, agent: ignore(hive.ask(cmd, name=agent, **fields))
 
 
-def act_on_scope(cmd: str) -> Tale:
+def act_on_scope(cmd: str) -> Request:
     return lambda hive, agent: ignore(hive.ask(cmd, scope={"agent_names": [agent]}))
 
 
@@ -116,7 +116,7 @@ def ignore(_: object) -> None:
     pass
 
 
-# How they end
+# Completion
 
 
 def cleared(events: Events, agent: str) -> bool:
@@ -131,7 +131,7 @@ def shut_down(events: Events, _agent: str) -> bool:
     return any(row["type"] == "ShutDown" for row in events)
 
 
-# What holds then
+# Final checks
 
 
 def is_running(hive: HiveProcess, agent: str, events: Events) -> None:
@@ -155,7 +155,7 @@ def is_started(hive: HiveProcess, agent: str, events: Events) -> None:
 
 
 def is_up_again(hive: HiveProcess, agent: str, _events: Events) -> None:
-    """What was told to end just before the daemon died may do so just after the next one has found it."""
+    """A container that was told to stop just before the crash may end shortly after the next daemon took it over."""
     for name in (agent, "manager"):
         eventually(lambda name=name: runs_as_recorded(hive, name), f"{name} runs again")
 
@@ -206,7 +206,7 @@ def is_destroyed(hive: HiveProcess, agent: str, events: Events) -> None:
 
 def is_approved(hive: HiveProcess, agent: str, events: Events) -> None:
     (row,) = [one for one in hive.replayed().approvals.all if one.agent == agent]
-    if row.status == "pending":  # The daemon died between the request and the decision.
+    if row.status == "pending":  # The daemon was killed between request and decision.
         hive.ask("approve", id=row.id)
         hive.becomes_whole()
         events = hive.events(first=events[0]["seq"])
@@ -240,47 +240,47 @@ def kicks(events: Events, agent: str) -> int:
     return notices(events, agent).count("kicked")
 
 
-STORIES = (
-    Story(name="spawn", before=nothing, tell=act("spawn"), last=cleared, after=is_spawned, fresh=True),
-    Story(name="start", before=rests, tell=act_on_scope("start"), last=cleared, after=is_started),
-    Story(name="stop", before=runs, tell=act_on_scope("stop"), last=cleared, after=is_stopped),
-    Story(name="kill", before=runs, tell=act("kill"), last=cleared, after=is_killed),
-    Story(name="restart", before=runs, tell=act("restart"), last=cleared, after=is_started),
-    Story(name="rebuild", before=runs, tell=act("rebuild"), last=cleared, after=is_rebuilt),
-    Story(
+SCENARIOS = (
+    Scenario(name="spawn", before=nothing, tell=act("spawn"), last=cleared, after=is_spawned, fresh=True),
+    Scenario(name="start", before=rests, tell=act_on_scope("start"), last=cleared, after=is_started),
+    Scenario(name="stop", before=runs, tell=act_on_scope("stop"), last=cleared, after=is_stopped),
+    Scenario(name="kill", before=runs, tell=act("kill"), last=cleared, after=is_killed),
+    Scenario(name="restart", before=runs, tell=act("restart"), last=cleared, after=is_started),
+    Scenario(name="rebuild", before=runs, tell=act("rebuild"), last=cleared, after=is_rebuilt),
+    Scenario(
         name="destroy", before=runs_and_has_threads, tell=act("destroy"), last=cleared, after=is_destroyed, fresh=True
     ),
-    Story(name="crash", before=runs, tell=crash, last=cleared, after=is_restarted_once, fresh=True),
-    Story(name="down", before=runs, tell=go_down, last=shut_down, after=is_up_again, ends_daemon=True),
-    Story(name="approve", before=nothing, tell=request_and_approve, last=cleared, after=is_approved, fresh=True),
-    Story(name="question", before=runs, tell=ask_with_ttl, last=told, after=is_expired_once),
-    Story(name="reminder", before=runs, tell=remind, last=told, after=is_reminded_once),
+    Scenario(name="crash", before=runs, tell=crash, last=cleared, after=is_restarted_once, fresh=True),
+    Scenario(name="down", before=runs, tell=go_down, last=shut_down, after=is_up_again, ends_daemon=True),
+    Scenario(name="approve", before=nothing, tell=request_and_approve, last=cleared, after=is_approved, fresh=True),
+    Scenario(name="question", before=runs, tell=ask_with_ttl, last=told, after=is_expired_once),
+    Scenario(name="reminder", before=runs, tell=remind, last=told, after=is_reminded_once),
 )
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_killed_after_each_event_the_story_comes_to_its_end(hive: HiveProcess, story: Story) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_scenario_completes_when_the_daemon_is_killed_after_each_event(hive: HiveProcess, scenario: Scenario) -> None:
     for nth in count(1):
-        agent = f"coder-{nth}" if story.fresh else "coder"
-        story.before(hive, agent)
+        agent = f"coder-{nth}" if scenario.fresh else "coder"
+        scenario.before(hive, agent)
         first = settled(hive) + 1
-        was_over = tell_until(hive, story, agent, first, nth)
-        if was_over and story.ends_daemon:
+        was_over = run_until(hive, scenario, agent, first, nth)
+        if was_over and scenario.ends_daemon:
             hive.await_end()
         if not hive.alive:
             hive.up()
         hive.becomes_whole()
-        story.after(hive, agent, hive.events(first=first))
+        scenario.after(hive, agent, hive.events(first=first))
         hive.check_files()
         if was_over:
             break
-    assert nth > 2, "a story of fewer events is none"
+    assert nth > 2, "a scenario has more than two events"
     running = {row.name for row in hive.replayed().agents.all if row.running}
     eventually(lambda: len(hive.programs()) == len(running), "no container is left over")
 
 
 def settled(hive: HiveProcess) -> int:
-    """The head of the log once every harness has said hello: what comes then is the story's."""
+    """The head of the log after every harness has connected. Later events belong to the scenario."""
 
     def all_have_said_hello() -> bool:
         rows = hive.replayed().agents.all
@@ -290,29 +290,29 @@ def settled(hive: HiveProcess) -> int:
     return hive.head()
 
 
-def tell_until(hive: HiveProcess, story: Story, agent: str, first: int, nth: int) -> bool:
-    """Tell the story and kill the daemon when its nth event is visible; True if it was over before."""
+def run_until(hive: HiveProcess, scenario: Scenario, agent: str, first: int, nth: int) -> bool:
+    """Run the scenario and kill the daemon when the nth event is visible. True if it completed before that."""
 
     def tell() -> None:
         with contextlib.suppress(Unreachable, Declined, OSError, EOFError):
-            story.tell(hive, agent)
+            scenario.tell(hive, agent)
 
     telling = threading.Thread(target=tell, daemon=True)
     deadline = time.monotonic() + DEADLINE_S
     with hive.reading() as reader:
         telling.start()
         while True:
-            rows = [row for row in reader.rows(first) if is_the_storys(row)]
+            rows = [row for row in reader.rows(first) if belongs_to_the_scenario(row)]
             if len(rows) >= nth:
                 hive.kill()
                 telling.join()
                 return False
-            if story.last([{"type": row.type, **msgspec.json.decode(row.data)} for row in rows], agent):
+            if scenario.last([{"type": row.type, **msgspec.json.decode(row.data)} for row in rows], agent):
                 telling.join()
                 return True
             assert time.monotonic() < deadline, [row.type for row in rows]
             time.sleep(LOOK_STEP_S)
 
 
-def is_the_storys(row: Row) -> bool:
+def belongs_to_the_scenario(row: Row) -> bool:
     return row.type not in NOT_THE_STORYS and not (row.type in HARNESS_ONLY and row.by.startswith("agent:"))

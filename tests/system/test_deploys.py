@@ -1,4 +1,4 @@
-"""A change of configuration from the manager's commit to the running agent, and every way it can fail."""
+"""Configuration changes from the manager's commit to the running agent, and their failures."""
 
 import json
 import os
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.system
 SLOW = "build = 'while [ ! -e {go} ]; do sleep 0.02; done'\n"
 
 
-class Story:
-    """One hive with an agent `coder`, and what its manager and operator do."""
+class Deployments:
+    """A hive with an agent `coder`, and actions of manager and operator."""
 
     def __init__(self, hive: HiveProcess) -> None:
         self.hive = hive
@@ -33,7 +33,7 @@ class Story:
         self.proposals = Proposals(hive.paths, self.repositories)
 
     def git(self, *args: str) -> str:
-        # The folder's owner may be mapped: nobody's hooks matter in a test.
+        # The folder's owner may be mapped. Hooks do not matter in a test.
         command = ["git", "-c", "safe.directory=*", "-C", str(self.proposed), *args]
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
 
@@ -55,7 +55,7 @@ class Story:
         return id
 
     def approve(self, id: int) -> dict[str, Any]:
-        """Returns the row once what was approved has been carried out."""
+        """Wait until the approval is finished; returns its row."""
         self.hive.ask("approve", id=id)
         return self.outcome(id)
 
@@ -77,7 +77,7 @@ class Story:
         return {kind for kind in kinds if self.proposals.marked("coder", id, kind) is not None}  # type: ignore[arg-type]
 
     def told(self, event: str) -> list[dict[str, Any]]:
-        """What `system` told the manager."""
+        """Notices from `system` to the manager."""
         with self.manager() as lines:
             rows = lines.ask("recent", limit=100)["messages"]
         bodies = [json.loads(row["body"]) for row in rows if row["from"] == "system"]
@@ -85,266 +85,276 @@ class Story:
 
 
 @pytest.fixture
-def story(hive: HiveProcess) -> Story:
-    return Story(hive)
+def deployments(hive: HiveProcess) -> Deployments:
+    return Deployments(hive)
 
 
-def test_an_approved_change_is_built_deployed_and_running(story: Story):
-    sha = story.commit(prompt_md="You write code.")
-    id = story.request(sha[:9])
-    row = story.row(id)
+def test_approved_change_is_built_and_deployed(deployments: Deployments):
+    sha = deployments.commit(prompt_md="You write code.")
+    id = deployments.request(sha[:9])
+    row = deployments.row(id)
     assert (row["status"], row["fetched_sha"], row["commit_ref"]) == ("pending", sha, sha[:9])
-    assert "+You write code." in story.hive.ask("diff", id=id)["diff"]
-    story.git("commit", "--quiet", "--amend", "-m", "moved")
-    before = story.hive.head()
-    assert story.approve(id)["status"] == "approved"
-    assert story.tags(id) == {"proposal", "approved", "building", "deployed"}
-    assert story.repositories.main("coder") == sha
-    rebuilt = story.hive.event("Rebuilt", agent="coder")
+    assert "+You write code." in deployments.hive.ask("diff", id=id)["diff"]
+    deployments.git("commit", "--quiet", "--amend", "-m", "moved")
+    before = deployments.hive.head()
+    assert deployments.approve(id)["status"] == "approved"
+    assert deployments.tags(id) == {"proposal", "approved", "building", "deployed"}
+    assert deployments.repositories.main("coder") == sha
+    rebuilt = deployments.hive.event("Rebuilt", agent="coder")
     assert (rebuilt["ok"], rebuilt["revision"], rebuilt["approval_id"]) == (True, sha, id)
-    started = story.hive.event("Started", first=before, agent="coder")
+    started = deployments.hive.event("Started", first=before, agent="coder")
     assert (started["reason"], started["revision"]) == ("deploy", sha)
-    assert (story.hive.paths.generations("coder") / sha / "prompt.md").read_text() == "You write code."
-    assert [body["status"] for body in story.told("approval_resolved")] == ["approved"]
-    eventually(lambda: sha in (story.hive.paths.meta / "flake.nix").read_text(), "the meta flake follows")
-    badges = story.hive.events("TransientSet", "TransientCleared", agent="coder")
+    assert (deployments.hive.paths.generations("coder") / sha / "prompt.md").read_text() == "You write code."
+    assert [body["status"] for body in deployments.told("approval_resolved")] == ["approved"]
+    eventually(lambda: sha in (deployments.hive.paths.meta / "flake.nix").read_text(), "the meta flake follows")
+    badges = deployments.hive.events("TransientSet", "TransientCleared", agent="coder")
     at_the_end = [badge for badge in badges if badge["seq"] < rebuilt["seq"]][-1]
-    assert (at_the_end["type"], at_the_end["kind"]) == ("TransientSet", "rebuilding"), "the badge shows all the while"
-    assert not story.hive.events("NeedsUpdate")
-    story.hive.becomes_whole()
+    assert (at_the_end["type"], at_the_end["kind"]) == ("TransientSet", "rebuilding"), (
+        "the badge is set during the whole deploy"
+    )
+    assert not deployments.hive.events("NeedsUpdate")
+    deployments.hive.becomes_whole()
 
 
-def test_a_build_behind_walls_has_a_uid_that_no_agent_has(make_hive: MakeHive, walls: str):
-    story = Story(make_hive(runtime=walls).up())
-    sha = story.commit(agent_toml="build = 'id -u > who'\n")
-    assert story.approve(story.request())["status"] == "approved"
-    uid = int((story.hive.paths.generations("coder") / sha / "who").read_text())
-    running = eventually(lambda: story.hive.running("coder"), "the agent runs")
+def test_sandboxed_build_runs_with_its_own_uid(make_hive: MakeHive, walls: str):
+    deployments = Deployments(make_hive(runtime=walls).up())
+    sha = deployments.commit(agent_toml="build = 'id -u > who'\n")
+    assert deployments.approve(deployments.request())["status"] == "approved"
+    uid = int((deployments.hive.paths.generations("coder") / sha / "who").read_text())
+    running = eventually(lambda: deployments.hive.running("coder"), "the agent runs")
     its_own = Path(f"/proc/{running.pid}").stat().st_uid
     assert uid not in (0, its_own) if os.geteuid() == 0 else uid == its_own
-    assert (story.hive.paths.generations("coder") / sha / "who").stat().st_uid == os.geteuid()
+    assert (deployments.hive.paths.generations("coder") / sha / "who").stat().st_uid == os.geteuid()
 
 
-def test_a_broken_change_fails_and_the_old_goes_on(story: Story):
-    before = len(story.hive.events("Started", agent="coder")), story.repositories.main("coder")
-    id = story.request(story.commit(agent_toml="modell = 'x'\n"))
-    row = story.approve(id)
+def test_failed_build_keeps_the_old_configuration(deployments: Deployments):
+    before = len(deployments.hive.events("Started", agent="coder")), deployments.repositories.main("coder")
+    id = deployments.request(deployments.commit(agent_toml="modell = 'x'\n"))
+    row = deployments.approve(id)
     assert row["status"] == "failed"
     assert "agent.toml:1: modell: unknown key" in row["note"]
-    assert story.tags(id) == {"proposal", "approved", "building", "failed"}
-    assert "did you mean model" in (story.proposals.note_of("coder", id, "failed") or "")
-    assert (len(story.hive.events("Started", agent="coder")), story.repositories.main("coder")) == before
-    assert sorted(body["status"] for body in story.told("approval_resolved")) == ["approved", "failed"]
-    id = story.request(story.commit(agent_toml="build = 'echo no compiler; false'\n"))
-    assert "no compiler" in story.approve(id)["note"]
-    story.hive.becomes_whole()
+    assert deployments.tags(id) == {"proposal", "approved", "building", "failed"}
+    assert "did you mean model" in (deployments.proposals.note_of("coder", id, "failed") or "")
+    assert (len(deployments.hive.events("Started", agent="coder")), deployments.repositories.main("coder")) == before
+    assert sorted(body["status"] for body in deployments.told("approval_resolved")) == ["approved", "failed"]
+    id = deployments.request(deployments.commit(agent_toml="build = 'echo no compiler; false'\n"))
+    assert "no compiler" in deployments.approve(id)["note"]
+    deployments.hive.becomes_whole()
 
 
-def test_what_cannot_be_fetched_is_failed_and_never_pending(story: Story):
-    with story.manager() as lines:
+def test_failed_fetch_is_never_pending(deployments: Deployments):
+    with deployments.manager() as lines:
         for ref in ("nope", "--upload-pack=x", "0" * 40):
             reply = lines.say("request_apply_commit", agent="coder", commit_ref=ref)
             assert not reply["ok"] and "The request failed" in reply["error"]
         assert not lines.say("request_apply_commit", agent="ghost", commit_ref="main")["ok"]
-    assert story.hive.ask("pending")["approvals"] == []
-    assert {row["status"] for row in story.hive.ask("approvals")["approvals"]} == {"failed"}
+    assert deployments.hive.ask("pending")["approvals"] == []
+    assert {row["status"] for row in deployments.hive.ask("approvals")["approvals"]} == {"failed"}
 
 
-def test_deny_and_cancel_leave_everything_as_it_is(story: Story):
-    main = story.repositories.main("coder")
-    denied, cancelled = story.request(story.commit(prompt_md="one")), story.request(story.commit(prompt_md="two"))
-    story.hive.ask("deny", id=denied, note="not before Monday")
-    with story.manager() as lines:
+def test_deny_and_cancel_change_nothing(deployments: Deployments):
+    main = deployments.repositories.main("coder")
+    denied, cancelled = (
+        deployments.request(deployments.commit(prompt_md="one")),
+        deployments.request(deployments.commit(prompt_md="two")),
+    )
+    deployments.hive.ask("deny", id=denied, note="not before Monday")
+    with deployments.manager() as lines:
         lines.ask("cancel_request", id=cancelled)
-    eventually(lambda: story.tags(denied) == {"proposal", "denied"}, "the tag")
-    assert story.proposals.note_of("coder", denied, "denied") == "not before Monday"
-    assert [story.row(id)["status"] for id in (denied, cancelled)] == ["denied", "cancelled"]
+    eventually(lambda: deployments.tags(denied) == {"proposal", "denied"}, "the tag")
+    assert deployments.proposals.note_of("coder", denied, "denied") == "not before Monday"
+    assert [deployments.row(id)["status"] for id in (denied, cancelled)] == ["denied", "cancelled"]
     for id in (denied, cancelled):
         with pytest.raises(Declined, match="already"):
-            story.hive.ask("approve", id=id)
-    assert story.repositories.main("coder") == main
-    notes = {body["note"] for body in story.told("approval_resolved")}
+            deployments.hive.ask("approve", id=id)
+    assert deployments.repositories.main("coder") == main
+    notes = {body["note"] for body in deployments.told("approval_resolved")}
     assert notes == {"withdrawn by manager", "not before Monday"}
 
 
-def test_a_stale_or_moved_proposal_is_refused_and_stays_pending(story: Story):
-    base = story.git("rev-parse", "HEAD")
-    first = story.request(story.commit(prompt_md="one"))
-    story.git("checkout", "--quiet", "-b", "other", base)
-    second = story.request(story.commit(agent_toml="model = 'opus'\n"))
-    assert story.approve(first)["status"] == "approved"
+def test_stale_or_moved_proposal_is_refused_and_stays_pending(deployments: Deployments):
+    base = deployments.git("rev-parse", "HEAD")
+    first = deployments.request(deployments.commit(prompt_md="one"))
+    deployments.git("checkout", "--quiet", "-b", "other", base)
+    second = deployments.request(deployments.commit(agent_toml="model = 'opus'\n"))
+    assert deployments.approve(first)["status"] == "approved"
     with pytest.raises(Declined, match="silently undo"):
-        story.hive.ask("approve", id=second)
-    assert story.row(second)["status"] == "pending"
-    assert story.hive.ask("diff", id=second)["stale"]
-    story.git("pull", "--quiet", "--no-rebase", "--no-edit", "applied", "main")
-    third = story.request("other")
-    story.repositories.applied("coder").run("update-ref", f"refs/tags/proposal/{third}", base)
+        deployments.hive.ask("approve", id=second)
+    assert deployments.row(second)["status"] == "pending"
+    assert deployments.hive.ask("diff", id=second)["stale"]
+    deployments.git("pull", "--quiet", "--no-rebase", "--no-edit", "applied", "main")
+    third = deployments.request("other")
+    deployments.repositories.applied("coder").run("update-ref", f"refs/tags/proposal/{third}", base)
     with pytest.raises(Declined, match="points at"):
-        story.hive.ask("approve", id=third)
+        deployments.hive.ask("approve", id=third)
     with pytest.raises(Declined, match="look at its diff again"):
-        story.hive.ask("approve", id=second, sha=base)
+        deployments.hive.ask("approve", id=second, sha=base)
 
 
-def test_the_operator_edits_and_rolls_back(story: Story):
-    first = story.repositories.main("coder")
+def test_operator_edits_and_rolls_back(deployments: Deployments):
+    first = deployments.repositories.main("coder")
     files = [{"path": "prompt.md", "text": "edited"}, {"path": "agent.nix", "text": None}]
-    reply = story.hive.ask("edit", name="coder", base=first, files=files)
+    reply = deployments.hive.ask("edit", name="coder", base=first, files=files)
     assert (
-        story.hive.event("Rebuilt", revision=reply["revision"])["revision"]
+        deployments.hive.event("Rebuilt", revision=reply["revision"])["revision"]
         == reply["revision"]
-        == story.repositories.main("coder")
+        == deployments.repositories.main("coder")
     )
-    assert set(story.repositories.files("coder", reply["revision"])) == {"prompt.md", "agent.toml", "flake.nix"}
-    assert story.tags(reply["id"]) == {"proposal", "approved", "building", "deployed"}
+    assert set(deployments.repositories.files("coder", reply["revision"])) == {"prompt.md", "agent.toml", "flake.nix"}
+    assert deployments.tags(reply["id"]) == {"proposal", "approved", "building", "deployed"}
     with pytest.raises(Declined, match="edit again"):
-        story.hive.ask("edit", name="coder", base=first, files=files)
+        deployments.hive.ask("edit", name="coder", base=first, files=files)
     with pytest.raises(Declined, match="not TOML"):
-        story.hive.ask("edit", name="coder", files=[{"path": "agent.toml", "text": "x"}])
-    back = story.hive.ask("rollback", name="coder")
-    assert "agent.nix" in story.repositories.files("coder", back["revision"])
-    assert story.hive.events("Started", agent="coder")[-1]["revision"] == back["revision"]
+        deployments.hive.ask("edit", name="coder", files=[{"path": "agent.toml", "text": "x"}])
+    back = deployments.hive.ask("rollback", name="coder")
+    assert "agent.nix" in deployments.repositories.files("coder", back["revision"])
+    assert deployments.hive.events("Started", agent="coder")[-1]["revision"] == back["revision"]
     with pytest.raises(Declined, match="before this one"):
-        story.hive.ask("rollback", name="coder")
-    done = story.hive.try_run("rollback", "manager")
+        deployments.hive.ask("rollback", name="coder")
+    done = deployments.hive.try_run("rollback", "manager")
     assert done.returncode == 1 and "before this one" in done.stderr
 
 
-def test_a_deploy_waits_for_the_turn_to_end(story: Story):
-    id = story.request(story.commit(prompt_md="new"))
-    with story.hive.agent("coder") as lines:
+def test_deploy_waits_for_the_end_of_the_turn(deployments: Deployments):
+    id = deployments.request(deployments.commit(prompt_md="new"))
+    with deployments.hive.agent("coder") as lines:
         lines.ask("turn_started", model="m")
-        story.hive.ask("approve", id=id)
-        eventually(lambda: "building" in story.tags(id), "the build has begun")
-        eventually(lambda: list(story.hive.paths.generations("coder").glob("[0-9a-f]*"))[1:], "the build is done")
-        assert story.row(id)["status"] == "approved"
-        assert "deployed" not in story.tags(id)
+        deployments.hive.ask("approve", id=id)
+        eventually(lambda: "building" in deployments.tags(id), "the build has begun")
+        eventually(lambda: list(deployments.hive.paths.generations("coder").glob("[0-9a-f]*"))[1:], "the build is done")
+        assert deployments.row(id)["status"] == "approved"
+        assert "deployed" not in deployments.tags(id)
         lines.ask("turn_ended", result_kind="ok")
-    assert story.outcome(id)["status"] == "approved"
-    assert "deployed" in story.tags(id)
+    assert deployments.outcome(id)["status"] == "approved"
+    assert "deployed" in deployments.tags(id)
 
 
-def test_a_deploy_goes_on_between_two_turns_that_follow_at_once(story: Story):
-    id = story.request(story.commit(prompt_md="new"))
-    with story.hive.agent("coder") as lines:
+def test_deploy_runs_between_consecutive_turns(deployments: Deployments):
+    id = deployments.request(deployments.commit(prompt_md="new"))
+    with deployments.hive.agent("coder") as lines:
         lines.ask("turn_started", model="m")
-        story.hive.ask("approve", id=id)
-        eventually(lambda: list(story.hive.paths.generations("coder").glob("[0-9a-f]*"))[1:], "the build is done")
+        deployments.hive.ask("approve", id=id)
+        eventually(lambda: list(deployments.hive.paths.generations("coder").glob("[0-9a-f]*"))[1:], "the build is done")
         lines.send("turn_ended", result_kind="ok")
         lines.send("turn_started", model="m")
-    assert story.outcome(id)["status"] == "approved"
-    assert "deployed" in story.tags(id)
+    assert deployments.outcome(id)["status"] == "approved"
+    assert "deployed" in deployments.tags(id)
 
 
 DEADLY = "[environment]\nPYTHONHOME = '/nowhere'\n"
 
 
-def test_a_deploy_whose_agent_does_not_start_is_taken_back(story: Story):
-    deployed = story.request(story.commit(prompt_md="one"))
-    assert story.approve(deployed)["status"] == "approved"
-    story.hive.becomes_whole()
-    main, history = story.repositories.main("coder"), story.proposals.history("coder")
-    head, kicks = story.hive.head(), len(kicked(story))
-    id = story.request(story.commit(agent_toml=DEADLY))
-    row = story.approve(id)
+def test_deploy_is_rolled_back_when_the_agent_does_not_start(deployments: Deployments):
+    deployed = deployments.request(deployments.commit(prompt_md="one"))
+    assert deployments.approve(deployed)["status"] == "approved"
+    deployments.hive.becomes_whole()
+    main, history = deployments.repositories.main("coder"), deployments.proposals.history("coder")
+    head, kicks = deployments.hive.head(), len(kicked(deployments))
+    id = deployments.request(deployments.commit(agent_toml=DEADLY))
+    row = deployments.approve(id)
     assert row["status"] == "failed" and "does not start on it: exit code 1" in row["note"]
-    assert story.tags(id) == {"proposal", "approved", "building", "failed"}
-    assert story.proposals.note_of("coder", id, "failed") == row["note"]
-    assert (story.repositories.main("coder"), story.proposals.history("coder")) == (main, history)
-    assert main in (story.hive.paths.meta / "flake.nix").read_text()
-    story.hive.becomes_whole()
-    agent = story.hive.replayed().agents.all["coder"]
+    assert deployments.tags(id) == {"proposal", "approved", "building", "failed"}
+    assert deployments.proposals.note_of("coder", id, "failed") == row["note"]
+    assert (deployments.repositories.main("coder"), deployments.proposals.history("coder")) == (main, history)
+    assert main in (deployments.hive.paths.meta / "flake.nix").read_text()
+    deployments.hive.becomes_whole()
+    agent = deployments.hive.replayed().agents.all["coder"]
     assert agent.running and agent.revision == main and not agent.needs_update
-    assert not story.hive.events("Rebuilt", first=head, approval_id=id)
-    assert len(kicked(story)) == kicks + 1, "one for the old configuration's start, none for the deploy"
-    assert [body["status"] for body in story.told("approval_resolved")].count("failed") == 1
-    back = story.hive.ask("rollback", name="coder")["revision"]
-    assert story.repositories.files("coder", back)["prompt.md"] != b"one", "what never ran is nothing to go back to"
+    assert not deployments.hive.events("Rebuilt", first=head, approval_id=id)
+    assert len(kicked(deployments)) == kicks + 1, "one kick for the start on the old configuration, none for the deploy"
+    assert [body["status"] for body in deployments.told("approval_resolved")].count("failed") == 1
+    back = deployments.hive.ask("rollback", name="coder")["revision"]
+    assert deployments.repositories.files("coder", back)["prompt.md"] != b"one", (
+        "rollback skips configurations that never ran"
+    )
 
 
-def kicked(story: Story) -> list[dict[str, Any]]:
-    sent = [one for one in story.hive.events("MessageSent", to="coder") if one["from"] == "system"]
+def kicked(deployments: Deployments) -> list[dict[str, Any]]:
+    sent = [one for one in deployments.hive.events("MessageSent", to="coder") if one["from"] == "system"]
     return [one for one in sent if json.loads(one["body"])["event"] == "kicked"]
 
 
-def test_a_daemon_killed_while_a_deploy_is_taken_back_takes_it_back_at_the_next_start(make_hive: MakeHive):
-    story = Story(make_hive().up())
-    main = story.repositories.main("coder")
-    id = story.request(story.commit(agent_toml=DEADLY))
-    story.hive.ask("approve", id=id)
-    eventually(lambda: story.hive.events("Crashed", agent="coder"), "the agent ends at once")
-    story.hive.kill()
-    story.hive.up()
-    assert story.outcome(id)["status"] == "failed"
-    assert story.tags(id) == {"proposal", "approved", "building", "failed"}
-    assert story.repositories.main("coder") == main
-    story.hive.becomes_whole()
-    assert story.hive.replayed().agents.all["coder"].revision == main
+def test_interrupted_rollback_is_finished_at_the_next_start(make_hive: MakeHive):
+    deployments = Deployments(make_hive().up())
+    main = deployments.repositories.main("coder")
+    id = deployments.request(deployments.commit(agent_toml=DEADLY))
+    deployments.hive.ask("approve", id=id)
+    eventually(lambda: deployments.hive.events("Crashed", agent="coder"), "the agent ends at once")
+    deployments.hive.kill()
+    deployments.hive.up()
+    assert deployments.outcome(id)["status"] == "failed"
+    assert deployments.tags(id) == {"proposal", "approved", "building", "failed"}
+    assert deployments.repositories.main("coder") == main
+    deployments.hive.becomes_whole()
+    assert deployments.hive.replayed().agents.all["coder"].revision == main
 
 
-def test_deploys_of_one_agent_are_one_after_the_other(story: Story):
-    go = story.hive.folder / "go"
-    first = story.request(story.commit(agent_toml=SLOW.format(go=go)))
-    second = story.request(story.commit(prompt_md="two"))
-    story.hive.ask("approve", id=first)
-    story.hive.ask("approve", id=second)
-    eventually(lambda: "building" in story.tags(first), "the first build")
-    assert "building" not in story.tags(second)
+def test_deploys_of_one_agent_run_one_at_a_time(deployments: Deployments):
+    go = deployments.hive.folder / "go"
+    first = deployments.request(deployments.commit(agent_toml=SLOW.format(go=go)))
+    second = deployments.request(deployments.commit(prompt_md="two"))
+    deployments.hive.ask("approve", id=first)
+    deployments.hive.ask("approve", id=second)
+    eventually(lambda: "building" in deployments.tags(first), "the first build")
+    assert "building" not in deployments.tags(second)
     go.touch()
-    assert [story.outcome(id)["status"] for id in (first, second)] == ["approved", "approved"]
-    story.hive.becomes_whole()
+    assert [deployments.outcome(id)["status"] for id in (first, second)] == ["approved", "approved"]
+    deployments.hive.becomes_whole()
 
 
-def approved(story: Story, id: int) -> object:
-    return story.hive.events("ApprovalResolved", id=id)
+def approved(deployments: Deployments, id: int) -> object:
+    return deployments.hive.events("ApprovalResolved", id=id)
 
 
-def building(story: Story, id: int) -> object:
-    return "building" in story.tags(id)
+def building(deployments: Deployments, id: int) -> object:
+    return "building" in deployments.tags(id)
 
 
-def built(story: Story, id: int) -> object:
-    return "deployed" in story.tags(id) or len(list(story.hive.paths.generations("coder").glob("[0-9a-f]*"))) > 1
+def built(deployments: Deployments, id: int) -> object:
+    return (
+        "deployed" in deployments.tags(id)
+        or len(list(deployments.hive.paths.generations("coder").glob("[0-9a-f]*"))) > 1
+    )
 
 
-def moved(story: Story, id: int) -> object:
-    return "deployed" in story.tags(id)
+def moved(deployments: Deployments, id: int) -> object:
+    return "deployed" in deployments.tags(id)
 
 
-def restarted(story: Story, id: int) -> object:
-    return story.hive.events("Started", agent="coder", reason="deploy")
+def restarted(deployments: Deployments, id: int) -> object:
+    return deployments.hive.events("Started", agent="coder", reason="deploy")
 
 
 @pytest.mark.parametrize("moment", [approved, building, built, moved, restarted])
-def test_a_daemon_killed_in_the_middle_of_a_deploy_finishes_it_at_the_next_start(
-    make_hive: MakeHive, moment: Callable[[Story, int], object]
+def test_interrupted_deploy_is_finished_at_the_next_start(
+    make_hive: MakeHive, moment: Callable[[Deployments, int], object]
 ):
-    story = Story(make_hive().up())
-    sha = story.commit(agent_toml="build = 'touch made'\n")
-    id = story.request()
-    story.hive.ask("approve", id=id)
-    eventually(lambda: moment(story, id), "the moment")
-    story.hive.kill()
-    story.hive.up()
-    assert story.outcome(id)["status"] == "approved"
-    assert story.tags(id) == {"proposal", "approved", "building", "deployed"}
-    assert (story.hive.paths.generations("coder") / sha / "made").exists()
-    story.hive.becomes_whole()
-    assert story.hive.replayed().agents.all["coder"].revision == sha
-    assert len(story.hive.events("Rebuilt", agent="coder", ok=True, approval_id=id)) == 1
-    story.hive.check_files()
+    deployments = Deployments(make_hive().up())
+    sha = deployments.commit(agent_toml="build = 'touch made'\n")
+    id = deployments.request()
+    deployments.hive.ask("approve", id=id)
+    eventually(lambda: moment(deployments, id), "the moment")
+    deployments.hive.kill()
+    deployments.hive.up()
+    assert deployments.outcome(id)["status"] == "approved"
+    assert deployments.tags(id) == {"proposal", "approved", "building", "deployed"}
+    assert (deployments.hive.paths.generations("coder") / sha / "made").exists()
+    deployments.hive.becomes_whole()
+    assert deployments.hive.replayed().agents.all["coder"].revision == sha
+    assert len(deployments.hive.events("Rebuilt", agent="coder", ok=True, approval_id=id)) == 1
+    deployments.hive.check_files()
 
 
-def test_a_request_cut_off_while_it_was_fetched_is_failed_at_the_next_start(make_hive: MakeHive):
-    story = Story(make_hive().up())
-    with story.manager() as lines:
+def test_interrupted_fetch_is_failed_at_the_next_start(make_hive: MakeHive):
+    deployments = Deployments(make_hive().up())
+    with deployments.manager() as lines:
         lines.send("request_apply_commit", agent="coder", commit_ref="main")
-        story.hive.event("ApprovalRequested", kind="apply_commit")
-        story.hive.kill()
-    story.hive.up()
-    id = story.hive.event("ApprovalRequested", kind="apply_commit")["id"]
-    status = "pending" if story.hive.events("ProposalPinned", id=id) else "failed"
-    eventually(lambda: story.row(id)["status"] == status, "no row stays pending that nothing was fetched for")
+        deployments.hive.event("ApprovalRequested", kind="apply_commit")
+        deployments.hive.kill()
+    deployments.hive.up()
+    id = deployments.hive.event("ApprovalRequested", kind="apply_commit")["id"]
+    status = "pending" if deployments.hive.events("ProposalPinned", id=id) else "failed"
+    eventually(lambda: deployments.row(id)["status"] == status, "no row is pending without a fetched commit")
 
 
 OLD_FLAKE = """{
@@ -354,20 +364,20 @@ OLD_FLAKE = """{
 """
 
 
-def test_an_older_template_is_moved_once_at_start(make_hive: MakeHive):
-    story = Story(make_hive().up())
-    story.hive.ask("edit", name="coder", files=[{"path": "flake.nix", "text": OLD_FLAKE}])
-    old = story.repositories.main("coder")
-    story.hive.down()
-    story.hive.up()
-    eventually(lambda: story.repositories.main("coder") != old, "the migration")
-    new = story.repositories.main("coder")
-    text = story.repositories.files("coder", new)["flake.nix"].decode()
+def test_old_template_is_migrated_once_at_start(make_hive: MakeHive):
+    deployments = Deployments(make_hive().up())
+    deployments.hive.ask("edit", name="coder", files=[{"path": "flake.nix", "text": OLD_FLAKE}])
+    old = deployments.repositories.main("coder")
+    deployments.hive.down()
+    deployments.hive.up()
+    eventually(lambda: deployments.repositories.main("coder") != old, "the migration")
+    new = deployments.repositories.main("coder")
+    text = deployments.repositories.files("coder", new)["flake.nix"].decode()
     assert "_module.args.flakeInputs" in text
     assert 'inputs.tool.url = "github:owner/tool";' in text
-    assert story.hive.event("TransientSet", kind="migrating", agent="coder")
-    story.hive.becomes_whole()
-    story.hive.down()
-    story.hive.up()
-    story.hive.becomes_whole()
-    assert story.repositories.main("coder") == new
+    assert deployments.hive.event("TransientSet", kind="migrating", agent="coder")
+    deployments.hive.becomes_whole()
+    deployments.hive.down()
+    deployments.hive.up()
+    deployments.hive.becomes_whole()
+    assert deployments.repositories.main("coder") == new

@@ -1,4 +1,4 @@
-"""How containers end: each end has its name, whoever watched; a crash loop comes to rest."""
+"""Exit reasons of containers, and crash loops."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.system
 
 BREAKS_PYTHON = '[environment]\nPYTHONHOME = "/nowhere"\n'
 TOO_LITTLE_MB = 16
-"""Less than a harness needs."""
+"""Less memory than a harness needs."""
 ENOUGH_MB = 150
 EAT = """
 import os, sys
@@ -35,13 +35,13 @@ def has_memory_groups() -> bool:
 
 
 def told(hive: HiveProcess, to: str, event: str, **fields: Any) -> list[dict[str, Any]]:
-    """The system's notices in somebody's inbox."""
+    """Notices from `system` in an inbox."""
     sent = [row["body"] for row in hive.events("MessageSent", to=to, from_="system")]
     notices = [notice for notice in map(json.loads, sent) if notice["event"] == event]
     return [notice for notice in notices if all(notice.get(key) == value for key, value in fields.items())]
 
 
-def test_a_crash_loop_backs_off_and_comes_to_rest(hive: HiveProcess) -> None:
+def test_crash_loop_backs_off_and_ends_in_rest(hive: HiveProcess) -> None:
     reasons = {"broken": "exit code 1"}
     if has_memory_groups():
         reasons["glutton"] = "out of memory"
@@ -70,7 +70,7 @@ def test_a_crash_loop_backs_off_and_comes_to_rest(hive: HiveProcess) -> None:
     hive.kill()
     hive.up()
     hive.becomes_whole()
-    assert not hive.row("broken")["running"], "a restart of the daemon does not wake what rests"
+    assert not hive.row("broken")["running"], "a daemon restart does not start resting agents"
     seen = len(hive.events("Crashed", agent="broken"))
     hive.configure("broken", "")
     hive.ask("start", scope={"agent_names": ["broken"]})
@@ -81,7 +81,7 @@ def test_a_crash_loop_backs_off_and_comes_to_rest(hive: HiveProcess) -> None:
 
 
 @pytest.mark.parametrize("seen_by", ["the daemon", "nobody"])
-def test_each_end_has_its_name(hive: HiveProcess, seen_by: str) -> None:
+def test_exit_reasons_are_reported(hive: HiveProcess, seen_by: str) -> None:
     ends = {
         "killed": ("signal 9 (SIGKILL)", None, 9),
         "faulty": ("signal 11 (SIGSEGV)", None, 11),
@@ -95,7 +95,7 @@ def test_each_end_has_its_name(hive: HiveProcess, seen_by: str) -> None:
         hive.ask("stop", scope={"agent_names": ["hungry"]}, graceful=False)
         hive.configure("hungry", f"[limits]\nmemory_mb = {ENOUGH_MB}\n")
         hive.ask("start", scope={"agent_names": ["hungry"]})
-    for name in ends:  # From then on SIGTERM is handled.
+    for name in ends:  # A connected harness handles SIGTERM.
         eventually(lambda name=name: is_connected(hive, name), f"{name} is connected")
     runs = {name: hive.running(name) for name in ends}
     first = hive.head() + 1
@@ -124,13 +124,13 @@ def is_connected(hive: HiveProcess, name: str) -> bool:
 
 
 def starve(hive: HiveProcess, name: str, pid: int) -> None:
-    """Fill the agent's group with memory of another's, having named the agent as the first to go."""
+    """Fill the memory group of the agent from another process, with the agent as preferred OOM victim."""
     Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     groups = json.loads((hive.paths.record(name) / "run.json").read_text())["groups"]
     subprocess.run([sys.executable, "-c", EAT, *groups], stderr=subprocess.DEVNULL, check=False)
 
 
-def test_an_agent_without_a_login_rests_and_is_not_started_again(make_hive: MakeHive) -> None:
+def test_agent_without_login_is_not_restarted(make_hive: MakeHive) -> None:
     hive = make_hive(model_url=None).up()
     hive.event("NeedsLogin", agent="manager")
     hive.spawn("coder", "writer", paused=False)
@@ -158,4 +158,4 @@ def test_an_agent_without_a_login_rests_and_is_not_started_again(make_hive: Make
     assert not hive.events("Started", first=first, agent="coder")
     assert not hive.events("MessageDelivered", id=id)
     for name in ("coder", "writer"):
-        assert len(hive.events("NeedsLogin", agent=name)) == 1, "who needed login already is no news"
+        assert len(hive.events("NeedsLogin", agent=name)) == 1, "no new event for an agent that already needs login"

@@ -1,4 +1,4 @@
-"""The daemon is killed under load, again and again: nothing acknowledged is lost, nothing stays half done."""
+"""Repeated kills of the daemon under load: nothing acknowledged is lost, nothing stays unfinished."""
 
 import random
 import secrets
@@ -24,7 +24,7 @@ Connect = Callable[[], Lines]
 
 
 class Sender(threading.Thread):
-    """Sends as fast as it is answered, until the daemon is gone. What it was sending then, it can send again."""
+    """Sends without pause until the daemon is gone. It can repeat the unanswered request."""
 
     def __init__(self, connect: Connect, to: str, acknowledged: dict[str, int]) -> None:
         super().__init__(daemon=True)
@@ -32,7 +32,7 @@ class Sender(threading.Thread):
         self._to = to
         self._acknowledged = acknowledged
         self.unanswered: tuple[str, str] | None = None
-        """Key and body of what got no answer."""
+        """Key and body of the unanswered request."""
 
     def run(self) -> None:
         with self._connect() as lines:
@@ -51,7 +51,7 @@ class Sender(threading.Thread):
 
 
 class Reader(threading.Thread):
-    """Takes and acks one agent's messages, as its harness would."""
+    """Receives and acks messages of one agent, like a harness."""
 
     def __init__(self, hive: HiveProcess, name: str, acked: set[int]) -> None:
         super().__init__(daemon=True)
@@ -71,7 +71,7 @@ class Reader(threading.Thread):
 
 
 class Restarter(threading.Thread):
-    """Restarts one agent all the time, so that the daemon is killed in the middle of that too."""
+    """Restarts one agent repeatedly, so that the daemon is also killed during restarts."""
 
     def __init__(self, hive: HiveProcess, name: str) -> None:
         super().__init__(daemon=True)
@@ -87,7 +87,7 @@ class Restarter(threading.Thread):
 
 
 def connections(hive: HiveProcess) -> list[tuple[Connect, str]]:
-    """Eight ways to send, through the operator's socket and through agents'."""
+    """Eight senders, on the host socket and on agent sockets."""
     return [
         *[(hive.host, "coder")] * 3,
         (hive.host, "writer"),
@@ -96,7 +96,7 @@ def connections(hive: HiveProcess) -> list[tuple[Connect, str]]:
     ]
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_stays_half_done(hive: HiveProcess) -> None:
+def test_kill_nine_loses_nothing_acknowledged(hive: HiveProcess) -> None:
     chance = random.Random(SEED)
     hive.spawn("coder", "writer", "builder")
     untouched = ("manager", "coder", "writer")
@@ -115,7 +115,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_stays_half_done(hive: HiveProc
         for thread in threads:
             thread.start()
         eventually(lambda known=known: len(acknowledged) > known, "something is acknowledged")
-        time.sleep(chance.uniform(*KILL_WITHIN_S))  # The moment is what is tested here, so it is chance that waits.
+        time.sleep(chance.uniform(*KILL_WITHIN_S))  # The random moment is the subject of the test.
         hive.kill()
         for thread in threads:
             thread.join()
@@ -132,7 +132,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_stays_half_done(hive: HiveProc
     sent = {row["body"]: row["id"] for row in hive.events("MessageSent")}
     assert acknowledged.items() <= sent.items()
     bodies = [row["body"] for row in hive.events("MessageSent") if row["body"] in acknowledged]
-    assert len(bodies) == len(set(bodies)), "a request sent again with its key was done once"
+    assert len(bodies) == len(set(bodies)), "a repeated request with the same key is executed once"
     assert asked_again
     logged_acks = [row["id"] for row in hive.events("MessageAcked")]
     assert acked <= set(logged_acks)
@@ -149,7 +149,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_stays_half_done(hive: HiveProc
 
 
 def delivered_after_ack(hive: HiveProcess) -> None:
-    """What was acked never comes again."""
+    """Acked messages are never delivered again."""
     over: set[int] = set()
     for row in hive.events("MessageDelivered", "MessageAcked"):
         assert row["id"] not in over, row
@@ -157,8 +157,8 @@ def delivered_after_ack(hive: HiveProcess) -> None:
             over.add(row["id"])
 
 
-def test_an_agent_parked_through_the_daemons_death_gets_its_next_message(hive: HiveProcess) -> None:
-    """How soon is a matter of how often it knocks, which the harness's own tests say."""
+def test_parked_agent_gets_messages_after_a_daemon_crash(hive: HiveProcess) -> None:
+    """The delay depends on the harness's reconnect interval, which its own tests check."""
     hive.spawn("coder", paused=False)
     hive.event("IncarnationSeen", agent="coder")
     parked = hive.running("coder")

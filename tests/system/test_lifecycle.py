@@ -1,4 +1,4 @@
-"""What an operator does to a hive and its agents, over real processes: down and up, pause, mount, destroy, revive."""
+"""Operator actions on a real hive: down, up, pause, mount, destroy, revive."""
 
 import json
 import os
@@ -22,24 +22,24 @@ DUE_S = 0.5
 
 
 def kicks(hive: HiveProcess, name: str, first: int = 1) -> list[str]:
-    """Why the agent was told that it was started."""
+    """The reasons of the agent's kicks."""
     sent = [json.loads(row["body"]) for row in hive.events("MessageSent", first=first, to=name, from_="system")]
     return [notice["reason"] for notice in sent if notice["event"] == "kicked"]
 
 
-# The daemon's own coming and going
+# Daemon start and stop
 
 
-def test_down_stops_every_agent_and_up_starts_the_wanted_ones(hive: HiveProcess) -> None:
+def test_down_stops_agents_and_up_starts_wanted_ones(hive: HiveProcess) -> None:
     hive.spawn("coder", "writer")
     hive.run("stop", "writer")
     second = hive.try_run("up", "--runtime", "process", "--no-dashboard")
     assert (second.returncode, "already runs" in second.stderr) == (1, True)
-    assert hive.ask("list")["agents"] == ["coder", "manager", "writer"], "the first one does not mind"
+    assert hive.ask("list")["agents"] == ["coder", "manager", "writer"], "the first daemon is unaffected"
     first = hive.head() + 1
     hive.down()
     assert [hive.running(name) for name in ("manager", "coder", "writer")] == [None] * 3
-    eventually(lambda: not hive.processes(), "nothing is left, not even a git that the daemon had just begun")
+    eventually(lambda: not hive.processes(), "no process is left, also no git process")
     assert [path.name for path in hive.paths.state.iterdir() if path.name.endswith(("-wal", "-shm"))] == []
     assert hive.try_run("status").returncode == 3
     hive.check_files()
@@ -58,7 +58,7 @@ def test_down_stops_every_agent_and_up_starts_the_wanted_ones(hive: HiveProcess)
     assert kicks(hive, "coder", first) == ["boot"]
 
 
-def test_down_may_leave_the_agents_running(hive: HiveProcess) -> None:
+def test_down_keep_agents_leaves_them_running(hive: HiveProcess) -> None:
     hive.spawn("coder")
     before = {name: hive.running(name) for name in ("manager", "coder")}
     first = hive.head() + 1
@@ -71,13 +71,13 @@ def test_down_may_leave_the_agents_running(hive: HiveProcess) -> None:
     assert not hive.events("Started", "Stopped", "Crashed", first=first)
 
 
-def test_after_a_reboot_the_wanted_agents_are_started(hive: HiveProcess) -> None:
+def test_wanted_agents_start_after_a_reboot(hive: HiveProcess) -> None:
     hive.spawn("coder", "writer")
     hive.run("stop", "writer")
     hive.kill()
     for name in ("manager", "coder"):
         Record(hive.paths.record(name)).kill()
-    shutil.rmtree(hive.paths.run)  # It lies in memory: a reboot takes it.
+    shutil.rmtree(hive.paths.run)  # A reboot removes the run folder.
     first = hive.head() + 1
     hive.up()
     for name in ("manager", "coder"):
@@ -88,7 +88,7 @@ def test_after_a_reboot_the_wanted_agents_are_started(hive: HiveProcess) -> None
     assert not hive.events("Crashed", first=first)
 
 
-def test_a_start_that_fails_says_why_and_kicks_nobody(hive: HiveProcess) -> None:
+def test_failed_start_reports_the_reason_without_a_kick(hive: HiveProcess) -> None:
     hive.spawn("coder")
     hive.configure("coder", 'modell = "x"\n')
     first = hive.head() + 1
@@ -106,11 +106,11 @@ def test_a_start_that_fails_says_why_and_kicks_nobody(hive: HiveProcess) -> None
 # One agent
 
 
-def test_pause_holds_messages_back_and_resume_lets_them_through(make_hive: MakeHive, model: ScriptedModel) -> None:
+def test_pause_holds_messages_until_resume(make_hive: MakeHive, model: ScriptedModel) -> None:
     hive = make_hive(model_url=model.url).up()
     hive.spawn("coder", paused=False)
     hive.event("IncarnationSeen", agent="coder")
-    with hive.agent("coder") as lines:  # Parked in recv, it learns of a pause at once.
+    with hive.agent("coder") as lines:  # A recv that waits returns at once on a pause.
         lines.send("recv", wait_seconds=180)
         hive.run("pause", "coder")
         assert lines.reply()["paused"] is True
@@ -127,7 +127,7 @@ def test_pause_holds_messages_back_and_resume_lets_them_through(make_hive: MakeH
     hive.event("MessageAcked", id=id)
 
 
-def test_a_destroyed_agent_is_revived_with_its_state_or_purged(hive: HiveProcess) -> None:
+def test_destroyed_agent_can_be_revived_or_purged(hive: HiveProcess) -> None:
     hive.spawn("coder", "writer")
     note = hive.paths.agent_state("coder") / "notes.md"
     note.write_text("remember")
@@ -160,7 +160,7 @@ def test_a_destroyed_agent_is_revived_with_its_state_or_purged(hive: HiveProcess
     hive.check_files()
 
 
-def test_reminders_outlive_the_daemon(hive: HiveProcess) -> None:
+def test_reminders_survive_a_daemon_restart(hive: HiveProcess) -> None:
     hive.spawn("coder")
     with hive.agent("coder") as lines:
         for message in ("later", "much later"):
@@ -177,7 +177,7 @@ def test_reminders_outlive_the_daemon(hive: HiveProcess) -> None:
     assert hive.row("coder")["pending_reminders"] == 2
 
 
-def test_who_may_write_to_whom(hive: HiveProcess) -> None:
+def test_allowed_recipients_limit_sends(hive: HiveProcess) -> None:
     hive.spawn("coder", "writer", "tester")
     hive.configure("coder", 'allowed_recipients = ["writer"]\n')
     hive.run("restart", "coder")
@@ -208,11 +208,11 @@ def inbox(hive: HiveProcess, name: str) -> list[str]:
     return [row["body"] for row in hive.ask("messages", agent=name, limit=100)["messages"]]
 
 
-# Project folders, behind walls
+# Mounts with a sandbox
 
 
 class Shell:
-    """A model that has the agent run whatever the operator writes, and reports what came of it."""
+    """A scripted model that runs the operator's message as a shell command and reports the output."""
 
     def __init__(self, hive: HiveProcess, model: ScriptedModel, name: str = "coder") -> None:
         self.hive, self.name = hive, name
@@ -233,7 +233,7 @@ class Shell:
         return body
 
 
-def test_a_mounted_folder_is_shared_with_the_agent(
+def test_mounted_folder_is_shared_with_the_agent(
     make_hive: MakeHive, model: ScriptedModel, walls: str, tmp_path: Path
 ) -> None:
     project, books = tmp_path / "project", tmp_path / "books"
@@ -252,7 +252,7 @@ def test_a_mounted_folder_is_shared_with_the_agent(
     assert "Read-only file system" in said
     assert (project / "new").read_text() == "mine\n"
     assert not (books / "new").exists()
-    assert (project / "new").stat().st_uid == project.stat().st_uid, "the folder's owner owns what is written there"
+    assert (project / "new").stat().st_uid == project.stat().st_uid, "new files belong to the folder's owner"
     hive.run("rebuild", "coder")
     assert "mine" in shell.run("cat /work/project/new")
     hive.run("unmount", "coder", str(project))
@@ -268,7 +268,7 @@ def mount_refused(hive: HiveProcess, folder: Path) -> bool:
     return True
 
 
-def test_the_same_agents_are_found_again_behind_walls(make_hive: MakeHive, model: ScriptedModel, walls: str) -> None:
+def test_sandboxed_agents_are_taken_over_after_a_restart(make_hive: MakeHive, model: ScriptedModel, walls: str) -> None:
     hive = make_hive(model_url=model.url, runtime=walls).up()
     hive.spawn("coder", "writer")
     names: tuple[str, ...] = ("manager", "coder", "writer")

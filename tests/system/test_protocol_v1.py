@@ -46,7 +46,7 @@ def says(client: Lines, request: bytes) -> bytes:
 
 
 def asks(client: Lines, request: bytes) -> dict[str, Any]:
-    """What a granted request brings beside its head, which comes first."""
+    """The reply of a successful request, without `version` and `ok`, which come first."""
     line = says(client, request)
     assert line.startswith(DONE[:-1]), line
     reply: dict[str, Any] = json.loads(line)
@@ -97,7 +97,7 @@ def test_status_text_is_absent_when_not_running(standing: HiveProcess, client: L
     assert row()["running"] is True
 
 
-def test_subscribing_brings_one_row_for_each_change(standing: HiveProcess, client: Lines) -> None:
+def test_subscription_sends_one_row_per_change(standing: HiveProcess, client: Lines) -> None:
     assert says(client, b'{"cmd":"subscribe_agent_status"}') == DONE
     with standing.host() as other:
         for paused in (False, True):
@@ -124,7 +124,9 @@ def test_lifecycle_requests(standing: HiveProcess, client: Lines) -> None:
     ):
         assert says(client, request) == DONE, request
     rows = asks(client, b'{"cmd":"agent_status"}')["agent_statuses"]
-    assert {row["name"]: row["running"] for row in rows} == {"manager": True, "x": True}, "an empty scope is everyone"
+    assert {row["name"]: row["running"] for row in rows} == {"manager": True, "x": True}, (
+        "an empty scope means all agents"
+    )
     assert standing.paths.agent("y").is_dir(), "a tombstone"
 
 
@@ -177,7 +179,7 @@ def test_refusals(client: Lines) -> None:
     assert asks(client, b'{"cmd":"list","unknown":{"keys":["are","ignored"]}}')["agents"]
 
 
-def test_the_socket_is_the_operators_and_says_who_it_was(standing: HiveProcess, client: Lines) -> None:
+def test_socket_mode_and_recorded_uid(standing: HiveProcess, client: Lines) -> None:
     mode = standing.paths.host_socket.stat().st_mode
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o660
@@ -188,7 +190,7 @@ def test_the_socket_is_the_operators_and_says_who_it_was(standing: HiveProcess, 
     assert f"uid={os.getuid()}" in resolved["by"]
 
 
-def test_one_connection_or_many_one_request_or_many(standing: HiveProcess) -> None:
+def test_requests_over_one_or_many_connections(standing: HiveProcess) -> None:
     with standing.host() as lines:
         lines.socket.sendall(b'{"cmd":"list"}\n' * 100)
         assert len({lines.line() for _ in range(100)}) == 1

@@ -1,4 +1,4 @@
-"""`hive projections rebuild` beside a real daemon: its progress, and kill -9 of the daemon at every stage of it."""
+"""`hive projections rebuild` beside a real daemon: progress, and kill -9 of the daemon during each phase."""
 
 import contextlib
 import os
@@ -24,12 +24,12 @@ from .test_agent_walls import ordinary
 pytestmark = pytest.mark.system
 
 HISTORY = 40_000
-"""Events of a log that takes a moment to fold."""
+"""Enough events that a fold takes measurable time."""
 
 
 @pytest.fixture
 def long(make_hive: MakeHive) -> HiveProcess:
-    """A stopped hive with a long past."""
+    """A stopped hive with a long log."""
     hive = make_hive().up()
     hive.ask("set_paused", name="manager", paused=True)
     hive.ask("send", to="manager", body="hello")
@@ -43,7 +43,7 @@ def long(make_hive: MakeHive) -> HiveProcess:
 
 
 def folding(hive: HiveProcess) -> list[int]:
-    """Processes that fold its log."""
+    """Its rebuild processes."""
     found = []
     for pid in hive.processes():
         with contextlib.suppress(OSError):
@@ -53,12 +53,12 @@ def folding(hive: HiveProcess) -> list[int]:
 
 
 def owners(hive: HiveProcess) -> set[tuple[int, int]]:
-    """Who owns the projections, and their mode."""
+    """Owner and mode of the projection files."""
     files = [path.stat() for path in hive.paths.state.glob("projections.db*")]
     return {(file.st_uid, file.st_mode & 0o777) for file in files}
 
 
-def test_beside_a_daemon_it_tells_how_far_it_is_and_the_projections_are_good(long: HiveProcess) -> None:
+def test_rebuild_beside_a_daemon_reports_progress(long: HiveProcess) -> None:
     long.up()
     before = long.paths.projections.stat().st_ino
     with long.host() as host:
@@ -81,7 +81,7 @@ def test_beside_a_daemon_it_tells_how_far_it_is_and_the_projections_are_good(lon
 
 
 @pytest.mark.parametrize("when", ["it begins", "it folds", "it writes", "it has swapped"])
-def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess, when: str) -> None:
+def test_daemon_killed_during_a_rebuild_leaves_valid_projections(long: HiveProcess, when: str) -> None:
     long.up()
     fresh, before = long.paths.state / FRESH_NAME, long.paths.projections.stat().st_ino
     reached: list[int] = []
@@ -104,7 +104,7 @@ def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess
     eventually(lambda: moments[when]() or not asking.is_alive(), when)
     long.kill()
     asking.join()
-    eventually(lambda: not folding(long), "who folded has ended with the daemon")
+    eventually(lambda: not folding(long), "the rebuild process ends with the daemon")
     long.check_files()
     long.up()
     assert not fresh.exists()
@@ -114,8 +114,8 @@ def test_a_daemon_killed_in_the_middle_leaves_good_projections(long: HiveProcess
     long.check_files()
 
 
-def test_no_process_of_the_daemon_runs_what_lies_in_the_folder_it_was_started_in(make_hive: MakeHive) -> None:
-    """Where that is a project's folder, agents may write there."""
+def test_daemon_and_children_import_nothing_from_the_working_directory(make_hive: MakeHive) -> None:
+    """Agents may have write access to the working directory."""
     hive = make_hive(dashboard=True).up()
     ran = hive.folder / "ran"
     planted = f"open({str(ran)!r}, 'a').write(__name__); raise SystemExit(1)"
@@ -126,7 +126,7 @@ def test_no_process_of_the_daemon_runs_what_lies_in_the_folder_it_was_started_in
     for pid in hive.processes():
         with contextlib.suppress(OSError):
             if b"hive.dashboard" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                os.kill(pid, signal.SIGKILL)  # It is started again.
+                os.kill(pid, signal.SIGKILL)  # The daemon restarts it.
     eventually(lambda: answers(hive.url), "the dashboard is back")
     assert not ran.exists()
     for module in ("msgspec", "hive", "apsw", "typer", "starlette"):
@@ -139,7 +139,7 @@ def answers(url: str) -> bool:
     return False
 
 
-def test_an_ordinary_users_daemon_owns_what_a_rebuild_by_it_or_by_root_makes() -> None:
+def test_rebuild_keeps_the_owner_of_the_projections() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root stands beside somebody else's daemon")
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home:

@@ -1,4 +1,4 @@
-"""Real turns of the real CLI, killed in the middle: what was not acked comes again, what was acked never does."""
+"""Kills during real turns of the CLI: unacked messages are delivered again, acked ones never."""
 
 import contextlib
 import json
@@ -18,11 +18,11 @@ from .hive_process import HiveProcess, eventually
 pytestmark = pytest.mark.system
 
 GATE_S = 60.0
-"""For the test to open the gate; only a defect waits for it."""
+"""Time limit of a blocked turn. Only a defect takes this long."""
 
 
 class Gate:
-    """A script that does one piece of work and then waits, in the middle of the turn, until it is let through."""
+    """A script that calls one tool and then blocks inside the turn until the test opens the gate."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -39,8 +39,8 @@ class Gate:
         assert self.reached.wait(GATE_S), "the turn did not get to its middle"
 
 
-class Setting:
-    """A hive with one agent in the middle of a turn."""
+class TurnFixture:
+    """A hive whose agent is inside a turn."""
 
     def __init__(self, hive: HiveProcess, model: ScriptedModel) -> None:
         self.hive, self.model = hive, model
@@ -50,19 +50,19 @@ class Setting:
         self.first = hive.head() + 1
 
     def begin(self, body: str) -> int:
-        """Send a message and wait until the agent is in the middle of its turn."""
+        """Send a message and wait until the agent is inside the turn."""
         id: int = self.hive.ask("send", to="coder", body=body)["id"]
         self.gate.await_turn()
         return id
 
     def cli_pids(self) -> list[int]:
-        """The CLI processes of the agent, wherever they run."""
+        """Pids of the agent's CLI processes."""
         status = self.hive.running("coder")
         assert status is not None
         return [pid for pid in children(status.pid) if b"claude" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def comes_again(self, id: int) -> None:
-        """The message is delivered a second time, marked so, and this time it is acked, once."""
+        """Check that the message is delivered again, marked `redelivered`, and acked once."""
         self.gate.opened.set()
         self.hive.event("MessageAcked", id=id)
         assert len(self.hive.events("MessageDelivered", id=id)) == 2
@@ -71,7 +71,7 @@ class Setting:
         assert any("redelivered" in prompt for prompt in prompts)
 
     def is_over(self, id: int, *, first: int) -> None:
-        """Whatever was killed since, the acked message does not come again, and the agent goes on."""
+        """Check that the acked message is not delivered again and that the agent takes more turns."""
         another = self.hive.ask("send", to="coder", body="another")["id"]
         self.hive.event("MessageAcked", id=another)
         assert id not in [row["id"] for row in self.hive.events("MessageDelivered", first=first)]
@@ -83,66 +83,66 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.fixture
-def setting(make_hive: MakeHive, model: ScriptedModel) -> Setting:
-    return Setting(make_hive(model_url=model.url).up(), model)
+def turn(make_hive: MakeHive, model: ScriptedModel) -> TurnFixture:
+    return TurnFixture(make_hive(model_url=model.url).up(), model)
 
 
 @pytest.fixture
-def walled(make_hive: MakeHive, model: ScriptedModel, walls: str) -> Setting:
-    return Setting(make_hive(model_url=model.url, runtime=walls).up(), model)
+def walled(make_hive: MakeHive, model: ScriptedModel, walls: str) -> TurnFixture:
+    return TurnFixture(make_hive(model_url=model.url, runtime=walls).up(), model)
 
 
-def kill_harness(setting: Setting) -> None:
-    status = setting.hive.running("coder")
+def kill_harness(turn: TurnFixture) -> None:
+    status = turn.hive.running("coder")
     assert status is not None
     os.kill(status.pid, signal.SIGKILL)
 
 
-def kill_cli(setting: Setting) -> None:
-    pids = setting.cli_pids()
+def kill_cli(turn: TurnFixture) -> None:
+    pids = turn.cli_pids()
     assert pids
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def test_a_killed_harness_gets_its_message_again_and_never_one_it_acked(setting: Setting) -> None:
-    hive = setting.hive
-    id = setting.begin("first")
-    kill_harness(setting)
+def test_killed_harness_gets_its_message_again(turn: TurnFixture) -> None:
+    hive = turn.hive
+    id = turn.begin("first")
+    kill_harness(turn)
     crashed = hive.event("Crashed", agent="coder")
     assert (crashed["reason"], crashed["signal"]) == ("signal 9 (SIGKILL)", 9)
     requeued = hive.event("MessageRequeued", id=id)
     assert (requeued["reason"], requeued["counts"]) == ("crashed", True)
-    setting.comes_again(id)
+    turn.comes_again(id)
     assert [row["reason"] for row in hive.events("Started", agent="coder")] == ["spawn", "crash"]
     first = hive.head() + 1
-    kill_harness(setting)
+    kill_harness(turn)
     hive.event("Started", agent="coder", first=first)
-    setting.is_over(id, first=first)
+    turn.is_over(id, first=first)
     hive.check_files()
 
 
-def test_a_killed_cli_gets_its_message_again(setting: Setting) -> None:
-    id = setting.begin("first")
-    before = setting.hive.running("coder")
-    kill_cli(setting)
-    assert setting.hive.event("MessageRequeued", id=id)["reason"] == "failed"
-    setting.comes_again(id)
-    assert setting.hive.running("coder") == before, "the harness outlives its CLI"
-    setting.hive.event("TurnEnded", agent="coder", result_kind="ok")
-    kinds = [row["result_kind"] for row in setting.hive.events("TurnEnded", agent="coder")]
+def test_killed_cli_gets_its_message_again(turn: TurnFixture) -> None:
+    id = turn.begin("first")
+    before = turn.hive.running("coder")
+    kill_cli(turn)
+    assert turn.hive.event("MessageRequeued", id=id)["reason"] == "failed"
+    turn.comes_again(id)
+    assert turn.hive.running("coder") == before, "the harness survives its CLI"
+    turn.hive.event("TurnEnded", agent="coder", result_kind="ok")
+    kinds = [row["result_kind"] for row in turn.hive.events("TurnEnded", agent="coder")]
     assert kinds == ["failed", "ok"]
-    first = setting.hive.head() + 1
-    kill_cli(setting)
-    setting.is_over(id, first=first)
+    first = turn.hive.head() + 1
+    kill_cli(turn)
+    turn.is_over(id, first=first)
 
 
-def test_a_killed_container_gets_its_message_again(walled: Setting) -> None:
+def test_killed_container_gets_its_message_again(walled: TurnFixture) -> None:
     hive = walled.hive
     id = walled.begin("first")
     session = sorted(hive.paths.agent_state("coder").rglob("*.jsonl"))
-    assert session, "the turn is a turn of the real CLI: it keeps a transcript"
+    assert session, "the CLI wrote a transcript"
     hive.ask("kill", name="coder")
     assert "counts" not in hive.event("MessageRequeued", id=id)
     assert hive.running("coder") is None
@@ -163,38 +163,38 @@ def test_a_killed_container_gets_its_message_again(walled: Setting) -> None:
 
 
 def init_of(hive: HiveProcess, name: str) -> int:
-    """The process whose death ends the whole container."""
+    """The container's init process."""
     run = json.loads((hive.paths.record(name) / "run.json").read_text())
     return int(run["root"])
 
 
 @pytest.mark.parametrize("let_go", ["while the daemon is away", "after it came back"])
-def test_a_turn_goes_on_while_the_daemon_is_killed(setting: Setting, let_go: str) -> None:
-    hive = setting.hive
-    id = setting.begin("first")
+def test_turn_continues_while_the_daemon_is_killed(turn: TurnFixture, let_go: str) -> None:
+    hive = turn.hive
+    id = turn.begin("first")
     before = hive.running("coder")
     hive.kill()
     if let_go == "while the daemon is away":
-        setting.gate.opened.set()
+        turn.gate.opened.set()
         eventually(lambda: turn_was_written_down(hive), "the turn ends without a daemon")
     hive.up()
-    setting.gate.opened.set()
+    turn.gate.opened.set()
     hive.event("MessageAcked", id=id)
     ended = hive.event("TurnEnded", agent="coder")
     assert (ended["result_kind"], ended["tool_calls_json"]) == ("ok", '{"Bash":1}')
     assert len(hive.events("MessageDelivered", id=id)) == 1
     assert len(hive.events("TurnStarted", agent="coder")) == 1
     assert hive.running("coder") == before
-    setting.is_over(id, first=hive.head() + 1)
+    turn.is_over(id, first=hive.head() + 1)
     hive.check_files()
 
 
 def turn_was_written_down(hive: HiveProcess) -> bool:
-    """The harness keeps its own row of every turn."""
+    """Whether the harness stored its row of the turn."""
     path = hive.paths.agent_state("coder") / "hive-turn-stats.sqlite"
     if not path.exists():
         return False
-    # The file is there before its table is, and the table before its row.
+    # The file exists before its table, and the table before its row.
     with contextlib.closing(sqlite3.connect(path)) as db, contextlib.suppress(sqlite3.OperationalError):
         return bool(db.execute("SELECT count(*) FROM turn_stats").fetchone()[0])
     return False

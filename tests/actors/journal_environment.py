@@ -1,4 +1,4 @@
-"""A real journal on a real folder, for the actors that are tried on it."""
+"""A real journal on a real folder, for tests of actors."""
 
 import concurrent.futures
 import time
@@ -21,10 +21,10 @@ from hive.events.log import LogReader, Row, verify
 from hive.projections.hive import digest, fold
 from hive.projections.table import Recorded
 
-from .hand_clock import HandClock
+from .manual_clock import ManualClock
 
 DEADLINE_S = 30.0
-"""Far more than anything here takes; only a defect waits for it."""
+"""Generous; only a defect takes this long."""
 STEP_S = 0.002
 OPERATOR_BY = By("operator", "mara", uid=1000, way="host")
 DAEMON_BY = actor("daemon")
@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 
 def eventually(look: Callable[[], Found], what: str) -> Found:
-    """What `look` returns once it is true."""
+    """Call `look` until it returns a true value, and return that value."""
     deadline = time.monotonic() + DEADLINE_S
     while not (found := look()):
         assert time.monotonic() < deadline, f"never: {what}"
@@ -41,41 +41,41 @@ def eventually(look: Callable[[], Found], what: str) -> Found:
     return found
 
 
-class OwnTimers:
-    """The journal's clock: the time is the one moved by hand, what it waits for by itself comes in real time.
+class RealTimers:
+    """The journal's clock: manual time, but real timers.
 
-    So `waits_for` of the hand-driven clock says what the actors that are tried wait for, and nothing else.
+    So `waits_for` of the manual clock shows only the timers of the tested actors.
     """
 
-    def __init__(self, hand: HandClock):
-        self._hand = hand
+    def __init__(self, manual: ManualClock):
+        self._manual = manual
         self._real = SystemClock()
 
     def now_ms(self) -> TimeMs:
-        return self._hand.now_ms()
+        return self._manual.now_ms()
 
     def call_at(self, at: TimeMs, then: Callable[[], object]) -> Callable[[], None]:
         return self._real.call_at(self._real.now_ms() + at - self.now_ms(), then)
 
 
-class Stage:
-    """One journal, its client, its clock, and what was committed."""
+class JournalEnvironment:
+    """A journal, its client, its clock and the committed events."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.hand = HandClock()
-        self.clock: Clock = self.hand
+        self.manual = ManualClock()
+        self.clock: Clock = self.manual
         self.batches: list[list[AnyEvent]] = []
         self.open()
 
     def open(self) -> None:
         self.committed = blinker.Signal()
         self.committed.connect(self._on_committed)
-        self.journal: pykka.ActorRef[Any] = Journal.start(self.folder, OwnTimers(self.hand), self.committed)
+        self.journal: pykka.ActorRef[Any] = Journal.start(self.folder, RealTimers(self.manual), self.committed)
         self.client = BlockingJournalClient(self.journal)
 
     def reopen(self) -> None:
-        """A clean stop and another journal over the same files."""
+        """Stop the journal and start another on the same files."""
         self.close()
         self.open()
 
@@ -91,7 +91,7 @@ class Stage:
             self.ask(Spawn(by=DAEMON_BY, agent=name))
 
     def submit(self, *commands: Command | tuple[Command, str]) -> list["concurrent.futures.Future[Decided]"]:
-        """All at once, as one mail to the journal; a pair has an idempotency key."""
+        """Submit all commands in one message. A pair is a command and its idempotency key."""
         submissions = []
         for one in commands:
             command, key = one if isinstance(one, tuple) else (one, None)
@@ -100,7 +100,7 @@ class Stage:
         return [submission.ticket for submission in submissions]
 
     def rows(self) -> list[Row]:
-        """The log as a reader outside the daemon finds it."""
+        """The log as an outside reader sees it."""
         reader = LogReader(self.folder, daemon_runs=True)
         try:
             return list(reader.rows(1))
@@ -115,7 +115,7 @@ class Stage:
         return [row.type for row in self.rows()]
 
     def check_state_is_the_log(self) -> None:
-        """The chain holds, and the state decided on is the fold of what is on the disk."""
+        """Check the chain, and compare the journal's state with a replay of the log."""
         rows = self.rows()
         assert verify(rows) == (len(rows), None)
         folded, _ = fold(rows, Codec())
@@ -127,7 +127,7 @@ class Stage:
 
 
 class Recorder(pykka.ThreadingActor):
-    """Keeps what it is told."""
+    """Records the messages it receives."""
 
     use_daemon_thread = True
 

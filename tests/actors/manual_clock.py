@@ -1,4 +1,4 @@
-"""A clock that stands still until it is moved by hand. Passes the same contract as the host's clock."""
+"""A clock that tests advance manually. It passes the same contract test as the system clock."""
 
 import heapq
 import itertools
@@ -11,8 +11,8 @@ BEGIN_MS: TimeMs = 1_769_851_800_000
 """2026-01-31T09:30:00Z."""
 
 
-class HandClock:
-    """Safe to use from several threads. What is due is called on the thread that moves the clock."""
+class ManualClock:
+    """Thread-safe. Due calls run on the thread that advances the clock."""
 
     def __init__(self, now: TimeMs = BEGIN_MS):
         self._now = now
@@ -31,13 +31,13 @@ class HandClock:
         return cancelled.set
 
     def advance(self, by_ms: DurationMs) -> None:
-        """Move on, and call what falls due."""
+        """Advance the time and run due calls."""
         with self._lock:
             self._now += by_ms
         self._call_due()
 
     def waits_for(self) -> TimeMs | None:
-        """The next time somebody waits for."""
+        """The time of the next scheduled call."""
         with self._lock:
             return min((at for at, _, _, cancelled in self._calls if not cancelled.is_set()), default=None)
 

@@ -115,7 +115,7 @@ class Provisioner:
         container = Container(
             name=row.name,
             incarnation=incarnation,
-            argv=(sys.executable, "-m", "hive.harness"),
+            argv=(sys.executable, "-P", "-m", "hive.harness"),
             environment=self._environment(row, file, incarnation, generation),
             state=state,
             config=generation,

@@ -47,7 +47,7 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[DemoHive]:
         paths = Paths(state, scratch / "run")
         log = cleanup.enter_context((scratch / "daemon.log").open("w+"))
         model_url = cleanup.enter_context(_model())
-        command = [sys.executable, "-m", "hive", "up", "--state", str(state), "--run", str(paths.run)]
+        command = [sys.executable, "-P", "-m", "hive", "up", "--state", str(state), "--run", str(paths.run)]
         daemon = subprocess.Popen(
             [*command, "--model-url", model_url, *(ANY_PORT if dashboard else ("--no-dashboard",))],
             stdout=subprocess.PIPE,
@@ -67,7 +67,7 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[DemoHive]:
 
 @contextlib.contextmanager
 def _model() -> Iterator[str]:
-    command = [sys.executable, "-m", "hive.scripted_model", "--script", scripts.__file__]
+    command = [sys.executable, "-P", "-m", "hive.scripted_model", "--script", scripts.__file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = _first_line(process, MODEL_READY)

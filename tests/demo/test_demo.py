@@ -22,23 +22,39 @@ COMMAND_MAX_S = 120.0
 """Generous; only a defect takes this long."""
 
 
-def hive(*arguments: str, timeout: float = COMMAND_MAX_S) -> "subprocess.CompletedProcess[str]":
+SCRIPT = Path(sys.executable).parent / "hive"
+
+
+def hive(
+    *arguments: str, timeout: float = COMMAND_MAX_S, folder: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "hive", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        [SCRIPT, *arguments], capture_output=True, text=True, timeout=timeout, check=False, cwd=folder
     )
+
+
+def plant_another_hive(folder: Path) -> Path:
+    """A package named `hive` that reports its import; returns the path of the report."""
+    package, imported = folder / "hive", folder / "imported"
+    package.mkdir()
+    package.joinpath("__init__.py").write_text(f"open({str(imported)!r}, 'a').close(); raise SystemExit(1)")
+    return imported
 
 
 @pytest.fixture(scope="module")
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> "tuple[subprocess.CompletedProcess[str], Path]":
-    """The output of one demo, and the folder of its kept state."""
+    """The output of one demo, run beside another package named `hive`, and the folder of its kept state."""
     try:
         choose()
     except Unavailable as error:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(str(error))
-    keep = tmp_path_factory.mktemp("demo")
-    return hive("demo", "--exit", "--keep", str(keep), timeout=DEMO_MAX_S), keep
+    keep, folder = tmp_path_factory.mktemp("demo"), tmp_path_factory.mktemp("working-directory")
+    imported = plant_another_hive(folder)
+    done = hive("demo", "--exit", "--keep", str(keep), timeout=DEMO_MAX_S, folder=folder)
+    assert not imported.exists(), done.stdout + done.stderr
+    return done, keep
 
 
 @pytest.mark.system

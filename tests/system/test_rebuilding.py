@@ -14,6 +14,7 @@ import pytest
 from hive.events.codec import Codec
 from hive.events.daemon import Warned
 from hive.events.log import EventLog, stamp
+from hive.names import MANAGER
 from hive.projections.fresh import FRESH_NAME
 from hive.sockets.client import Unreachable
 
@@ -114,14 +115,21 @@ def test_daemon_killed_during_a_rebuild_leaves_valid_projections(long: HiveProce
     long.check_files()
 
 
+MODULES = ("msgspec", "hive", "apsw", "typer", "starlette", "structlog")
+
+
 def test_daemon_and_children_import_nothing_from_the_working_directory(make_hive: MakeHive) -> None:
-    """Agents may have write access to the working directory."""
+    """Agents may write to the daemon's working directory, and the harness starts in the agent's own folder."""
     hive = make_hive(dashboard=True).up()
     ran = hive.folder / "ran"
     planted = f"open({str(ran)!r}, 'a').write(__name__); raise SystemExit(1)"
-    for module in ("msgspec", "hive", "apsw", "typer", "starlette"):
+    for module in MODULES:
         (hive.folder / f"{module}.py").write_text(planted)
+        (hive.paths.agent_state(MANAGER) / f"{module}.py").write_text(planted)
     hive.ask("rebuild_projections")
+    hive.ask("restart", name=MANAGER)
+    restarted = hive.event("Started", agent=MANAGER, reason="restart")["incarnation"]
+    eventually(lambda: hive.replayed().agents.all[MANAGER].hello == restarted, "the harness connects")
     assert hive.ask("audit_state", until="3")["replay"]["seq"] == 3
     for pid in hive.processes():
         with contextlib.suppress(OSError):
@@ -129,7 +137,7 @@ def test_daemon_and_children_import_nothing_from_the_working_directory(make_hive
                 os.kill(pid, signal.SIGKILL)  # The daemon restarts it.
     eventually(lambda: answers(hive.url), "the dashboard is back")
     assert not ran.exists()
-    for module in ("msgspec", "hive", "apsw", "typer", "starlette"):
+    for module in MODULES:
         (hive.folder / f"{module}.py").unlink()
 
 

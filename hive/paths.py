@@ -39,6 +39,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "anchors.jsonl"
 
     @property
+    def backups(self) -> Path:
+        """Where the backups of this hive are: a JSON list."""
+        return self.state / "backups.json"
+
+    @property
     def settings(self) -> Path:
         return self.state / "hive.toml"
 

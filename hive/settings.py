@@ -5,6 +5,7 @@ import ipaddress
 import os
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -130,6 +131,23 @@ def secret(state: Path, file: str) -> str:
     if not text or "\n" in text:
         raise BadRequest(f"{path} must hold one line.")
     return text
+
+
+def secret_files(path: Path) -> frozenset[str]:
+    """The files with secrets that `hive.toml` names, as it names them.
+
+    Raises:
+        BadRequest: the file is wrong.
+    """
+    return frozenset(_named_files(msgspec.to_builtins(load(path))))
+
+
+def _named_files(table: dict[str, Any]) -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _named_files(value)
+        elif isinstance(value, str) and (key == "file" or key.endswith("_file")):
+            yield value
 
 
 def _refuse_unknown(fields: Any, cls: type[msgspec.Struct], name: str, prefix: str) -> None:

@@ -25,6 +25,8 @@ noun = Noun("Daemon")
 PYTHON_OLDEST = (3, 11)
 DISK_FREE_MIN_BYTES = 2 * 1024**3
 """Agents build and work below the state folder; a full disk stops the log and with it everything."""
+BACKUP_AGE_MAX_S = 2 * 24 * 3600
+"""An older newest backup is worth a word."""
 CLI_ANSWERS_WITHIN_S = 20.0
 OTHERS_MAY = stat.S_IRWXO
 ESSENTIAL = frozenset({"runtime", "git", "python", "SQLite", "Claude Code", "state folder", "disk"})
@@ -34,7 +36,14 @@ ESSENTIAL = frozenset({"runtime", "git", "python", "SQLite", "Claude Code", "sta
 @noun.command("doctor", example="hive doctor")
 def doctor(hive: Session) -> None:
     """Say what this host has and lacks, each with the fix."""
-    checks = [*_host(), *runtime_checks(hive.paths.state), *_optional(), *_folders(hive.paths), _daemon(hive)]
+    checks = [
+        *_host(),
+        *runtime_checks(hive.paths.state),
+        *_optional(),
+        *_folders(hive.paths),
+        *_backup(hive.paths),
+        _daemon(hive),
+    ]
     if hive.as_json:
         screen.print_json(checks)
     else:
@@ -121,6 +130,28 @@ def _permissions(state: Path, existing: Path) -> HostCheck:
     private = not log.exists() or not log.stat().st_mode & (stat.S_IRWXO | stat.S_IRWXG)
     says = f"{state}, mode {mode:04o}; the log itself is private" if private else f"{log} can be read by others"
     return HostCheck(name=name, good=private, says=says, fix=None if private else f"`chmod 600 {log}`")
+
+
+def _backup(paths: Paths) -> Iterator[HostCheck]:
+    """How old the newest backup is; nothing before there is a log."""
+    from hive.backup.known import known_backups
+    from hive.clock import SystemClock, parse_rfc3339
+
+    if not paths.events.exists():
+        return
+    try:
+        newest = next(iter(known_backups(paths)), None)
+    except HiveError as error:
+        yield HostCheck(name="backup", good=False, says="unknown", fix=str(error))
+        return
+    if newest is None:
+        fix = "`hive backup DIR` to another disk, from cron each night."
+        yield HostCheck(name="backup", good=False, says="this hive was never backed up", fix=fix)
+        return
+    age_s = (SystemClock().now_ms() - parse_rfc3339(newest.at)) / 1000
+    says = f"{screen.duration(age_s)} old, up to event {newest.seq}, in {newest.folder}"
+    good = age_s <= BACKUP_AGE_MAX_S
+    yield HostCheck(name="backup", good=good, says=says, fix=None if good else f"Run `hive backup {newest.folder}`.")
 
 
 def _daemon(hive: Session) -> HostCheck:

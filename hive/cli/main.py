@@ -66,6 +66,8 @@ MODULES: Final = {
     "rollback": "config",
     "forge": "forge",
     "log": "log",
+    "backup": "backup",
+    "restore": "backup",
     "audit": "audit",
     "projections": "projections",
     "stats": "stats",

@@ -134,7 +134,7 @@ def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
     pending: list[tuple[str, ...]] = [()]
     while pending:
         parts = pending.pop()
-        fd = _open_below(folder, parts)
+        fd = open_below(folder, parts)
         try:
             for entry in os.listdir(fd):
                 facts = os.lstat(entry, dir_fd=fd)
@@ -147,7 +147,7 @@ def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
             os.close(fd)
 
 
-def _open_below(folder: int, parts: tuple[str, ...]) -> int:
+def open_below(folder: int, parts: tuple[str, ...]) -> int:
     """Open a nested folder with one descriptor at a time, whatever the depth of the tree."""
     fd = os.dup(folder)
     for part in parts:

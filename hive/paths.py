@@ -39,6 +39,16 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "anchors.jsonl"
 
     @property
+    def search(self) -> Path:
+        """The full-text index, derived from the log when somebody searches."""
+        return self.state / "search.db"
+
+    @property
+    def search_lock(self) -> Path:
+        """Held (flock) by the process that brings the full-text index up to date."""
+        return self.state / "search.lock"
+
+    @property
     def backups(self) -> Path:
         """Where the backups of this hive are: a JSON list."""
         return self.state / "backups.json"

@@ -19,6 +19,8 @@ LOG: Final = b"events.db"
 ANCHORS: Final = b"anchors.jsonl"
 DERIVED: Final = {
     b"projections.db": "folded from the log again",
+    b"search.db": "made from the log again",
+    b"search.lock": "made anew by a search",
     b"daemon.lock": "made anew by the daemon",
 }
 """Names in the state folder that the daemon makes again, and how."""

@@ -66,6 +66,7 @@ MODULES: Final = {
     "rollback": "config",
     "forge": "forge",
     "log": "log",
+    "search": "search",
     "backup": "backup",
     "restore": "backup",
     "audit": "audit",

@@ -10,7 +10,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
 import hive
-from hive.dashboard import agent_page, audit_page, decisions, live, pages, replies, sign_in
+from hive.dashboard import agent_page, audit_page, decisions, live, pages, replies, search_page, sign_in
 from hive.dashboard.daemon import Daemon, DaemonAway, Declined, Operator
 from hive.dashboard.guard import BODY_MAX_BYTES, ListenAddress
 from hive.dashboard.view import Assets, Pages
@@ -38,6 +38,7 @@ def built(listen: ListenAddress, daemon: Daemon) -> Litestar:
             *decisions.HANDLERS,
             *agent_page.HANDLERS,
             *audit_page.HANDLERS,
+            *search_page.HANDLERS,
             *live.HANDLERS,
         ],
         dependencies={

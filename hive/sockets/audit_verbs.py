@@ -72,6 +72,14 @@ class Buckets(Request, frozen=True, kw_only=True):
     window: str = "24h"
 
 
+class Search(Request, frozen=True, kw_only=True):
+    text: str
+    agent: str | None = None
+    """Only what it said or was told."""
+    kind: str | None = None
+    limit: Limit = 100
+
+
 class Inbox(Request, frozen=True, kw_only=True):
     name: str
 
@@ -145,6 +153,16 @@ def _explained(paths: Paths, request: Why) -> Explanation:
         reader.close()
 
 
+async def search(session: HostSession, request: Search) -> Reply:
+    """The newest texts that match. A child process brings the index up to date."""
+    if "\0" in request.text + (request.agent or "") + (request.kind or ""):
+        raise BadRequest("Search for text without NUL characters.")
+    agent = () if request.agent is None else (f"--agent={request.agent}",)
+    kind = () if request.kind is None else (f"--kind={request.kind}",)
+    limit = f"--limit={min(request.limit, ROWS_MAX)}"
+    return {"hits": await _child(session.services.paths, "search", limit, *agent, *kind, text=request.text)}
+
+
 async def doctor(session: HostSession, _: Request) -> Reply:
     return {"facts": await _child(session.services.paths, "doctor")}
 
@@ -152,16 +170,17 @@ async def doctor(session: HostSession, _: Request) -> Reply:
 _children = asyncio.Semaphore(CHILDREN_MAX)
 
 
-async def _child(paths: Paths, *command: str) -> msgspec.Raw:
-    """Run a `hive` command and return the JSON that it prints.
+async def _child(paths: Paths, *command: str, text: str | None = None) -> msgspec.Raw:
+    """Run a `hive` command, with `text` as its last argument, and return the JSON that it prints.
 
     Raises:
         BadRequest: with the command's error. Unavailable: it took too long.
     """
     folders = ("--state", str(paths.state), "--run", str(paths.run))
+    last = () if text is None else ("--", text)
     async with _children:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "hive", *command, "--json", *folders),
+            *(sys.executable, "-P", "-m", "hive", *command, "--json", *folders, *last),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -324,6 +343,7 @@ AUDIT_VERBS: Final[dict[str, HostVerb]] = {
     "audit_events": HostVerb(AuditEvents, audit_events),
     "audit_state": HostVerb(At, audit_state),
     "why": HostVerb(Why, why),
+    "search": HostVerb(Search, search),
     "doctor": HostVerb(Request, doctor),
     "turn_buckets": HostVerb(Buckets, turn_buckets),
     "agent_inbox": HostVerb(Inbox, agent_inbox),

@@ -32,3 +32,14 @@ def test_what_cannot_be_told_is_said(hive: HiveProcess, mara: Person) -> None:
     assert found["cannot_tell"] == [GAP]
     assert f"Cannot tell {GAP}" in mara.get(f"/audit/why?subject=message&name={id}").text
     assert "cannot_tell" not in mara.get("/api/audit/why/agent/manager").json()
+
+
+def test_what_was_said_is_searched(hive: HiveProcess, mara: Person) -> None:
+    (id,) = hive.ask("send", to="manager", body="the <b>kumquat</b> parser")["ids"]
+    (hit,) = mara.get("/api/search", params={"q": "kumquat"}).json()["hits"]
+    assert (hit["kind"], hit["id"], hit["from"], hit["to"]) == ("message", id, "operator", "manager")
+    page = mara.get("/audit/search", params={"q": "--help kumquat*"}).text
+    assert "Nothing matches" in page
+    page = mara.get("/audit/search", params={"q": "kumq*", "agent": "manager"}).text
+    assert "the &lt;b&gt;kumquat&lt;/b&gt; parser" in page
+    assert mara.get("/api/search", params={"q": "..."}).status_code == 400

@@ -23,7 +23,7 @@ STORY = """
     spawn set_paused list agent_status request_spawn pending deny approve approvals stop send messages questions
     answer_question cancel_question agent_inbox live edit rollback diff config mount mounts unmount control
     logs start restart kill rebuild update_all destroy revive purge
-    stats turn_buckets state events audit_events audit_state why doctor operators login_link urls forge_status
+    stats turn_buckets state events audit_events audit_state why search doctor operators login_link urls forge_status
     webhook_test webhook_status metrics figures rebuild_projections subscribe_agent_status shutdown
 """
 """The verbs in order. Each response depends on the requests before it."""

@@ -1,0 +1,1 @@
+"""Full-text search over messages, questions, answers and notes; its index is derived from the log."""

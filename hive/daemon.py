@@ -44,6 +44,7 @@ from hive.events.agents import BudgetReached, Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
+from hive.host_users import AGENT_USERS, HostUsers, Reserved
 from hive.names import MANAGER
 from hive.paths import Paths
 from hive.projections.table import Recorded
@@ -77,11 +78,22 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     host_settings.check_listen(address, "--listen")
     if model_url is not None:
         host_settings.check_url(model_url, "--model-url")
-    _make_folders(paths.state, paths.run)
-    with lock.held(paths.lock):
-        if (damage := refuse_truncated(paths)) is not None:
-            log.warning("anchors.damaged", error=damage)
-        return asyncio.run(_Daemon(paths, settings, kind, address, dashboard, model_url).run())
+    with contextlib.closing(HostUsers()) as users:
+        users.reserve(*_host_users(settings.now, kind, dashboard))
+        _make_folders(paths.state, paths.run)
+        with lock.held(paths.lock):
+            if (damage := refuse_truncated(paths)) is not None:
+                log.warning("anchors.damaged", error=damage)
+            return asyncio.run(_Daemon(paths, settings, kind, address, dashboard, model_url, users).run())
+
+
+def _host_users(settings: Settings, runtime: Runtime, dashboard: bool) -> list[Reserved]:
+    """The host users of this daemon. Only a daemon of root has any of its own."""
+    if os.geteuid() != 0:
+        return []
+    agents = Reserved("runtime.first_uid", settings.runtime.first_uid, AGENT_USERS)
+    helpers = [Reserved("dashboard.uid", settings.dashboard.uid)] if dashboard else []
+    return helpers if runtime.kind == "process" else [*helpers, agents]
 
 
 def _make_folders(*places: Path) -> None:
@@ -131,6 +143,7 @@ class _Daemon:
         listen: str,
         dashboard: bool,
         model_url: str | None,
+        users: HostUsers,
     ):
         self._paths = paths
         self._clock = SystemClock()
@@ -141,7 +154,7 @@ class _Daemon:
         self._sessions = Sessions(paths.sessions, self._clock)
         configuration = self._configuration = Configuration(paths, self._now, self._runtime)
         self._provisioner = Provisioner(
-            paths, self._now, configuration.repositories, configuration.builder, self._runtime, model_url
+            paths, self._now, configuration.repositories, configuration.builder, self._runtime, model_url, users
         )
         self._hub = Hub(self._clock)
         self._anchors = Anchors(paths, self._clock, SystemJournal())
@@ -178,6 +191,8 @@ class _Daemon:
         await client.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
         if await client.read(lambda state: state.agents.living_one(MANAGER)) is None:
             await client.ask(Spawn(by=BY, agent=MANAGER))
+        for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
+            self._provisioner.reserve_uid(slot)
         self._supervisor = Supervisor.start(
             journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )

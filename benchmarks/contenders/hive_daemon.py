@@ -19,6 +19,7 @@ from hive.deciders.base import Command
 from hive.deciders.messages import RECV_MAX, Ack, Recv, Send
 from hive.events.base import agent
 from hive.events.sqlite import connect
+from hive.host_users import HostUsers
 from hive.paths import Paths
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
@@ -34,7 +35,9 @@ class _Measured(daemon._Daemon):
 
     def __init__(self, paths: Paths, agents: int):
         settings = daemon._HostSettings(paths.settings)
-        super().__init__(paths, settings, choose("process"), settings.now.dashboard.listen, False, NO_MODEL)
+        super().__init__(
+            paths, settings, choose("process"), settings.now.dashboard.listen, False, NO_MODEL, HostUsers()
+        )
         self._agents = names(agents)
         self._bodies = bodies()
         self._keys = 0

@@ -12,6 +12,7 @@ from hive.config.agent_file import AgentFile
 from hive.config.builders import Builder
 from hive.config.nix_builder import ENVIRONMENT
 from hive.config.repositories import Repositories
+from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
@@ -38,6 +39,7 @@ class Provisioner:
         builder: Builder,
         runtime: Runtime,
         model_url: str | None,
+        users: HostUsers,
     ):
         self.paths = paths
         self.repositories = repositories
@@ -45,12 +47,20 @@ class Provisioner:
         self.runtime = runtime
         self._settings = settings
         self._model_url = model_url
+        self._users = users
 
     def uid(self, slot: int) -> int | None:
         """The host uid of an agent; None if it runs as the daemon's user."""
         if os.geteuid() != 0 or self.runtime.kind == "process":
             return None
         return self._settings().runtime.first_uid + slot
+
+    def reserve_uid(self, slot: int) -> int | None:
+        """Like `uid`, for a process that starts now. Raises Unavailable: another hive uses this host user."""
+        uid = self.uid(slot)
+        if uid is not None:
+            self._users.reserve(Reserved("runtime.first_uid", uid))
+        return uid
 
     def socket_group(self, name: AgentName, slot: int) -> int | None:
         """The group that must own an agent's socket; None: the daemon's group.
@@ -95,7 +105,7 @@ class Provisioner:
         Raises:
             BadRequest: invalid configuration. BuildFailed: its build command failed. Unavailable: a tool is missing.
         """
-        return self.builder.build(name, revision, uid=self.uid(BUILD_SLOT))
+        return self.builder.build(name, revision, uid=self.reserve_uid(BUILD_SLOT))
 
     def container(
         self, row: Agent, mounts: list[Mount], binds: tuple[Bind, ...], revision: str
@@ -111,7 +121,7 @@ class Provisioner:
         state = self.paths.agent_state(row.name)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.paths.agent_run(row.name).mkdir(parents=True, exist_ok=True, mode=0o755)
-        uid = self.uid(row.slot)
+        uid = self.reserve_uid(row.slot)
         container = Container(
             name=row.name,
             incarnation=incarnation,

@@ -1,6 +1,7 @@
 """The demo's temporary hive: its folders, and the scripted model and the daemon as child processes."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import msgspec
 
 from hive.demo import scripts
 from hive.errors import BadRequest, Unavailable
+from hive.host_users import free_first_uid
 from hive.paths import Paths
 from hive.runtimes import ownership
 from hive.sockets.client import HostClient
@@ -45,6 +47,7 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[DemoHive]:
         cleanup.callback(ownership.remove, str(scratch))
         state = scratch / "state" if keep is None else _kept(keep)
         paths = Paths(state, scratch / "run")
+        _choose_host_users(paths)
         log = cleanup.enter_context((scratch / "daemon.log").open("w+"))
         model_url = cleanup.enter_context(_model())
         command = [sys.executable, "-P", "-m", "hive", "up", "--state", str(state), "--run", str(paths.run)]
@@ -76,6 +79,16 @@ def _model() -> Iterator[str]:
             yield url
         finally:
             process.terminate()
+
+
+def _choose_host_users(paths: Paths) -> None:
+    """Under root, give the demo host users of its own: another hive may run on this host."""
+    if os.geteuid() != 0:
+        return
+    first = free_first_uid()
+    paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
+    paths.settings.write_text(f"[runtime]\nfirst_uid = {first}\n\n[dashboard]\nuid = {first - 1}\n")
+    paths.settings.chmod(0o600)
 
 
 def _kept(keep: Path) -> Path:

@@ -16,6 +16,7 @@ from hive.config.repositories import Repositories
 from hive.deciders.roster import Spawn
 from hive.events.agents import Act
 from hive.events.base import ApprovalId
+from hive.host_users import HostUsers
 from hive.paths import Paths
 from hive.projections import agents as roster
 from hive.runtimes.process import ProcessRuntime
@@ -49,7 +50,9 @@ class Containers:
         self.runtime = ProcessRuntime()
         self.repositories = Repositories(self.paths)
         builder = PlainBuilder(self.paths, self.repositories, self.runtime, MetaFlake(self.paths))
-        self.provisioner = SmallProgram(self.paths, Settings, self.repositories, builder, self.runtime, MODEL_URL)
+        self.provisioner = SmallProgram(
+            self.paths, Settings, self.repositories, builder, self.runtime, MODEL_URL, HostUsers()
+        )
 
     def close(self) -> None:
         for kind in (Supervisor, Agent):  # First: a running act could start another container.

@@ -42,6 +42,7 @@ def test_the_first_start_tells_a_terminal_the_way_in_and_nobody_else(alone: Hive
         "http://127.0.0.1:9",
     ]
     alone.folder.joinpath("daemon.log").touch()
+    alone.users.write_into(alone.paths.settings)
     with alone.output.open("ab") as log:
         daemon = subprocess.Popen(command, env=alone.environment(), cwd=alone.folder, stdout=theirs, stderr=log)
     os.close(theirs)

@@ -245,7 +245,8 @@ def test_an_agent_s_user_is_turned_away_even_with_a_stolen_session(hive: HivePro
         "except urllib.error.HTTPError as error: print(error.code)\n"
     )
     command = [ANYBODYS_PYTHON, "-c", ask, f"{hive.url}/api/state", f"{COOKIE}={mara.cookies[COOKIE]}"]
-    for uid, answer in ((0, "200"), (210_000, "403"), (210_007, "403")):
+    first = hive.users.first_uid
+    for uid, answer in ((0, "200"), (first, "403"), (first + 7, "403")):
         done = subprocess.run(command, user=uid, group=uid, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == answer, uid
 
@@ -262,7 +263,7 @@ def test_no_trick_with_ports_or_closed_connections_lets_an_agent_in(hive: HivePr
         "    one.sendall(request.encode())\n"
         "    if waits == 'yes': print(one.recv(1000).split()[1].decode())\n"
     )
-    to = int(hive.url.rpartition(":")[2])
+    to, agent = int(hive.url.rpartition(":")[2]), hive.users.first_uid + 3
     body = f"csrf={mara.headers['X-CSRF-Token']}"
     kind = "application/x-www-form-urlencoded"
     request = (
@@ -273,7 +274,7 @@ def test_no_trick_with_ports_or_closed_connections_lets_an_agent_in(hive: HivePr
         port = somebody.getsockname()[1]
         for own, borrowed, waits in (("127.0.0.2", port, "yes"), ("127.0.0.3", port, "no"), ("127.0.0.1", 0, "no")):
             command = [ANYBODYS_PYTHON, "-c", send, own, str(borrowed), str(to), waits, request]
-            done = subprocess.run(command, user=210_003, group=210_003, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, user=agent, group=agent, capture_output=True, text=True, check=True)
             assert done.stdout.strip() == ("403" if waits == "yes" else "")
     assert mara.get("/api/state").status_code == 200  # After the others: requests are taken up in order.
     assert not hive.events("Resumed", agent="manager")

@@ -26,6 +26,8 @@ from hive.runtimes.protocol import Running
 from hive.runtimes.record import Record
 from hive.sockets.client import HostClient, connect
 
+from .host_users import TestUsers
+
 DEADLINE_S = 60.0
 """Generous; only a defect takes this long."""
 STEP_S = 0.01
@@ -115,6 +117,7 @@ class HiveProcess:
         self.paths = Paths(self.folder / "state", self.folder / "run")
         self.output = self.folder / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.users = TestUsers()
         self.ready = ""
         """The daemon's `hive ready` line."""
         self._runtime = runtime
@@ -128,6 +131,8 @@ class HiveProcess:
         """Start the daemon and wait until it is ready. The first start also waits for the manager."""
         assert self.daemon is None or self.daemon.poll() is not None
         is_new = not self.paths.events.exists()
+        if self._user is None and (self._runtime != "process" or self.listen is not None):
+            self.users.write_into(self.paths.settings)
         front = ["--no-dashboard"] if self.listen is None else ["--listen", self.listen]
         command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *front]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
@@ -342,6 +347,7 @@ class HiveProcess:
             assert time.monotonic() < deadline, f"these do not end: {left}"
             time.sleep(STEP_S)
         ownership.remove(str(self.folder))
+        self.users.close()
 
     def processes(self) -> list[int]:
         """Pids of all processes that use this hive's folders: the daemon, shims, containers."""

@@ -73,7 +73,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     _log_to_stderr()
     _raise_file_limit()
     settings = _HostSettings(paths.settings)
-    kind = choose(runtime or settings.now.runtime.kind)
+    kind = choose(runtime or settings.now.runtime.kind, settings.now.runtime.image_path(paths.state))
     address = listen or settings.now.dashboard.listen
     host_settings.check_listen(address, "--listen")
     if model_url is not None:

@@ -22,6 +22,11 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "auto"
     first_uid: int = 210_000
     """Under root, each agent runs as a host user of its own, from this uid on. Use a range with no other users."""
+    image: str | None = None
+    """An OS tree for the runtime nspawn. Relative to the state folder."""
+
+    def image_path(self, state: Path) -> Path | None:
+        return None if self.image is None else state / self.image
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ def test_every_published_key_is_read() -> None:
         b"""
         [runtime]
         kind = "bubblewrap"
+        image = "image"
         [dashboard]
         listen = "127.0.0.1:7001"
         domain = "hive.example"

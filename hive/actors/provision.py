@@ -51,9 +51,7 @@ class Provisioner:
 
     def uid(self, slot: int) -> int | None:
         """The host uid of an agent; None if it runs as the daemon's user."""
-        if os.geteuid() != 0 or self.runtime.kind == "process":
-            return None
-        return self._settings().runtime.first_uid + slot
+        return self.runtime.host_uid(self._settings().runtime.first_uid, slot)
 
     def reserve_uid(self, slot: int) -> int | None:
         """Like `uid`, for a process that starts now. Raises Unavailable: another hive uses this host user."""

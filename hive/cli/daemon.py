@@ -23,7 +23,7 @@ END_STEP_S = 0.02
 def up(
     hive: Session,
     runtime: Annotated[
-        Literal["auto", "process", "bubblewrap"] | None,
+        Literal["auto", "process", "bubblewrap", "nspawn"] | None,
         typer.Option("--runtime", help="What holds the agents; auto, unless hive.toml says so, is the strongest here."),
     ] = None,
     listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Of the dashboard.")] = None,

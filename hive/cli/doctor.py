@@ -12,7 +12,7 @@ from pathlib import Path
 
 import typer
 
-from hive import lock
+from hive import lock, settings
 from hive.cli import screen
 from hive.cli.screen import Column, Styled
 from hive.cli.session import Noun, Session
@@ -38,7 +38,7 @@ def doctor(hive: Session) -> None:
     """Say what this host has and lacks, each with the fix."""
     checks = [
         *_host(),
-        *runtime_checks(hive.paths.state),
+        *runtime_checks(hive.paths.state, _image(hive.paths)),
         *_optional(),
         *_folders(hive.paths),
         *_backup(hive.paths),
@@ -54,6 +54,14 @@ def doctor(hive: Session) -> None:
         screen.table((Column("", whole=True), Column("", whole=True), ""), cells)
     if any(not check.good and check.name in ESSENTIAL for check in checks):
         raise typer.Exit(1)
+
+
+def _image(paths: Paths) -> Path | None:
+    """The image of hive.toml; a bad file is reported by `hive up`."""
+    try:
+        return settings.load(paths.settings).runtime.image_path(paths.state)
+    except HiveError:
+        return None
 
 
 def _host() -> Iterator[HostCheck]:

@@ -26,6 +26,7 @@ MODULES: Final = {
     "dashboard": "dashboard",
     "demo": "daemon",
     "service": "service",
+    "image": "image",
     "doctor": "doctor",
     "completion": "shell",
     "man": "shell",

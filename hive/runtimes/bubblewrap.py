@@ -51,6 +51,9 @@ class BubblewrapRuntime:
 
     kind = "bubblewrap"
 
+    def host_uid(self, first: int, slot: int) -> int | None:
+        return first + slot if os.geteuid() == 0 else None
+
     def unavailable_reason(self) -> str | None:
         program = shutil.which("bwrap")
         if program is None:
@@ -71,12 +74,12 @@ class BubblewrapRuntime:
         root = os.geteuid() == 0
         if root and not container.uid:
             raise Unavailable(f"Agent {container.name} has no uid of its own, and a sandbox does not contain root.")
-        folders = _folders(container)
-        _check(container, folders)
+        folders = folders_of(container)
+        check_folders(container, folders)
         container.record.mkdir(mode=0o700, parents=True, exist_ok=True)
         container.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root and container.uid:
-            _give_state(container, container.uid)
+            give_state(container, container.uid)
         sandbox: launch.Sandbox = {
             "bwrap": program,
             "arguments": [*_arguments(container), *_binds(container, folders, idmapped=root)],
@@ -86,9 +89,10 @@ class BubblewrapRuntime:
             "idmapped": [(str(index), *entry[1:]) for index, entry in enumerate(folders)] if root else [],
             "mount_point": str(container.record.resolve()),
             "uid": container.uid if root else None,
+            "program_uid": container.uid if root else None,
             "init": [sys.executable, "-I", "-S", str(INIT)],
         }
-        return launch.start(container, environment=_environment(container), folder="/state", sandbox=sandbox)
+        return launch.start(container, environment=environment_of(container), folder="/state", sandbox=sandbox)
 
     def stop(self, record: Path, *, grace_s: float) -> Exit | None:
         return Record(record).stop(grace_s)
@@ -107,7 +111,7 @@ _Folder = tuple[str, str, bool, str]
 """Path inside, real host path, read-only, and `idmap`'s fallback where ids cannot be mapped."""
 
 
-def _folders(container: Container) -> list[_Folder]:
+def folders_of(container: Container) -> list[_Folder]:
     """The agent's folders and the installation, parents before children."""
     folders: list[_Folder] = [
         ("/state", str(container.state.resolve()), False, "give"),
@@ -126,7 +130,7 @@ def _folders(container: Container) -> list[_Folder]:
     return sorted(folders)
 
 
-def _check(container: Container, folders: list[_Folder]) -> None:
+def check_folders(container: Container, folders: list[_Folder]) -> None:
     """Refuse mounts that would give the agent access to the hive itself.
 
     Raises:
@@ -156,7 +160,7 @@ def _check(container: Container, folders: list[_Folder]) -> None:
                 raise Unavailable(f"hive is installed at {installed}; mount {mount.host_path} under another name.")
 
 
-def _give_state(container: Container, uid: int) -> None:
+def give_state(container: Container, uid: int) -> None:
     """Change the owner of state to the agent, including files of an earlier uid or of the daemon."""
     folder = ownership.open_folder(str(container.state.resolve()))
     try:
@@ -233,7 +237,7 @@ def _shell() -> str:
     return "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh"
 
 
-def _environment(container: Container) -> dict[str, str]:
+def environment_of(container: Container) -> dict[str, str]:
     path = launch.PATH
     if not any(Path(folder, "python3").exists() for folder in path.split(":")):
         path = f"{path}:{Path(sys.executable).parent}"

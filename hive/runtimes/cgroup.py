@@ -4,7 +4,7 @@ Stdlib only, because the shim imports it. The daemon plans the groups; the shim 
 """
 
 # Importing pathlib costs each shim 1 MB of memory.
-# ruff: noqa: PTH103, PTH106, PTH120, PTH123
+# ruff: noqa: PTH208, PTH112, PTH103, PTH106, PTH120, PTH123
 
 import os
 import time
@@ -34,6 +34,22 @@ def plan(leaf: str, memory_bytes: int | None, processes: int | None) -> list[Pla
         if "pids" in controllers:
             values.append(("pids.max", "max" if processes is None else str(processes)))
         found.append((version, f"{root}/{PARENT}/{leaf}", tuple(values)))
+    return found
+
+
+def system_plan(leaf: str) -> list[Plan]:
+    """Groups for a container with its own systemd, in the hierarchies that have no controller that `plan` uses.
+
+    Without them, the systemd of each container would take over the shim's own group there.
+    """
+    found: list[Plan] = []
+    with open(MOUNTS) as mounts:
+        for line in mounts:
+            _, where, kind, options, *_ = line.split()
+            named = kind == "cgroup" and "name=systemd" in options.split(",")
+            unified = kind == "cgroup2" and "memory" not in _read(f"{where}/cgroup.controllers").split()
+            if (named or unified) and "ro" not in options.split(","):
+                found.append((V1 if named else V2, f"{where}/{PARENT}/{leaf}", ()))
     return found
 
 
@@ -109,17 +125,25 @@ def members(directory: str) -> list[int]:
 
 
 def remove(directories: list[str]) -> None:
-    """Remove groups without processes; a group that stays busy is left."""
+    """Remove groups whose processes are gone, with the groups that a container made in them; busy ones are left."""
     for directory in directories:
         for _ in range(REMOVE_TRIES):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
+            if _remove(directory):
                 break
-            except OSError:
-                time.sleep(REMOVE_PAUSE_S)
-            else:
-                break
+            time.sleep(REMOVE_PAUSE_S)
+
+
+def _remove(directory: str) -> bool:
+    try:
+        for name in os.listdir(directory):
+            if os.path.isdir(f"{directory}/{name}"):
+                _remove(f"{directory}/{name}")
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _create(version: int, directory: str) -> bool:

@@ -1,31 +1,38 @@
 """Selects the runtime that the operator configured. A new kind needs one line here and one module."""
 
+from pathlib import Path
 from typing import Final
 
 from hive.errors import BadRequest, Unavailable
 from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.runtimes.nspawn import NspawnRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Runtime
 
 AUTO: Final = "auto"
 
 
-def sandboxed() -> list[Runtime]:
-    """The runtimes that isolate agents, strongest first; `auto` takes the first that works."""
-    return [BubblewrapRuntime()]
+def sandboxed(image: Path | None = None) -> list[Runtime]:
+    """The runtimes that isolate agents, strongest first."""
+    return [NspawnRuntime(image), BubblewrapRuntime()]
 
 
-def choose(kind: str = AUTO) -> Runtime:
+def candidates(image: Path | None = None) -> list[Runtime]:
+    """What `auto` tries, in this order: nspawn only where hive.toml names an image."""
+    return [runtime for runtime in sandboxed(image) if runtime.kind != NspawnRuntime.kind or image is not None]
+
+
+def choose(kind: str = AUTO, image: Path | None = None) -> Runtime:
     """The runtime of that kind, probed; `auto` is the strongest sandboxed one and never `process`.
 
     Raises:
         BadRequest: the kind is unknown.
         Unavailable: this host cannot run it; the text says what to do.
     """
-    known: dict[str, Runtime] = {runtime.kind: runtime for runtime in (*sandboxed(), ProcessRuntime())}
+    known: dict[str, Runtime] = {runtime.kind: runtime for runtime in (*sandboxed(image), ProcessRuntime())}
     if kind == AUTO:
         reasons = []
-        for runtime in sandboxed():
+        for runtime in candidates(image):
             why = runtime.unavailable_reason()
             if why is None:
                 return runtime

@@ -9,8 +9,8 @@ import msgspec
 
 from hive.errors import Unavailable
 from hive.runtimes import cgroup
-from hive.runtimes.bubblewrap import BubblewrapRuntime, maps_owners
-from hive.runtimes.choose import choose
+from hive.runtimes.bubblewrap import maps_owners
+from hive.runtimes.choose import choose, sandboxed
 
 PROGRAMS = {
     "git": "apt-get install git",
@@ -29,14 +29,14 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What to do; None if the check passed."""
 
 
-def runtime_checks(state: Path) -> list[HostCheck]:
-    """All checks; `state` is the hive's state folder, which may not exist yet. Takes tens of milliseconds."""
-    return [_runtime(), *_programs(), _bubblewrap(), _user(), *_limits(), *_owners(state)]
+def runtime_checks(state: Path, image: Path | None = None) -> list[HostCheck]:
+    """All checks; `state` is the hive's state folder, which may not exist yet; `image` is the one of hive.toml."""
+    return [_runtime(image), *_programs(), *_kinds(image), _user(), *_limits(), *_owners(state)]
 
 
-def _runtime() -> HostCheck:
+def _runtime(image: Path | None) -> HostCheck:
     try:
-        runtime = choose()
+        runtime = choose(image=image)
     except Unavailable as error:
         return HostCheck(name="runtime", good=False, says="no sandbox for agents works here", fix=str(error))
     return HostCheck(name="runtime", good=True, says=f"`auto` is {runtime.kind}")
@@ -49,9 +49,12 @@ def _programs() -> Iterator[HostCheck]:
         yield HostCheck(name=program, good=path is not None, says=says, fix=None if path else f"`{fix}`")
 
 
-def _bubblewrap() -> HostCheck:
-    why = BubblewrapRuntime().unavailable_reason()
-    return HostCheck(name="bubblewrap", good=why is None, says="works" if why is None else "does not work", fix=why)
+def _kinds(image: Path | None) -> Iterator[HostCheck]:
+    """Each sandboxed runtime. One without its configuration is a choice, not a fault."""
+    for runtime in sandboxed(image):
+        why = runtime.unavailable_reason()
+        says = "works" if why is None else "does not work"
+        yield HostCheck(name=runtime.kind, good=why is None, says=says, fix=why)
 
 
 def _user() -> HostCheck:

@@ -76,6 +76,34 @@ def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
         os.close(folder)
 
 
+def mount(kind: str, target: str, options: str, flags: int) -> None:
+    """Mount a file system that has no device.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    result = _libc.mount(b"hive", target.encode(), kind.encode(), flags, options.encode())
+    _check(result, f"a {kind} for the container's root")
+
+
+def mount_range(path: str, target: str, first: int, count: int) -> None:
+    """Mount a folder of this host at `target`, with ids from 0 shifted to `first`.
+
+    Raises:
+        OSError: the file system has no id-mapped mounts; the text says what to do.
+    """
+    folder = ownership.open_folder(path)
+    try:
+        tree = _call(SYS_OPEN_TREE, folder, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
+    finally:
+        os.close(folder)
+    if not _set_map(tree, f"0 {first} {count}", f"0 {first} {count}"):
+        raise OSError(f"the file system of {path} has no id-mapped mounts: move the tree to ext4, xfs or btrfs")
+    os.mkdir(target)
+    _call(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH)
+    os.close(tree)
+
+
 def can_map(folder: int) -> bool:
     """Whether the file system of an open folder supports id-mapped mounts."""
     tree = _call(SYS_OPEN_TREE, folder, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
@@ -87,10 +115,13 @@ def can_map(folder: int) -> bool:
 
 def _map_owner(tree: int, owner_uid: int, owner_gid: int, uid: int) -> bool:
     """Map the owner to the agent. False if the kernel (before 5.12) or the file system cannot."""
-    if (owner_uid, owner_gid) == (uid, uid):
-        return True
+    return (owner_uid, owner_gid) == (uid, uid) or _set_map(tree, f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
+
+
+def _set_map(tree: int, uid_map: str, gid_map: str) -> bool:
+    """Map ids on a detached mount. False if the kernel or the file system cannot."""
     try:
-        namespace = _user_namespace(f"{owner_uid} {uid} 1", f"{owner_gid} {uid} 1")
+        namespace = _user_namespace(uid_map, gid_map)
     except OSError:
         return False
     try:

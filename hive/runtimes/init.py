@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import _thread
 import ctypes
 import marshal
+from collections.abc import Callable
 
 from hive.runtimes import spawn
 
@@ -49,9 +50,36 @@ def end_with_shim(life: int) -> None:
 
     A parent-death signal does not work: bubblewrap without capabilities may not signal another uid.
     """
+    wait_for_shim_end(life)
+    os._exit(1)
+
+
+def wait_for_shim_end(life: int) -> None:
+    """Return once the shim has closed its pipe or died."""
     while os.read(life, 1):
         pass
-    os._exit(1)
+
+
+def supervise(
+    held: spawn.PausedProcess, go_fd: int, report_fd: int, watch_shim: Callable[[int], None] = end_with_shim
+) -> None:
+    """Release the program once the shim says so, reap orphans, and report how the program ended.
+
+    `watch_shim` runs in a thread of its own and ends the container when the shim's pipe closes.
+    """
+    os.write(report_fd, b"held\n")
+    if not os.read(go_fd, 1):
+        return
+    if failure := held.release():
+        os.write(report_fd, f"failed {' '.join(failure.split())}\n".encode())
+        return
+    os.write(report_fd, b"executed\n")
+    _thread.start_new_thread(watch_shim, (go_fd,))
+    while True:
+        pid, status = os.wait()
+        if pid == held.pid:
+            os.write(report_fd, f"ended {status}\n".encode())
+            return
 
 
 def main() -> None:
@@ -65,20 +93,8 @@ def main() -> None:
     except OSError as error:
         os.write(report_fd, f"failed {error}\n".encode())
         return
-    os.write(report_fd, b"held\n")
-    if not os.read(go_fd, 1):
-        return
-    if failure := held.release():
-        os.write(report_fd, f"failed {' '.join(failure.split())}\n".encode())
-        return
-    os.write(report_fd, b"executed\n")
     del spec
-    _thread.start_new_thread(end_with_shim, (go_fd,))
-    while True:
-        pid, status = os.wait()
-        if pid == held.pid:
-            os.write(report_fd, f"ended {status}\n".encode())
-            return
+    supervise(held, go_fd, report_fd)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -39,7 +40,9 @@ class Sandbox(TypedDict):
     mount_point: str
     """Where the id-mapped mounts are assembled."""
     uid: int | None
-    """The uid to switch to inside; None if the daemon is an ordinary user already."""
+    """The agent's host uid; None if the daemon is an ordinary user already."""
+    program_uid: int | None
+    """The uid to switch to inside; None as above."""
     init: list[str]
 
 
@@ -50,11 +53,18 @@ class _Spec(TypedDict):
     environment: dict[str, str]
     folder: str
     cgroups: list[cgroup.Plan]
-    sandbox: Sandbox | None
+    sandbox: Mapping[str, Any] | None
 
 
-def start(container: Container, *, environment: dict[str, str], folder: str, sandbox: Sandbox | None) -> Running:
-    """Start one run under its own shim.
+def start(
+    container: Container,
+    *,
+    environment: dict[str, str],
+    folder: str,
+    sandbox: Mapping[str, Any] | None,
+    more_groups: Sequence[cgroup.Plan] = (),
+) -> Running:
+    """Start one run under its own shim. `sandbox` is a `Sandbox`, a `Machine` of `os_tree`, or None.
 
     Raises:
         AlreadyDone: a run with this record is alive.
@@ -65,7 +75,7 @@ def start(container: Container, *, environment: dict[str, str], folder: str, san
     if isinstance(status, Running):
         raise AlreadyDone(f"Agent {container.name} already runs as process {status.pid}.")
     limits = container.limits
-    plans = cgroup.plan(group_name(container), limits.memory_bytes, limits.processes)
+    plans = [*cgroup.plan(group_name(container), limits.memory_bytes, limits.processes), *more_groups]
     head = {"incarnation": container.incarnation, "name": container.name, "groups": [plan[1] for plan in plans]}
     spec: _Spec = {
         "record": str(container.record),
@@ -74,7 +84,7 @@ def start(container: Container, *, environment: dict[str, str], folder: str, san
         "environment": environment,
         "folder": folder,
         "cgroups": plans,
-        "sandbox": sandbox,
+        "sandbox": None if sandbox is None else dict(sandbox),
     }
     # marshal: the shim is the same interpreter, and importing json would cost it 1 MB of memory.
     outcome = _run_shim(container.name, marshal.dumps(dict(spec)))

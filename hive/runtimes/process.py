@@ -14,6 +14,9 @@ class ProcessRuntime:
 
     kind = "process"
 
+    def host_uid(self, first: int, slot: int) -> int | None:
+        return None
+
     def unavailable_reason(self) -> str | None:
         if sys.platform != "linux":
             return "hive runs agents on Linux only (it needs /proc and pidfd)."

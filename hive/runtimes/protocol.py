@@ -125,6 +125,10 @@ class Runtime(Protocol):
 
     kind: str
 
+    def host_uid(self, first: int, slot: int) -> int | None:
+        """The host uid of the agent in a slot, given the first uid for agents; None: the daemon's own."""
+        ...
+
     def unavailable_reason(self) -> str | None:
         """Why this host cannot run this kind, and the fix; None if it can."""
         ...

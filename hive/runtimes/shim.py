@@ -6,7 +6,7 @@ daemon only through the files of the record folder: `lock` (held while the shim 
 """
 
 # Importing pathlib costs each shim 1 MB of memory.
-# ruff: noqa: PTH100, PTH105, PTH108, PTH110, PTH120, PTH123
+# ruff: noqa: PTH100, PTH105, PTH106, PTH108, PTH110, PTH120, PTH123
 
 import os
 import sys
@@ -22,14 +22,15 @@ import signal
 import time
 
 from hive.runtimes import cgroup, spawn
+from hive.runtimes.output import Output
 
-OUTPUT_FILE_BYTES = 4 * 1024 * 1024
-"""An agent's output has at most two files of this size."""
 READ_BYTES = 65536
 DRAIN_BYTES = 1024 * 1024
 """More than a pipe can hold; the limit of the final read."""
 MAX_WAIT_STATUS = 0xFFFF
-PR_SET_CHILD_SUBREAPER = 36
+HALT_S = 5.0
+"""How long a booted system may take to shut down after its program has ended."""
+SIGNAL_POWER_OFF = signal.SIGRTMIN + 4
 REPORT_LINE_BYTES = 4096
 """The agent may forge the reports of the container's init, so their length is limited."""
 
@@ -46,36 +47,13 @@ class FailedError(Exception):
     """The run could not be started; the daemon receives the text."""
 
 
-class Output:
-    """The program's output in two files of limited size. A full disk loses lines but does not stop the program."""
-
-    def __init__(self, record: str) -> None:
-        self._path = f"{record}/output"
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        self._size = os.fstat(self._fd).st_size
-
-    def write(self, data: bytes) -> None:
-        try:
-            if self._size + len(data) > OUTPUT_FILE_BYTES:
-                full = self._fd
-                os.replace(self._path, f"{self._path}.1")
-                self._open()
-                os.close(full)
-            self._size += os.write(self._fd, data)
-        except OSError:
-            return
-
-
 class Run:
     """One run of one program, from the spec to its exit."""
 
     def __init__(self, spec: "Spec") -> None:
         self._spec = spec
         self._record: str = spec["record"]
-        self._output = Output(self._record)
+        self._output = Output(f"{self._record}/output")
         self._groups = cgroup.Groups(spec["cgroups"])
         self._output_read, self._output_write = os.pipe()
         self._report = -1
@@ -83,9 +61,15 @@ class Run:
         self._life = -1
         """Init exits when this pipe closes, also when the shim dies."""
         self._said = b""
+        self._console = -1
+        """What a booted system prints outside of the program, or -1."""
+        self._root = 0
+        """The init of a booted system; 0 for other runs."""
+        self._halt_by: float | None = None
+        """When a system that is shutting down is killed."""
         self._child = 0
         self._status: int | None = None
-        """Raw wait status of the child: the program, or bubblewrap."""
+        """Raw wait status of the child: the program, bubblewrap or systemd-nspawn."""
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -115,9 +99,11 @@ class Run:
             raise FailedError(str(error)) from error
 
     def _start_plain(self) -> tuple[int, int]:
-        _become_subreaper()
+        spawn.become_subreaper()
         spec = self._spec
-        held = spawn.PausedProcess(spec["argv"], spec["environment"], spec["folder"], self._enter)
+        held = spawn.PausedProcess(
+            spec["argv"], spec["environment"], spec["folder"], lambda: self._enter(self._output_write)
+        )
         self._child = held.pid
         os.close(self._output_write)
         since_ms = self._put_on_record(held.pid, held.pid)
@@ -126,51 +112,81 @@ class Run:
         return held.pid, since_ms
 
     def _start_sandboxed(self, sandbox: "Spec") -> tuple[int, int]:
-        """Start bubblewrap with our init, which starts the program and reports how it ended."""
+        """Start the container with our init or launcher, which starts the program and reports how it ended."""
         spec_read, spec_write = os.pipe()
         go_read, go_write = os.pipe()
         self._report, report_write = os.pipe()
-        self._child = os.fork()
-        if not self._child:
-            try:
-                self._enter()
-                _exec_sandbox(sandbox, (spec_read, go_read, report_write))
-            except (OSError, FailedError) as error:
-                os.write(2, f"{error}\n".encode())
-            finally:
-                os._exit(127)
-        for fd in (spec_read, go_read, report_write, self._output_write):
+        fds = [spec_read, go_read, report_write]
+        init = self._boot(sandbox, fds) if "nspawn" in sandbox else self._run_bubblewrap(sandbox, fds)
+        for fd in (*fds, self._output_write):
             os.close(fd)
-        inside = {key: self._spec[key] for key in ("argv", "environment", "folder")} | {"uid": sandbox["uid"]}
-        with contextlib.suppress(BrokenPipeError):  # Bubblewrap has ended; its error is read next.
+        inside = {key: self._spec[key] for key in ("argv", "environment", "folder")}
+        inside |= {"uid": sandbox["program_uid"], "seccomp": sandbox["seccomp"]}
+        with contextlib.suppress(BrokenPipeError):  # The container has ended; its error is read next.
             _write_all(spec_write, marshal.dumps(inside))
         os.close(spec_write)
         self._expect("held")
-        init = _only_child(self._child)
-        program = _only_child(init)
-        since_ms = self._put_on_record(program, init)
+        root = spawn.only_child(self._child)
+        program = spawn.only_child(init or root)
+        since_ms = self._put_on_record(program, root)
         os.write(go_write, b"g")
         self._expect("executed")
         self._life = go_write
         return program, since_ms
 
-    def _enter(self) -> None:
-        """In the child: join the agent's groups and redirect output to the shim's pipe."""
+    def _run_bubblewrap(self, sandbox: "Spec", fds: list[int]) -> int:
+        """Fork bubblewrap. Its child is init."""
+        self._child = os.fork()
+        if not self._child:
+            try:
+                self._enter(self._output_write)
+                _exec_sandbox(sandbox, fds)
+            except (OSError, FailedError) as error:
+                os.write(2, f"{error}\n".encode())
+            finally:
+                os._exit(127)
+        return 0
+
+    def _boot(self, sandbox: "Spec", fds: list[int]) -> int:
+        """Fork systemd-nspawn and pass the descriptors to the launcher inside. Return the launcher's host pid."""
+        from hive.runtimes import machine  # Only for such runs: it needs ctypes and socket.
+
+        spawn.become_subreaper()
+        parent, listener = os.getpid(), machine.unbound_socket()
+        self._console, console_write = os.pipe()
+        listening, listening_write = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            try:
+                self._enter(console_write)
+                machine.execute(sandbox, parent, listener, listening_write)
+            except OSError as error:
+                os.write(2, f"{error}\n".encode())
+            finally:
+                os._exit(127)
+        os.close(console_write)
+        os.close(listening_write)
+        launcher = machine.hand_over(sandbox, listener, listening, self._console, [*fds, self._output_write])
+        self._root = spawn.only_child(self._child)
+        return launcher
+
+    def _enter(self, output: int) -> None:
+        """In the child: join the agent's groups and redirect output to a pipe of the shim."""
         self._groups.join()
-        os.dup2(self._output_write, 1)
-        os.dup2(self._output_write, 2)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
 
     def _expect(self, word: str) -> None:
         """Read one line from init.
 
         Raises:
-            FailedError: the line is another one, or bubblewrap ended first.
+            FailedError: the line is another one, or the container ended first.
         """
         while b"\n" not in self._said:
             more = os.read(self._report, REPORT_LINE_BYTES)
             if not more:
                 raise FailedError(
-                    spawn.read_all(self._output_read).decode(errors="replace").strip() or "bubblewrap ended"
+                    spawn.read_all(self._output_read).decode(errors="replace").strip() or "the container ended"
                 )
             self._said += more
         line, _, self._said = self._said.partition(b"\n")
@@ -179,7 +195,7 @@ class Run:
 
     def _put_on_record(self, program: int, root: int) -> int:
         """Write run.json before the program runs, so that a daemon finds every running program on record."""
-        now = _now_ms()
+        now = time.time_ns() // 1_000_000
         facts = (
             f',"pid":{program},"started":{spawn.started(program) or 0},"root":{root},'
             f'"root_started":{spawn.started(root) or 0},"shim":{os.getpid()},'
@@ -191,25 +207,49 @@ class Run:
     def watch(self) -> None:
         """Store output and reap children until the run ends; then clean up and write exit.json."""
         poll = select.poll()
-        for fd in (self._output_read, self._report, self._wake):
+        console = Output(f"{self._record}/console") if self._root else None
+        for fd in (self._output_read, self._report, self._console, self._wake):
             if fd >= 0:
                 os.set_blocking(fd, False)
                 poll.register(fd, select.POLLIN)
         while self._status is None:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self._patience_ms()):
                 if fd == self._wake:
                     _read_some(fd)
+                elif fd == self._console and console is not None and (data := _read_some(fd)):
+                    console.write(data)
                 elif not self._take(fd):
                     poll.unregister(fd)
+                    if fd == self._report:
+                        self._halt()
             self._reap()
         self._end()
+
+    def _halt(self) -> None:
+        """The program has ended: shut the booted system down. Killed later, if it does not."""
+        if self._root:
+            self._halt_by = time.monotonic() + HALT_S
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._root, SIGNAL_POWER_OFF)
+
+    def _patience_ms(self) -> float | None:
+        """How long to wait for news; kills a system that does not shut down."""
+        if self._halt_by is None:
+            return None
+        left_s = self._halt_by - time.monotonic()
+        if left_s <= 0:
+            for pid in (self._root, self._child):  # The system outlives systemd-nspawn.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return None
+        return left_s * 1000
 
     def _take(self, fd: int) -> bool:
         """Read once from the program or from init; False at end of file."""
         data = _read_some(fd)
         if data and fd == self._output_read:
             self._output.write(data)
-        elif data:
+        elif data and fd == self._report:
             self._said = (self._said + data)[-REPORT_LINE_BYTES:]
         return data != b""
 
@@ -225,11 +265,11 @@ class Run:
             return
 
     def _end(self) -> None:
-        at_ms = _now_ms()
+        at_ms = time.time_ns() // 1_000_000
         if self._life >= 0:
             os.close(self._life)
         self._groups.kill()
-        _kill_descendants()
+        spawn.kill_descendants()
         left = DRAIN_BYTES
         while left > 0 and (data := _read_some(self._output_read)):
             self._output.write(data)
@@ -241,6 +281,9 @@ class Run:
         if out_of_memory and not (by_signal == signal.SIGKILL and not os.path.exists(f"{self._record}/ordered")):
             out_of_memory = False  # A child was killed for memory; the program ended for another reason.
         self._groups.remove()
+        if self._root:
+            with contextlib.suppress(OSError):  # systemd-nspawn leaves it where /run is on a disk.
+                os.rmdir(self._spec["sandbox"]["leftover"])
         facts = {"code": code, "signal": by_signal, "out_of_memory": out_of_memory, "at_ms": at_ms}
         pairs = ",".join(f'"{key}":{_json(value)}' for key, value in facts.items())
         _replace(f"{self._record}/exit.json", self._spec["head"].removesuffix(b"}") + f",{pairs}}}".encode())
@@ -252,6 +295,8 @@ class Run:
         word, _, number = self._said.partition(b"\n")[0].decode(errors="replace").partition(" ")
         if self._report >= 0 and word == "ended" and number.isdecimal() and int(number) <= MAX_WAIT_STATUS:
             status = int(number)
+        elif self._root:
+            return None, signal.SIGKILL  # Only the kernel ends a launcher before it reports.
         elif self._report >= 0:
             code = os.waitstatus_to_exitcode(status)
             return None, (-code if code < 0 else code - 128 if code > 128 else None)
@@ -263,17 +308,10 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child, signal.SIGKILL)
         self._groups.kill()
-        _kill_descendants()
+        spawn.kill_descendants()
 
 
-def _only_child(pid: int) -> int:
-    found = spawn.children(pid)
-    if len(found) != 1:
-        raise FailedError(f"Expected one process below {pid}, found {found}.")
-    return found[0]
-
-
-def _exec_sandbox(sandbox: "Spec", fds: tuple[int, int, int]) -> None:
+def _exec_sandbox(sandbox: "Spec", fds: list[int]) -> None:
     """Execute bubblewrap. Its arguments go through a memory file, because they name the host's folders."""
     arguments = list(sandbox["arguments"])
     for inside, content in sandbox["files"]:
@@ -299,33 +337,6 @@ def _memory_file(content: bytes) -> int:
     _write_all(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _become_subreaper() -> None:
-    """Adopt the program's orphans, so that none outlives it."""
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise FailedError("The kernel refused to make the shim a subreaper.")
-
-
-def _kill_descendants() -> None:
-    """Kill all processes below the shim. It adopts orphans, so the loop ends when none is left."""
-    while True:
-        for pid in _below(os.getpid()):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        try:
-            os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
-
-
-def _below(pid: int) -> list[int]:
-    found = [pid]
-    for ancestor in found:
-        found += spawn.children(ancestor)
-    return found[1:]
 
 
 def _read_some(fd: int) -> bytes | None:
@@ -362,10 +373,6 @@ def _json(value: bool | int | None) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(int(value))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _lock(record: str) -> bool:

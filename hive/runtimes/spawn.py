@@ -6,8 +6,11 @@ Stdlib only.
 # Importing pathlib costs each shim 1 MB of memory.
 # ruff: noqa: PTH123, PTH208
 
+import contextlib
 import os
 from collections.abc import Callable
+
+PR_SET_CHILD_SUBREAPER = 36
 
 
 class PausedProcess:
@@ -116,3 +119,37 @@ def stat_fields(pid: int) -> list[str]:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+def become_subreaper() -> None:
+    """Adopt the program's orphans, so that none outlives it."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError("The kernel refused to make the shim a subreaper.")
+
+
+def kill_descendants() -> None:
+    """Kill all processes below the shim. It adopts orphans, so the loop ends when none is left."""
+    while True:
+        for pid in below(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def below(pid: int) -> list[int]:
+    found = [pid]
+    for ancestor in found:
+        found += children(ancestor)
+    return found[1:]
+
+
+def only_child(pid: int) -> int:
+    found = children(pid)
+    if len(found) != 1:
+        raise OSError(f"Expected one process below {pid}, found {found}.")
+    return found[0]

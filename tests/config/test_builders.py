@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+import os_image
 import pytest
 
 from hive.config import builders
@@ -12,17 +13,22 @@ from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import Repositories
 from hive.errors import BadRequest, LimitReached
 from hive.paths import Paths
-from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.runtimes.choose import sandboxed
+from hive.runtimes.os_tree import AGENT_ID, BootedRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Runtime
 
 UID = 231_000 if os.geteuid() == 0 else None
 
 
-@pytest.fixture(params=["bubblewrap", "process"])
+@pytest.fixture(params=["nspawn", "bubblewrap", "process"])
 def runtime(request: pytest.FixtureRequest) -> Runtime:
-    made: Runtime = BubblewrapRuntime() if request.param == "bubblewrap" else ProcessRuntime()
-    lack = made.lacks()
+    if request.param == "nspawn":
+        if os.geteuid() != 0:
+            pytest.skip("only root boots systems")
+        os_image.ensure()
+    made = next(one for one in (*sandboxed(os_image.FOLDER), ProcessRuntime()) if one.kind == request.param)
+    lack = made.unavailable_reason()
     if lack is not None:
         if os.environ.get("CI") == "true":
             pytest.fail(lack)
@@ -100,7 +106,8 @@ def test_build_cannot_see_agent_state_or_socket(
     folder = builder.build("coder", commit(repositories, command), uid=UID)
     seen = (folder / "seen").read_text()
     assert "secret" not in seen and "hive.sock" not in seen and "applied" not in seen
-    assert seen.split()[-1] == str(UID or os.geteuid())
+    uid = AGENT_ID if isinstance(runtime, BootedRuntime) else UID
+    assert seen.split()[-1] == str(uid or os.geteuid())
 
 
 def tree_of(folder: Path, *, link: str = "", files: int = 0, size: int = 0) -> Path:

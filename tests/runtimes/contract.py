@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import os_image
 import pytest
 
 from hive.runtimes.choose import sandboxed
+from hive.runtimes.os_tree import BootedRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Running, Runtime
 
@@ -20,16 +22,25 @@ UNLIMITED = Limits()
 
 
 def sandboxed_runtimes() -> list[Runtime]:
-    """Every isolating runtime."""
-    return sandboxed()
+    """Every isolating runtime. The image of nspawn is built by `usable`."""
+    return sandboxed(os_image.FOLDER)
 
 
 def all_runtimes() -> list[Runtime]:
     return [ProcessRuntime(), *sandboxed_runtimes()]
 
 
+def boots(runtime: Runtime) -> bool:
+    """Whether each container has its own operating system and user ids."""
+    return isinstance(runtime, BootedRuntime)
+
+
 def usable(runtime: Runtime) -> Runtime:
     """Skip a runtime that this host cannot run; fail in CI."""
+    if runtime.kind == "nspawn":
+        os_image.ensure()
+    if boots(runtime) and os.geteuid() != 0:
+        pytest.skip("only root boots systems")
     if why := runtime.unavailable_reason():
         if os.environ.get("CI") == "true":
             pytest.fail(why)

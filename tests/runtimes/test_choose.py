@@ -32,7 +32,7 @@ def test_auto_selects_first_working_runtime():
 
 
 def test_unknown_kind_lists_known_kinds():
-    with pytest.raises(BadRequest, match="auto, bubblewrap, process"):
+    with pytest.raises(BadRequest, match="auto, nspawn, bubblewrap, process"):
         choose("docker")
 
 

@@ -9,11 +9,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import os_image
 import pytest
 from contract import Lab, eventually
 
 from hive.errors import AlreadyDone, Unavailable
-from hive.runtimes import cgroup, shim, spawn
+from hive.runtimes import cgroup, output, spawn
 from hive.runtimes.protocol import Ended, Exit, Limits, NeverRan, Running
 
 PYTHON = "/usr/bin/python3"
@@ -118,8 +119,8 @@ def test_tree_that_ignores_sigterm_is_killed(lab: Lab, how: str):
     lab.start(container)
     eventually(lambda: any("grandchild" in line for line in lab.output(container)), "the grandchild runs")
     root = on_record(lab, container)["shim"]
-    eventually(lambda: len(shim._below(root)) >= TREE_MIN, "the tree has grown")
-    tree = [(pid, spawn.started(pid)) for pid in shim._below(root)]
+    eventually(lambda: len(spawn.below(root)) >= TREE_MIN, "the tree has grown")
+    tree = [(pid, spawn.started(pid)) for pid in spawn.below(root)]
     stop = how == "stop"
     ended = lab.runtime.stop(container.record, grace_s=0.1) if stop else lab.runtime.kill(container.record)
     assert ended is not None
@@ -134,7 +135,7 @@ def test_orphans_are_killed_when_program_ends(lab: Lab):
     lab.start(container)
     shim_pid = on_record(lab, container)["shim"]
     eventually(lambda: names_below(shim_pid).count("sleep") == SLEEPERS, "what it leaves behind runs")
-    tree = [(pid, started) for pid in shim._below(shim_pid) if (started := spawn.started(pid)) is not None]
+    tree = [(pid, started) for pid in spawn.below(shim_pid) if (started := spawn.started(pid)) is not None]
     (container.state / "go").touch()
     assert lab.ended(container).code == 5
     assert all(spawn.started(pid) != started for pid, started in tree)
@@ -147,7 +148,7 @@ SLEEPERS = 3
 def names_below(pid: int) -> list[str]:
     """Names of the live processes below a process."""
     names = []
-    for one in shim._below(pid):
+    for one in spawn.below(pid):
         with contextlib.suppress(OSError):
             names.append(Path(f"/proc/{one}/comm").read_text().strip())
     return names
@@ -195,7 +196,7 @@ def test_environment_is_private_to_program(lab: Lab, monkeypatch: pytest.MonkeyP
     names = {line.partition("=")[0] for line in lines}
     assert {"HIVE_AGENT_SOCKET", "HIVE_AGENT_STATE", "HIVE_AGENT_CONFIG", "HOME", "TERM"} <= names
     holder = on_record(lab, container)["shim"]
-    around = [holder, *shim._below(holder)]
+    around = [holder, *spawn.below(holder)]
     for pid in around:
         assert b"sk-a-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
         if pid == lab.runtime.status(container.record).pid:
@@ -262,7 +263,7 @@ def test_output_is_limited_and_keeps_newest_lines(lab: Lab):
     assert len(lab.output(container, lines=10_000)) == 10_000
     files = [file.stat().st_size for file in container.record.glob("output*")]
     assert len(files) == 2
-    assert all(size <= shim.OUTPUT_FILE_BYTES for size in files)
+    assert all(size <= output.OUTPUT_FILE_BYTES for size in files)
 
 
 DAEMON = """
@@ -270,7 +271,7 @@ import sys, msgspec, json, pathlib
 from hive.runtimes.choose import choose
 from hive.runtimes.protocol import Container
 container = msgspec.json.decode(sys.stdin.buffer.read(), type=Container, dec_hook=lambda kind, text: kind(text))
-choose(sys.argv[1]).start(container)
+choose(sys.argv[1], pathlib.Path(sys.argv[2])).start(container)
 print("started", flush=True)
 import time; time.sleep(1000)
 """
@@ -281,7 +282,9 @@ def started_by_killed_daemon(lab: Lab, container) -> None:
 
     encoded = msgspec.json.encode(container, enc_hook=str)
     with subprocess.Popen(
-        [sys.executable, "-c", DAEMON, lab.runtime.kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", DAEMON, lab.runtime.kind, str(os_image.FOLDER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as daemon:
         lab._started.add(container.record)
         daemon.stdin.write(encoded)

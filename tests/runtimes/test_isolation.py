@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from contract import Lab, eventually, listen
+from contract import Lab, boots, eventually, listen
 
 from hive.errors import Unavailable
 from hive.runtimes import installation, spawn
+from hive.runtimes.os_tree import AGENT_ID
 from hive.runtimes.protocol import Bind, Ended, Mount
 
 PYTHON = "/usr/bin/python3"
@@ -85,14 +86,17 @@ def test_other_hive_files_are_unreachable(sandboxed_lab: Lab):
                 connects(other.socket_folder / "hive.sock"),
                 *(f"os.stat({str(path)!r})" for path in paths),
                 *(f"os.listdir('/proc/1/root{path.parent}')" for path in paths),
-                "os.stat('/sys')",
-                "os.stat('/home')",
-                "os.listdir('/root')"
-                if not any(str(f).startswith("/root") for f in installation.folders())
-                else "os.stat('/root/.ssh')",
+                *(() if boots(lab.runtime) else host_folders()),
             ),
         )
     assert answer == []
+
+
+def host_folders() -> tuple[str, ...]:
+    """Folders that an own operating system has too, but not the host's."""
+    installed_in_root = any(str(folder).startswith("/root") for folder in installation.folders())
+    root = "os.stat('/root/.ssh')" if installed_in_root else "os.listdir('/root')"
+    return ("os.stat('/sys')", "os.stat('/home')", root)
 
 
 def test_root_only_files_are_unreadable(sandboxed_lab: Lab):
@@ -116,9 +120,14 @@ def test_root_only_files_are_unreadable(sandboxed_lab: Lab):
 
 def test_other_processes_are_invisible(sandboxed_lab: Lab):
     sandboxed_lab.start(sandboxed_lab.container("sleep", "1000", name="other"))
-    answer = inside(sandboxed_lab, "answer = sorted(int(n) for n in os.listdir('/proc') if n.isdecimal()), os.getpid()")
-    pids, own = answer
-    assert pids == [1, own]
+    answer = inside(
+        sandboxed_lab,
+        "pids = sorted(int(n) for n in os.listdir('/proc') if n.isdecimal())\n"
+        "answer = pids, os.getpid(), [open(f'/proc/{n}/comm').read().strip() for n in pids]",
+    )
+    pids, own, names = answer
+    assert pids == [1, own] or boots(sandboxed_lab.runtime)
+    assert "sleep" not in names, "the other agent's process"
     answer = inside(
         sandboxed_lab,
         succeeding(
@@ -175,6 +184,8 @@ def test_agent_has_no_privileges(sandboxed_lab: Lab):
     assert {name: int(status[name], 16) for name in sets} == dict.fromkeys(sets, 0)
     assert status["NoNewPrivs"] == "1"
     expected = sandboxed_lab.uid("coder") if os.geteuid() == 0 else os.getuid()
+    if boots(sandboxed_lab.runtime):
+        expected = AGENT_ID
     assert status["Uid"].split() == [str(expected)] * 4
     assert status["Gid"].split()[0] != "0"
     assert "0" not in status["Groups"].split()
@@ -233,9 +244,19 @@ def test_promised_programs_exist(sandboxed_lab: Lab):
     assert lines == ["1", "/state"]
 
 
+@root_only
+def test_agent_runs_as_its_own_host_user(sandboxed_lab: Lab):
+    running = sandboxed_lab.start(sandboxed_lab.container("sleep", "1000"))
+    status = Path(f"/proc/{running.pid}/status").read_text()
+    assert f"Uid:\t{sandboxed_lab.uid('coder')}\t" in status
+
+
 def test_agent_shares_host_network(sandboxed_lab: Lab):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
+        if boots(sandboxed_lab.runtime):
+            assert inside(sandboxed_lab, succeeding(f"socket.create_connection(('127.0.0.1', {port}))")) == []
+            return
         assert (
             inside(sandboxed_lab, f"import socket\nsocket.create_connection(('127.0.0.1', {port}))\nanswer = 'there'")
             == "there"
@@ -359,7 +380,7 @@ def test_container_ends_with_its_shim(sandboxed_lab: Lab):
     eventually(lambda: all(spawn.started(pid) is None for pid in tree), "all of the container is gone")
     assert isinstance(sandboxed_lab.runtime.status(container.record), Ended)
     groups = json.loads((container.record / "run.json").read_text())["groups"]
-    assert not any(Path(group).exists() for group in groups)
+    assert [group for group in groups if Path(group).exists()] == []
 
 
 DRIVER = """
@@ -381,10 +402,14 @@ def test_installation_below_private_folder_is_visible(sandboxed_lab: Lab):
     shutil.copytree(package, private / "src/hive", ignore=shutil.ignore_patterns("__pycache__"))
     for path in (private / "src").rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
+    path = f"{private}/src:{Path(__file__).parent}:{Path(__file__).parents[1]}"
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(private), sandboxed_lab.runtime.kind],
         cwd="/",
-        env={"PYTHONPATH": f"{private}/src:{Path(__file__).parent}", "PATH": os.environ["PATH"]},
+        env={
+            "PYTHONPATH": f"{private}/src:{Path(__file__).parent}:{Path(__file__).parents[1]}",
+            "PATH": os.environ["PATH"],
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 
+import os_image
 import pytest
 
-from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.errors import Unavailable
+from hive.runtimes.choose import choose
 from hive.scripted_model import ScriptedModel
 
 from .hive_process import HiveProcess
@@ -41,11 +43,20 @@ def model() -> Iterator[ScriptedModel]:
         yield model
 
 
+def usable(kind: str) -> str:
+    """A kind of runtime. Skips the test if this host cannot run it; fails in CI."""
+    if kind == "nspawn":
+        os_image.ensure()
+    try:
+        choose(kind, os_image.FOLDER)
+    except Unavailable as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return kind
+
+
 @pytest.fixture
 def walls() -> str:
     """The name of the sandboxing runtime. Skips the test if the host has none."""
-    if why := BubblewrapRuntime().unavailable_reason():
-        if os.environ.get("CI") == "true":
-            pytest.fail(why)
-        pytest.skip(why)
-    return "bubblewrap"
+    return usable("bubblewrap")

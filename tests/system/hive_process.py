@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import os_image
 
 from hive import lock
 from hive.audit.check import check
@@ -122,6 +123,10 @@ class HiveProcess:
         """The daemon's `hive ready` line."""
         self._runtime = runtime
         self._model_url = model_url
+        if runtime == "nspawn":
+            os_image.ensure()
+            self.paths.state.mkdir(parents=True)
+            self.paths.settings.write_text(f'[runtime]\nimage = "{os_image.FOLDER}"\n')
         self.listen: str | None = "127.0.0.1:0" if dashboard else None
         """The dashboard's port of the next daemon; None: no dashboard."""
 
@@ -320,6 +325,15 @@ class HiveProcess:
         """The agent's run, if its process exists."""
         status = Record(self.paths.record(name)).status()
         return status if isinstance(status, Running) else None
+
+    def shims(self) -> list[int]:
+        """Pids of all shims of this hive, one for each container, known to the daemon or not."""
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if b"/runtimes/shim.py\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
 
     def programs(self) -> list[int]:
         """Pids of all harness processes of this hive, known to the daemon or not. Works without a sandbox only."""

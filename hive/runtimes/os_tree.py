@@ -1,0 +1,273 @@
+"""What `nspawn` and `nixos` share: a container that boots an operating system, with the agent's program as a unit."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, TypedDict
+
+import msgspec
+
+from hive.errors import Unavailable
+from hive.runtimes import bubblewrap, cgroup, installation, launch, machine, seccomp
+from hive.runtimes.protocol import Container, Exit, Running, Status
+from hive.runtimes.record import Record
+
+AGENT_ID: Final = 1000
+"""The agent's uid and gid inside; the host's id is this many above the first id of the container's range."""
+ROOT_BYTES = 2 * 1024**3
+"""Size of the container's writable root, and of /tmp; both count as the agent's memory."""
+CONTROL: Final = "/run/hive-control"
+"""Only the container's root may enter it."""
+UNITS: Final = "/run/hive-units"
+UNIT: Final = "hive-agent.service"
+TARGET: Final = "multi-user.target"
+PYTHON = os.path.normpath(sys.executable)
+LAUNCHER = Path(__file__).with_name("launcher.py")
+INSTALL = "Install it with `apt-get install systemd-container` (or your system's package manager)."
+NAME_MAX = 64
+"""Longest name of a machine."""
+HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
+
+
+class Machine(TypedDict):
+    """What the shim needs to boot a tree; see `machine`."""
+
+    nspawn: str
+    arguments: list[str]
+    variables: dict[str, str]
+    tree: str
+    """The shared tree, mounted read-only with its ids shifted."""
+    first_id: int
+    """The host's id of the container's root."""
+    root_bytes: int
+    folders: list[tuple[str, int]]
+    """Folders with their modes, made on top of the tree."""
+    files: list[tuple[str, bytes]]
+    """Files made on top of the tree."""
+    units: list[tuple[str, bytes, str]]
+    """Unit files: name, content, and the target that wants it."""
+    idmapped: list[tuple[str, str, bool, str]]
+    mount_point: str
+    leftover: str
+    """A folder that systemd-nspawn may leave behind."""
+    uid: int
+    """The host's id of the agent."""
+    program_uid: int
+    seccomp: bytes | None
+
+
+class Tree(msgspec.Struct, frozen=True, kw_only=True):
+    """A tree to boot."""
+
+    root: Path
+    init: str | None = None
+    """The program to run as process 1; None: the tree's own."""
+    shared: tuple[tuple[Path, str], ...] = ()
+    """Further folders of the host, read-only: host path and path inside."""
+    generates_etc: bool = False
+    """The system writes its own users and hosts into /etc at boot."""
+
+
+class BootedRuntime:
+    """Base of the runtimes that boot a tree. Subclasses say which tree, and what this host lacks."""
+
+    kind = ""
+
+    def host_uid(self, first: int, slot: int) -> int | None:
+        return first + slot * machine.IDS + AGENT_ID
+
+    def tree(self, container: Container) -> Tree:
+        """The tree of this agent. Raises Unavailable."""
+        raise NotImplementedError
+
+    def start(self, container: Container) -> Running:
+        tree = self.tree(container)
+        program = shutil.which("systemd-nspawn")
+        if program is None:
+            raise Unavailable(f"systemd-nspawn is not installed. {INSTALL}")
+        if os.geteuid() != 0 or not container.uid:
+            raise Unavailable(
+                f"Agent {container.name} has no user ids of its own: {self.kind} needs hive to run as root."
+            )
+        folders = bubblewrap.folders_of(container)
+        bubblewrap.check_folders(container, folders)
+        container.record.mkdir(mode=0o700, parents=True, exist_ok=True)
+        container.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        bubblewrap.give_state(container, container.uid)
+        sandbox: Machine = {
+            "nspawn": program,
+            "arguments": _arguments(container, tree, [inside for inside, *_ in folders]),
+            "variables": {"PATH": launch.PATH, "LC_ALL": "C.UTF-8", "SYSTEMD_NSPAWN_LOCK": "0"},
+            "tree": str(tree.root.resolve()),
+            "first_id": container.uid - AGENT_ID,
+            "root_bytes": ROOT_BYTES,
+            "folders": [("/work", 0o755), *_passable(tree.root, [inside for inside, *_ in folders])],
+            "files": [] if tree.generates_etc else _etc(container, tree.root),
+            "units": [(UNIT, _unit(container).encode(), TARGET)],
+            "idmapped": [(str(index), *entry[1:]) for index, entry in enumerate(folders)],
+            "mount_point": str(container.record.resolve()),
+            "leftover": f"/run/systemd/nspawn/propagate/{machine_name(container)}",
+            "uid": container.uid,
+            "program_uid": AGENT_ID,
+            "seccomp": seccomp.program(),
+        }
+        return launch.start(
+            container,
+            environment=bubblewrap.environment_of(container),
+            folder="/state",
+            sandbox=sandbox,
+            more_groups=cgroup.system_plan(launch.group_name(container)),
+        )
+
+    def stop(self, record: Path, *, grace_s: float) -> Exit | None:
+        return Record(record).stop(grace_s)
+
+    def kill(self, record: Path) -> Exit | None:
+        return Record(record).kill()
+
+    def status(self, record: Path) -> Status:
+        return Record(record).status()
+
+    def output(self, record: Path, *, lines: int) -> list[str]:
+        return Record(record).output(lines)
+
+
+def host_lacks(kind: str) -> str | None:
+    """What every booted runtime needs of this host, with the fix; None if it is there."""
+    if os.geteuid() != 0:
+        return f"The runtime {kind} needs hive to run as root."
+    if shutil.which("systemd-nspawn") is None:
+        return f"systemd-nspawn is not installed. {INSTALL}"
+    return None
+
+
+def tree_lacks(root: Path) -> str | None:
+    """Why a tree cannot be shared by containers, with the fix; None if it can."""
+    try:
+        mappable = bubblewrap.maps_owners(root)
+    except OSError as error:
+        return f"{error.strerror or error}."
+    if not mappable:
+        return (
+            f"The file system of {root} has no id-mapped mounts; move it to ext4, xfs or btrfs on Linux 5.12 or later."
+        )
+    return None
+
+
+def interpreter_lacks(root: Path) -> str | None:
+    """Whether hive's Python runs inside: one of the host's /usr must be in the tree too."""
+    python = Path(sys.executable).resolve()
+    if python.is_relative_to(installation.SYSTEM) and not (root / python.relative_to("/")).exists():
+        return f"{root} has no {python}, which runs hive here; build the image from the host's release."
+    return None
+
+
+def works(root: Path) -> str | None:
+    """Run hive's Python inside the tree, without booting it. What it lacks; None if it runs."""
+    binds = [
+        f"--bind-ro={_escaped(str(host))}:{_escaped(str(inside))}" for inside, host in installation.folders().items()
+    ]
+    command = ["systemd-nspawn", "--quiet", "--pipe", "--volatile=overlay", "--register=no", "--keep-unit"]
+    command += [
+        "--private-network",
+        f"--directory={root}",
+        *binds,
+        PYTHON,
+        "-c",
+        "import ssl, sqlite3, msgspec",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=machine.BOOT_S, check=False)
+    return None if done.returncode == 0 else " ".join(done.stderr.split())[-500:]
+
+
+def _arguments(container: Container, tree: Tree, inside: list[str]) -> list[str]:
+    place, uid = container.record.resolve(), container.uid or 0
+    arguments = ["--quiet", f"--directory={place}/{machine.ROOT}", f"--machine={machine_name(container)}"]
+    arguments += [f"--hostname={container.name}", f"--private-users={uid - AGENT_ID}:{machine.IDS}"]
+    arguments += ["--private-users-ownership=off", "--private-network", "--register=no", "--keep-unit", "--settings=no"]
+    arguments += ["--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=read-only"]
+    arguments += [f"--uuid={_machine_id(container)}", f"--tmpfs=/tmp:mode=1777,size={ROOT_BYTES}"]
+    # The trailing colon adds systemd's own folders.
+    arguments += [f"--bind-ro={_escaped(f'{place}/{machine.UNITS}')}:{UNITS}", f"--setenv=SYSTEMD_UNIT_PATH={UNITS}:"]
+    arguments += [f"--bind={_escaped(f'{place}/{machine.CONTROL}')}:{CONTROL}"]
+    folders = bubblewrap.folders_of(container)
+    for index, (path, _, read_only, _) in enumerate(folders):
+        assert path == inside[index]
+        arguments += [f"--bind{'-ro' if read_only else ''}={_escaped(f'{place}/{index}')}:{_escaped(path)}"]
+    shared = [*tree.shared, *((Path(path), path) for path in ("/nix/store",) if Path(path).is_dir())]
+    arguments += [f"--bind-ro={_escaped(str(host))}:{_escaped(path)}" for host, path in dict(shared).items()]
+    if tree.init is None:
+        return [*arguments, "--boot", "--", "systemd.show_status=0"]
+    return [*arguments, "--", tree.init, "systemd.show_status=0"]
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:")
+
+
+def machine_name(container: Container) -> str:
+    """Short, and unique among the hives of a host."""
+    return f"h-{launch.group_name(container)}"[:NAME_MAX].replace("_", "-")
+
+
+def _machine_id(container: Container) -> str:
+    return hashlib.sha256(bytes(container.record.resolve())).hexdigest()[:32]
+
+
+def _passable(root: Path, inside: list[str]) -> list[tuple[str, int]]:
+    """Folders of the tree above a mount that the agent could not pass, such as /root."""
+    above = sorted({parent for path in inside for parent in Path(path).parents} - {Path("/")})
+    found: list[tuple[str, int]] = []
+    for folder in above:
+        path = root / folder.relative_to("/")
+        if path.is_dir() and not path.is_symlink() and not path.stat().st_mode & 0o001:
+            found.append((str(folder), 0o711))
+    return found
+
+
+def _etc(container: Container, root: Path) -> list[tuple[str, bytes]]:
+    """Users, hosts and the host name of a tree that has none of its own."""
+    shell = "/bin/bash" if os.path.lexists(root / "usr/bin/bash") else "/bin/sh"
+    agent = f"agent:x:{AGENT_ID}:{AGENT_ID}:{container.name}:/state:{shell}"
+    return [
+        ("/etc/passwd", _with_agent(root / "etc/passwd", agent)),
+        ("/etc/group", _with_agent(root / "etc/group", f"agent:x:{AGENT_ID}:")),
+        ("/etc/hosts", HOSTS.encode()),
+        ("/etc/hostname", f"{container.name}\n".encode()),
+        ("/etc/resolv.conf", b""),
+    ]
+
+
+def _with_agent(path: Path, line: str) -> bytes:
+    """The tree's own users, without any that has the agent's name or id."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        lines = ["root:x:0:0:root:/root:/bin/sh"]
+    kept = [one for one in lines if one.split(":")[0] != "agent" and one.split(":")[2:3] != [str(AGENT_ID)]]
+    return "".join(f"{one}\n" for one in (*kept, line)).encode()
+
+
+def _unit(container: Container) -> str:
+    command = [PYTHON, "-I", "-S", str(LAUNCHER), f"{CONTROL}/{machine.SOCKET}"]
+    return f"""\
+[Unit]
+Description=hive agent {container.name}
+
+[Service]
+ExecStart={" ".join(_quoted(word) for word in command)}
+KillSignal=SIGKILL
+OOMPolicy=continue
+TasksMax=infinity
+LimitNOFILE=524288
+StandardOutput=null
+StandardError=journal
+"""
+
+
+def _quoted(word: str) -> str:
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'

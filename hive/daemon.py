@@ -33,6 +33,7 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
+from hive.audit import carry_over
 from hive.audit.anchor_check import refuse_truncated
 from hive.audit.reading import translating_sqlite_errors
 from hive.audit.system_journal import SystemJournal
@@ -82,6 +83,8 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
         users.reserve(*_host_users(settings.now, kind, dashboard))
         _make_folders(paths.state, paths.run)
         with lock.held(paths.lock):
+            if carry_over.is_due(paths):
+                _carry_over(paths)
             if (damage := refuse_truncated(paths)) is not None:
                 log.warning("anchors.damaged", error=damage)
             return asyncio.run(_Daemon(paths, settings, kind, address, dashboard, model_url, users).run())
@@ -94,6 +97,13 @@ def _host_users(settings: Settings, runtime: Runtime, dashboard: bool) -> list[R
     agents = Reserved("runtime.first_uid", settings.runtime.first_uid, AGENT_USERS)
     helpers = [Reserved("dashboard.uid", settings.dashboard.uid)] if dashboard else []
     return helpers if runtime.kind == "process" else [*helpers, agents]
+
+
+
+def _carry_over(paths: Paths) -> None:
+    log.info("log.carrying_over", schema=carry_over.OLD_SCHEMA, file=str(paths.events))
+    head = carry_over.carry_over(paths, SystemClock().now_ms(), lambda _: None)
+    log.info("log.carried_over", events=head.seq, head=head.hash.hex(), old_file=str(paths.old_events))
 
 
 def _make_folders(*places: Path) -> None:

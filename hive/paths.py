@@ -54,6 +54,16 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "backups.json"
 
     @property
+    def old_events(self) -> Path:
+        """The log before it was carried over to schema 2."""
+        return self.state / "events-schema-1.db"
+
+    @property
+    def old_anchors(self) -> Path:
+        """The anchors of that log."""
+        return self.state / "anchors-schema-1.jsonl"
+
+    @property
     def settings(self) -> Path:
         return self.state / "hive.toml"
 

@@ -1,7 +1,8 @@
 """Compares the log with heads recorded in projections.db, the anchor file and the system journal."""
 
 import os
-from typing import Final, Literal, NamedTuple
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -10,7 +11,8 @@ from hive.audit.reading import projections_db, translating_sqlite_errors
 from hive.audit.system_journal import JournalAnchor, SystemJournal
 from hive.errors import CorruptState, HiveError, Unavailable
 from hive.events.base import Seq
-from hive.events.log import ChainError, LogReader
+from hive.events.chain import ChainError, Head
+from hive.events.log import LogReader
 from hive.paths import Paths
 from hive.projections.store import stored_positions
 
@@ -53,7 +55,21 @@ def anchor_sources(paths: Paths, first: bytes | None, journal: SystemJournal | N
     return found if journal is None else [*found, _of_journal(paths, first, journal)]
 
 
-def refuse_truncated(paths: Paths) -> str | None:
+class _Log(Protocol):
+    """A reader of a log of any schema."""
+
+    def head(self) -> Head: ...
+
+    def hash_at(self, seq: Seq) -> bytes | None: ...
+
+    def close(self) -> None: ...
+
+
+class _OpenLog(Protocol):
+    def __call__(self, folder: Path, *, daemon_runs: bool) -> _Log: ...
+
+
+def refuse_truncated(paths: Paths, open_log: _OpenLog = LogReader) -> str | None:
     """Compare the log with the newest recorded head beside it before a daemon appends. Reads two rows.
 
     The caller holds the state's lock. Returns a problem with the anchor file itself, for people.
@@ -64,15 +80,15 @@ def refuse_truncated(paths: Paths) -> str | None:
     file = _of_anchors(paths)
     for one in (file, _of_projections(paths, daemon_runs=False)):
         if one.seen:
-            _refuse(paths, one.where, max(one.seen))
+            _refuse(paths, one.where, max(one.seen), open_log)
     return None if file.note is None else f"{paths.anchors}: {file.note}"
 
 
-def _refuse(paths: Paths, where: str, newest: Seen) -> None:
+def _refuse(paths: Paths, where: str, newest: Seen, open_log: _OpenLog) -> None:
     end, found = 0, None
     if paths.events.exists():
         with translating_sqlite_errors(paths.events):
-            reader = LogReader(paths.state, daemon_runs=False)
+            reader = open_log(paths.state, daemon_runs=False)
             try:
                 end, found = reader.head().seq, reader.hash_at(newest.seq)
             finally:

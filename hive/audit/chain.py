@@ -11,7 +11,8 @@ from hive.audit.reading import Tell, log_reader, watched
 from hive.audit.system_journal import SystemJournal
 from hive.errors import HiveError
 from hive.events.base import Seq
-from hive.events.log import GENESIS, ChainError, LogReader, Row, chained, intact_length, verify
+from hive.events.chain import GENESIS, ChainError, Row, intact_length, link, verify
+from hive.events.log import LogReader
 from hive.paths import Paths
 
 
@@ -79,11 +80,9 @@ def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, ChainError |
             return seq - 1, ChainError(seq, f"cannot be read: {unreadable}")
         if row is None:
             return seq - 1, ChainError(seq, f"is missing or cannot be found: {error}")
-        if not all(isinstance(value, str) for value in row[1:5]):
-            return seq - 1, ChainError(seq, "holds a value of the wrong kind")
-        last = chained(last, *row[:3], row.data, row.by)
-        if last != row.hash:
-            return seq - 1, ChainError(seq, "does not match its hash: it or the chain before it was changed")
+        last, why = link(last, row)
+        if why is not None:
+            return seq - 1, ChainError(seq, why)
 
 
 def _one(reader: LogReader, seq: Seq) -> Iterator[Row]:

@@ -11,23 +11,22 @@ import msgspec
 
 from hive import lock
 from hive.audit import anchors
+from hive.audit.carry_over import BATCH_ROWS, UNDER_WAY_NAME, end_carried, old_hash
 from hive.audit.reading import TELL_EVERY_ROWS, Tell, watched
 from hive.clock import TimeMs
 from hive.errors import BadRequest, CorruptState, Refused
+from hive.events.chain import GENESIS, Head, Row, link, verify
 from hive.events.codec import Codec
-from hive.events.log import GENESIS, EventLog, Head, LogReader, Row, chained, stamped_ms, verify
+from hive.events.log import EventLog, LogReader, stamped_ms
+from hive.events.schema import sync_folder
 from hive.paths import Paths
 
-UNDER_WAY_NAME: Final = ".importing"
-"""A folder in the state folder: a log that is not whole yet has not its name."""
-BATCH_ROWS: Final = 2_000
-"""Events of one commit."""
 LINE_MAX_BYTES: Final = 64 * 1024 * 1024
 """Far more than an event that came through a socket can have."""
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One event, with the keys of `hive log --json`."""
+class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One event, with the keys of `hive log --json` and what else its hash needs."""
 
     seq: int
     at: str
@@ -37,6 +36,12 @@ class Line(msgspec.Struct, frozen=True):
     by: str
     hash: str
     """Hex."""
+    salt: str | None = None
+    """Hex; absent in an erased event, and in every event that a hive of schema 1 exported."""
+    content: str | None = None
+    """Of an erased event: its kept content hash, hex."""
+    erasure: int | None = None
+    """Of an erased event: the position of its `Erased` event."""
 
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -64,8 +69,14 @@ def _written(rows: Iterable[Row], out: BinaryIO) -> Iterator[Row]:
     """The same rows; one is written when the next is asked for, and so when it was found to hold."""
     for row in rows:
         yield row
-        line = Line(row.seq, row.at, row.type, msgspec.Raw(row.data.encode()), row.by, row.hash.hex())
-        out.write(_encode(line) + b"\n")
+        out.write(_encode(as_line(row)) + b"\n")
+
+
+def as_line(row: Row) -> Line:
+    """The row as it is exported."""
+    salt, content = (None if value is None else value.hex() for value in (row.salt, row.content))
+    data = msgspec.Raw(row.data.encode())
+    return Line(row.seq, row.at, row.type, data, row.by, row.hash.hex(), salt, content, row.erasure)
 
 
 def import_log(paths: Paths, lines: BinaryIO, now: TimeMs, tell: Tell, expected_head: str | None = None) -> Head:
@@ -84,13 +95,11 @@ def import_log(paths: Paths, lines: BinaryIO, now: TimeMs, tell: Tell, expected_
         shutil.rmtree(under_way, ignore_errors=True)  # Of an import that was killed.
         under_way.mkdir(mode=0o700)
         try:
-            head = _fill(under_way, lines, tell)
-            if expected_head is not None and head.hash.hex() != expected_head.lower():
-                raise BadRequest(f"It ends with event {head.seq}, {head.hash.hex()}, which is not the head you gave.")
+            head = _fill(under_way, lines, now, tell, expected_head)
             (under_way / paths.events.name).rename(paths.events)
         finally:
             shutil.rmtree(under_way)
-        _sync(paths.state)
+        sync_folder(paths.state)
         anchors.add(paths.anchors, head, now)
         _give_to_owner(paths)
     return head
@@ -106,53 +115,67 @@ def _refuse_used(paths: Paths) -> None:
         )
 
 
-def _fill(folder: Path, lines: BinaryIO, tell: Tell) -> Head:
+def _fill(folder: Path, lines: BinaryIO, now: TimeMs, tell: Tell, expected_head: str | None) -> Head:
     log = EventLog(folder)
     try:
-        batch = list[Row]()
+        batch, end = list[Row](), Head(0, GENESIS)
+        is_old = False
         for row in _checked(lines, tell):
+            end, is_old = Head(row.seq, row.hash), _is_old(row)
             batch.append(row)
             if len(batch) == BATCH_ROWS:
                 _append(log, batch)
                 batch = []
         _append(log, batch)
-        if log.head.seq == 0:
+        if end.seq == 0:
             raise BadRequest("There is no event in it. Export the log again.")
+        if expected_head is not None and end.hash.hex() != expected_head.lower():
+            raise BadRequest(f"It ends with event {end.seq}, {end.hash.hex()}, which is not the head you gave.")
+        if is_old:
+            end_carried(log, end, now)
         return log.head
     finally:
         log.close()
 
 
 def _append(log: EventLog, rows: list[Row]) -> None:
-    log.append((row.at, row.type, row.data, row.by) for row in rows)
-    assert not rows or log.head.hash == rows[-1].hash, "the log chains as the check of the lines did"
+    if rows and _is_old(rows[0]):
+        log.append((row.at, row.type, row.data, row.by) for row in rows)
+    else:
+        log.append_verified(rows)
+
+
+def _is_old(row: Row) -> bool:
+    """Whether a hive of schema 1 exported the row: it then gets a salt and a new hash."""
+    return row.salt is None and row.content is None
 
 
 def _checked(lines: BinaryIO, tell: Tell) -> Iterator[Row]:
     """Each line as a row that continues the chain and that this hive can read."""
-    codec, last, number, done = Codec(), GENESIS, 0, 0
+    codec, number, done = Codec(), 0, 0
+    row: Row | None = None
     while raw := lines.readline(LINE_MAX_BYTES):
         number += 1
         done += len(raw)
         if not raw.endswith(b"\n"):
             what = "is too long" if len(raw) == LINE_MAX_BYTES else "has no end: the file was cut there"
             raise BadRequest(f"Line {number} {what}. Nothing was imported; export the log again.")
-        row = _row(raw, number, last)
+        row = _row(raw, number, row)
         try:
             codec.decode(row.type, row.data)
         except CorruptState as error:
             raise BadRequest(f"Line {number}: {error} Nothing was imported; use the hive that wrote it.") from None
-        last = row.hash
         yield row
         if number % TELL_EVERY_ROWS == 0:
             tell(done)
     tell(done)
 
 
-def _row(raw: bytes, number: int, last: bytes) -> Row:
+def _row(raw: bytes, number: int, before: Row | None) -> Row:
     try:
         line = _decode(raw)
         data, stored = bytes(line.data).decode(), bytes.fromhex(line.hash)
+        salt, content = (None if value is None else bytes.fromhex(value) for value in (line.salt, line.content))
         stamped_ms(line.at)
     except (msgspec.MsgspecError, ValueError, RecursionError, BadRequest) as error:
         raise BadRequest(
@@ -163,13 +186,24 @@ def _row(raw: bytes, number: int, last: bytes) -> Row:
             f"Line {number} holds event {line.seq}: lines are missing, doubled or out of order."
             " Nothing was imported; export the log again, from its first event."
         )
-    for text in (data, _canonical(line.data)) if "\n" not in line.type + line.by else ():
-        if chained(last, line.seq, line.at, line.type, text, line.by) == stored:
-            return Row(line.seq, line.at, line.type, text, line.by, stored)
+    erasure = None if content is None else line.erasure
+    for text in (data, _canonical(line.data)):
+        row = Row(line.seq, line.at, line.type, text, line.by, stored, salt, content, erasure)
+        if _follows(before, row):
+            return row
     raise BadRequest(
         f"Line {number}: event {line.seq} does not match its hash: it was changed after it was written."
         " Nothing was imported; export the log again, and see `hive audit verify` where it came from."
     )
+
+
+def _follows(before: Row | None, row: Row) -> bool:
+    last = GENESIS if before is None else before.hash
+    if before is not None and _is_old(before) != _is_old(row):
+        return False
+    if _is_old(row):
+        return "\n" not in row.type + row.by and old_hash(last, *row[:5]) == row.hash
+    return (row.salt is None or row.content is None) and link(last, row)[1] is None
 
 
 def _canonical(data: msgspec.Raw) -> str:
@@ -184,11 +218,3 @@ def _give_to_owner(paths: Paths) -> None:
         for path in (paths.events, paths.anchors, paths.lock):
             with contextlib.suppress(FileNotFoundError):
                 os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -72,6 +72,7 @@ AnyEvent = (
     | notifications.NotificationFailed
     | daemon.Booted
     | daemon.ShutDown
+    | daemon.LogCarriedOver
     | daemon.CommandKeyed
     | daemon.Warned
 )

@@ -16,6 +16,15 @@ class ShutDown(Event, frozen=True, kw_only=True):
     keep_agents: bool = False
 
 
+class LogCarriedOver(Event, frozen=True, kw_only=True):
+    """The events before this one were imported from a log of an older schema; that file is kept beside the log."""
+
+    schema: int
+    events: Seq
+    head: str
+    """Hash of the last event in the old log, hex."""
+
+
 class CommandKeyed(Event, frozen=True, kw_only=True):
     """A command had an idempotency key. A command with the same key gets these events as its answer."""
 

@@ -2,96 +2,36 @@
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 import apsw
 
 from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
-from hive.errors import CorruptState, Unavailable
+from hive.errors import Unavailable
 from hive.events.base import Seq
+from hive.events.chain import GENESIS, SALT_BYTES, ChainError, ChainPage, Head, Row, verify
 from hive.events.pages import Page, locating_damage, text_pages
+from hive.events.schema import CHAIN_COLUMNS, COLUMNS, NEVER_REPLACED, PAGE_BYTES, create, refuse_foreign
 from hive.events.sqlite import connect
 
+__all__ = ["GENESIS", "PAGE_BYTES", "ChainError", "EventLog", "Head", "LogReader", "Row", "verify"]
+
 FILE_NAME: Final = "events.db"
-APPLICATION_ID: Final = 0x68697665
-"""`hive` in ASCII; tells the file from any other database."""
-SCHEMA_VERSION: Final = 1
-PAGE_BYTES: Final = 8_192
-"""Of a new log: the usual page of 4 KiB holds a dozen rows and wastes the place of another, a twelfth of the file."""
 WAL_PAGES: Final = 2_000
-"""About 16 MiB: checkpointed from here on, then overwritten; a WAL that grows syncs half as fast."""
+"""About 16 MiB: the WAL is checkpointed at this length and then overwritten; a growing WAL syncs half as fast."""
 PAGE_ROWS: Final = 2_000
-"""Rows read by one statement, so that no reader holds back a checkpoint for long."""
+"""Rows per statement, so that no reader delays a checkpoint for long."""
 INSERT_SIZES: Final = (64, 8, 1)
-"""Rows inserted by one statement, the largest that fits first; each size is prepared once."""
-GENESIS: Final = b"\0" * 32
-"""What the first event is chained to."""
+"""Rows per INSERT statement, the largest that fits first; each size is prepared once."""
 
 STAMP_CHARS: Final = len("2026-01-31T09:30:00.125Z")
 
-_NEVER_REPLACED = """
-CREATE TRIGGER IF NOT EXISTS events_are_never_replaced BEFORE INSERT ON events
-WHEN EXISTS (SELECT 1 FROM events WHERE seq = new.seq)
-BEGIN SELECT raise(ABORT, 'events are append-only'); END;
-"""
-"""INSERT OR REPLACE deletes what is in its way, and SQLite calls no DELETE trigger for that."""
-_SCHEMA = f"""
-CREATE TABLE events(
-    seq INTEGER PRIMARY KEY,
-    at TEXT NOT NULL,
-    type TEXT NOT NULL,
-    data TEXT NOT NULL,
-    by TEXT NOT NULL,
-    hash BLOB NOT NULL
-);
-CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
-BEGIN SELECT raise(ABORT, 'events are append-only'); END;
-CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
-BEGIN SELECT raise(ABORT, 'events are append-only'); END;
-{_NEVER_REPLACED}
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
-_COLUMNS = "seq, at, type, data, by, hash"
-_CHAINED = (
-    "seq, CASE WHEN typeof(at) = 'text' AND typeof(type) = 'text' AND typeof(data) = 'text' AND typeof(by) = 'text'"
-    " AND instr(at || type || by, char(10)) = 0"
-    " THEN CAST(seq || char(10) || at || char(10) || type || char(10) || by || char(10) || data AS BLOB) ELSE x'' END,"
-    " hash"
-)
-"""What `chained` hashes, put together by SQLite; nothing for a row that `chained` would not take."""
-_INSERTS = {size: "INSERT INTO events VALUES" + ",".join(["(?,?,?,?,?,?)"] * size) for size in INSERT_SIZES}
-
-
-class Row(NamedTuple):
-    """One line of the log, undecoded."""
-
-    seq: Seq
-    at: str
-    """RFC 3339 UTC."""
-    type: str
-    data: str
-    """JSON."""
-    by: str
-    hash: bytes
-    """SHA-256 over the hash before and this row."""
-
-
-class Head(NamedTuple):
-    """The end of the chain."""
-
-    seq: Seq
-    hash: bytes
-
-
-def chained(before: bytes, seq: Seq, at: str, type_: str, data: str, by: str) -> bytes:
-    """The hash of a row. `data` stands last: the fields before it hold no newline, so none can pass for another."""
-    return hashlib.sha256(before + f"{seq}\n{at}\n{type_}\n{by}\n{data}".encode()).digest()
+_INSERTS = {size: "INSERT INTO events VALUES" + ",".join(["(?,?,?,?,?,?,?)"] * size) for size in INSERT_SIZES}
 
 
 class EventLog:
@@ -100,34 +40,54 @@ class EventLog:
     def __init__(self, folder: Path):
         self.path = folder / FILE_NAME
         if not self.path.exists():
-            _create(self.path)
+            create(self.path)
         self._db = connect(self.path, write=True)
-        _refuse_foreign(self._db, self.path)
+        refuse_foreign(self._db, self.path)
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
-        self._db.execute(_NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
+        self._db.execute(NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
         self.head = _head(self._db)
 
     def append(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
-        """Chain and commit (at, type, data, by) rows; durable when it returns.
+        """Chain and commit (at, type, data, by) rows with new salts; durable when it returns.
 
         Raises:
             Unavailable: the disk refused; nothing was appended.
         """
+        rows = list(rows)
+        salts = os.urandom(SALT_BYTES * len(rows))
         seq, last = self.head
         chain = []
-        for at, type_, data, by in rows:
+        for nth, (at, type_, data, by) in enumerate(rows):
             seq += 1
-            last = chained(last, seq, at, type_, data, by)
-            chain.append((seq, at, type_, data, by, last))
+            salt = salts[nth * SALT_BYTES : (nth + 1) * SALT_BYTES]
+            content = sha256(salt + data.encode()).digest()  # As `chain.chained`, without two calls per event.
+            last = sha256(last + f"{seq}\n{at}\n{type_}\n{by}\n".encode() + content).digest()
+            chain.append((seq, at, type_, data, by, last, salt))
+        self._commit(chain, [])
+        self.head = Head(seq, last)
+
+    def append_verified(self, rows: Sequence[Row]) -> None:
+        """Append rows of another log with their salts and hashes. The caller has verified that they continue this one.
+
+        Raises:
+            Unavailable: the disk refused; nothing was appended.
+        """
+        erased = [(row.seq, row.content, row.erasure) for row in rows if row.salt is None]
+        self._commit([row[:7] for row in rows], erased)
+        if rows:
+            self.head = Head(rows[-1].seq, rows[-1].hash)
+
+    def _commit(self, chain: list[tuple[Any, ...]], erased: list[tuple[Any, ...]]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             _insert(self._db, chain)
+            if erased:
+                self._db.executemany("INSERT INTO erased VALUES(?,?,?)", erased)
             self._db.execute("COMMIT")
         except apsw.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise Unavailable(f"The log cannot be written: {error}. Free disk space or check the disk.") from error
-        self.head = Head(seq, last)
 
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last, oldest first."""
@@ -164,7 +124,7 @@ class LogReader:
         """Raises Unavailable when there is no log, CorruptState when it is not one of hive's."""
         path = folder / FILE_NAME
         self._db = connect(path, write=False, daemon_runs=daemon_runs)
-        _refuse_foreign(self._db, path)
+        refuse_foreign(self._db, path)
 
     def head(self) -> Head:
         """The newest committed event."""
@@ -178,25 +138,25 @@ class LogReader:
         """The same for a fold, page by page."""
         return text_pages(self._db, first, self.head().seq if last is None else last)
 
-    def chain(self, first: Seq = 1) -> Iterator[list[tuple[Seq, bytes, bytes]]]:
-        """From `first` to the head: seq, the bytes that are hashed, the hash; or an odd row's `b""` in their place."""
-        return cast(Iterator[list[tuple[Seq, bytes, bytes]]], _paged(self._db, _CHAINED, first, self.head().seq))
+    def chain(self, first: Seq = 1) -> Iterator[ChainPage]:
+        """The hashed values from `first` to the head."""
+        return cast(Iterator[ChainPage], _paged(self._db, CHAIN_COLUMNS, first, self.head().seq))
 
     def newest(self, limit: int, types: tuple[str, ...] = (), agent: str | None = None, first: Seq = 1) -> list[Row]:
         """The newest `limit` rows that match, oldest first. `agent` matches by who caused it or whom it is about."""
         where, values = _filter(types, agent)
-        query = f"SELECT {_COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq DESC LIMIT ?"
+        query = f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq DESC LIMIT ?"
         return [Row(*row) for row in self._db.execute(query, (first, *values, limit))][::-1]
 
     def matching(self, first: Seq, limit: int, types: tuple[str, ...] = (), agent: str | None = None) -> list[Row]:
         """The oldest `limit` rows from `first` on that match."""
         where, values = _filter(types, agent)
-        query = f"SELECT {_COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
+        query = f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._db.execute(query, (first, *values, limit))]
 
     def where(self, condition: str, values: tuple[object, ...] = ()) -> Iterator[Row]:
         """Every row for which an SQL condition over the columns holds, oldest first."""
-        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY seq"
+        query = f"SELECT {COLUMNS} FROM events WHERE {condition} ORDER BY seq"
         return map(Row._make, self._db.execute(query, values))
 
     def last_until(self, at: str) -> Seq:
@@ -216,41 +176,6 @@ class LogReader:
 
     def close(self) -> None:
         self._db.close()
-
-
-class ChainError(NamedTuple):
-    """Where the chain does not hold."""
-
-    seq: Seq
-    why: str
-
-
-def verify(rows: Iterable[Row]) -> tuple[int, ChainError | None]:
-    """Walk the chain from the first event: how many hold, and the first that does not."""
-    last, expected = GENESIS, 1
-    for seq, at, type_, data, by, stored in rows:
-        if seq != expected:
-            return expected - 1, ChainError(expected, f"is missing: the next event in the log is {seq}")
-        if "\n" in at or "\n" in type_ or "\n" in by:
-            return expected - 1, ChainError(seq, "has a line break where none can be")
-        last = chained(last, seq, at, type_, data, by)
-        if last != stored:
-            return expected - 1, ChainError(seq, "does not match its hash: it or the chain before it was changed")
-        expected += 1
-    return expected - 1, None
-
-
-def intact_length(pages: Iterable[list[tuple[Seq, bytes, bytes]]], tell: Callable[[Seq], None]) -> int | None:
-    """How many events a chain has that holds throughout; None for one that does not, and `verify` says where."""
-    last, expected, sha256 = GENESIS, 1, hashlib.sha256
-    for page in pages:
-        for seq, text, stored in page:
-            last = sha256(last + text).digest()
-            if seq != expected or last != stored or not text:
-                return None
-            expected += 1
-        tell(expected - 1)
-    return expected - 1
 
 
 def checkpoint(folder: Path) -> apsw.Connection:
@@ -279,23 +204,6 @@ def stamped_ms(at: str) -> int:
         return parse_rfc3339(at)
 
 
-def _create(path: Path) -> None:
-    """Make the file whole before it has its name: one that is there is never half made."""
-    fresh = path.with_name(path.name + ".new")
-    for left in (fresh, fresh.with_name(fresh.name + "-journal")):
-        left.unlink(missing_ok=True)
-    fresh.touch(mode=0o600)
-    db = connect(fresh, write=True)
-    db.execute(f"PRAGMA page_size={PAGE_BYTES};BEGIN IMMEDIATE;" + _SCHEMA + "COMMIT").fetchall()
-    db.close()
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _insert(db: apsw.Connection, rows: Sequence[tuple[Any, ...]]) -> None:
     """Many rows by one statement: a statement a row gives the interpreter away at each, to whoever computes beside."""
     done = 0
@@ -320,7 +228,7 @@ def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object
 
 
 def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
-    for page in _paged(db, _COLUMNS, first, last):
+    for page in _paged(db, COLUMNS, first, last):
         yield from map(Row._make, page)
 
 
@@ -345,13 +253,3 @@ def _hash_at(db: apsw.Connection, seq: Seq) -> bytes | None:
         return GENESIS
     row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
     return row[0] if row else None
-
-
-def _refuse_foreign(db: apsw.Connection, path: Path) -> None:
-    application, version = db.pragma("application_id"), db.pragma("user_version")
-    if application != APPLICATION_ID:
-        raise CorruptState(f"{path} is not a hive's log.")
-    if version != SCHEMA_VERSION:
-        raise CorruptState(
-            f"{path} has schema {version}; this hive reads {SCHEMA_VERSION}. Use the hive that wrote it."
-        )

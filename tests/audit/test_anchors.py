@@ -7,6 +7,7 @@ import pytest
 from hive.audit import anchors
 from hive.audit.anchor_check import AnchorComparison, refuse_truncated
 from hive.audit.chain import Verification, verify_log
+from hive.audit.reading import log_reader
 from hive.errors import CorruptState
 from hive.events.daemon import Warned
 from hive.events.log import EventLog, Head
@@ -48,7 +49,12 @@ def rewrite(paths: Paths, tmp_path: Path, from_seq: int) -> None:
     """Another valid log that is equal up to some event."""
     forged = tmp_path / "forged"
     changed = ("agent:manager", Warned(source="x", text="y"))
-    story.write(forged, [*story.EVENTS[: from_seq - 1], changed, *story.EVENTS[from_seq:]])
+    forged.mkdir()
+    log = EventLog(forged)
+    with log_reader(paths) as reader:
+        log.append_verified(list(reader.rows(1, from_seq - 1)))
+    story.append(log, [changed, *story.EVENTS[from_seq:]])
+    log.close()
     (forged / "events.db").rename(paths.events)
 
 

@@ -9,7 +9,8 @@ import pytest
 from hive.audit.chain import Verification, verify_log
 from hive.errors import CorruptState, Unavailable
 from hive.events.daemon import Warned
-from hive.events.log import PAGE_BYTES, EventLog
+from hive.events.log import EventLog
+from hive.events.schema import PAGE_BYTES
 from hive.paths import Paths
 
 from . import story
@@ -40,8 +41,19 @@ def test_intact_log_verifies(paths: Paths) -> None:
     assert (result.ok, result.events, result.bad_seq) == (True, len(story.EVENTS), None)
 
 
-@pytest.mark.parametrize(("column", "value"), [("data", "{}"), ("by", "agent:x"), ("at", "x"), ("type", "Killed")])
-def test_change_in_any_column_is_reported(paths: Paths, column: str, value: str) -> None:
+CHANGES = [
+    ("data", "{}"),
+    ("by", "agent:x"),
+    ("at", "x"),
+    ("type", "Killed"),
+    ("salt", b"\0" * 8),
+    ("salt", b"\0"),
+    ("salt", None),
+]
+
+
+@pytest.mark.parametrize(("column", "value"), CHANGES)
+def test_change_in_any_column_is_reported(paths: Paths, column: str, value: object) -> None:
     edit(paths.events, f"UPDATE events SET {column} = ? WHERE seq = 7", value)
     result = verified(paths)
     assert (result.ok, result.events, result.bad_seq) == (False, 6, 7)

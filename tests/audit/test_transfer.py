@@ -17,9 +17,10 @@ from hive.audit.reading import log_reader
 from hive.audit.transfer import UNDER_WAY_NAME, export, import_log
 from hive.errors import BadRequest, CorruptState, HiveError, Refused
 from hive.events.base import MessageId
+from hive.events.chain import GENESIS, Head, chained, content_hash
 from hive.events.codec import Codec
 from hive.events.daemon import Warned
-from hive.events.log import GENESIS, EventLog, Head, chained
+from hive.events.log import EventLog
 from hive.events.messages import MessageSent
 from hive.paths import Paths
 
@@ -92,7 +93,7 @@ def test_exported_line_has_fixed_key_order(paths: Paths) -> None:
     with log_reader(paths) as reader:
         for line, row in zip(exported(paths).splitlines(), reader.rows(1), strict=True):
             found = json.loads(line)
-            assert list(found) == ["seq", "at", "type", "data", "by", "hash"]
+            assert list(found) == ["seq", "at", "type", "data", "by", "hash", "salt"]
             assert f'"data":{row.data},"by"'.encode() in line, "the very text that is hashed"
 
 
@@ -149,8 +150,9 @@ def changed(number: int, change: Callable[[dict[str, object]], object]) -> Calla
 def forged(lines: list[bytes]) -> list[bytes]:
     """An unknown first event with a valid hash."""
     at, data, by = "2026-01-31T09:30:00.000Z", "{}", "actor:x"
-    hash_ = chained(GENESIS, 1, at, "FromTheFuture", data, by).hex()
-    row = {"seq": 1, "at": at, "type": "FromTheFuture", "data": {}, "by": by, "hash": hash_}
+    salt = b"\0" * 8
+    hash_ = chained(GENESIS, 1, at, "FromTheFuture", by, content_hash(salt, data)).hex()
+    row = {"seq": 1, "at": at, "type": "FromTheFuture", "data": {}, "by": by, "hash": hash_, "salt": salt.hex()}
     return [msgspec.json.encode(row) + b"\n"]
 
 
@@ -177,6 +179,9 @@ def forged(lines: list[bytes]) -> list[bytes]:
         (changed(5, lambda row: row.update(at="noon")), r"Line 5 is no event .*is not a time"),
         (changed(5, lambda row: row.update(type="Killed")), r"Line 5: event 5 does not match"),
         (changed(5, lambda row: row.update(by="operator:eve")), r"Line 5: event 5 does not match"),
+        (changed(5, lambda row: row.update(salt="00" * 8)), r"Line 5: event 5 does not match"),
+        (changed(5, lambda row: row.pop("salt")), r"Line 5: event 5 does not match"),
+        (changed(5, lambda row: row.update(content="00" * 32)), r"Line 5: event 5 does not match"),
         (changed(11, lambda row: row["data"].update(body="x")), r"Line 11: event 11 does not match"),  # type: ignore[attr-defined]
         (forged, r"Line 1: .*'FromTheFuture', which this hive does not know.*use the hive that wrote it"),
     ],

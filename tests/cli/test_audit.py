@@ -21,7 +21,8 @@ from hive.audit import anchors
 from hive.audit.system_journal import SystemJournal
 from hive.audit.transfer import BATCH_ROWS, UNDER_WAY_NAME
 from hive.events.daemon import Warned
-from hive.events.log import PAGE_BYTES, EventLog, Head
+from hive.events.log import EventLog, Head
+from hive.events.schema import PAGE_BYTES
 from hive.paths import Paths
 
 from .conftest import PATIENCE_S, Run

@@ -9,7 +9,8 @@ import pytest
 from hive.errors import CorruptState, Unavailable
 from hive.events import log as logs
 from hive.events.base import By, actor, agent
-from hive.events.log import GENESIS, EventLog, LogReader, Row, chained, verify
+from hive.events.chain import GENESIS, SALT_BYTES, Row, chained, content_hash, verify
+from hive.events.log import EventLog, LogReader
 from hive.events.sqlite import refuse_unsafe
 
 AT = "2026-01-31T09:30:00.000Z"
@@ -41,8 +42,11 @@ def test_row_hash_covers_previous_row(log: EventLog) -> None:
     assert [row.seq for row in rows] == [1, 2, 3, 4, 5]
     before = GENESIS
     for row in rows:
-        before = chained(before, *row[:5])
+        assert row.salt is not None
+        before = chained(before, row.seq, row.at, row.type, row.by, content_hash(row.salt, row.data))
         assert row.hash == before
+    assert {len(row.salt or b"") for row in rows} == {SALT_BYTES}
+    assert len({row.salt for row in rows}) == len(rows), "each row has a salt of its own"
     assert log.head == (5, before)
     assert verify(rows) == (5, None)
 
@@ -59,7 +63,9 @@ def test_database_refuses_update(log: EventLog, statement: str) -> None:
 @pytest.mark.parametrize("verb", ["INSERT OR REPLACE", "REPLACE", "INSERT OR IGNORE", "INSERT"])
 def test_database_refuses_insert_or_replace(log: EventLog, verb: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):
-        database(log).execute(f"{verb} INTO events SELECT seq, at, type, '{{}}', by, hash FROM events WHERE seq = 2")
+        database(log).execute(
+            f"{verb} INTO events SELECT seq, at, type, '{{}}', by, hash, salt FROM events WHERE seq = 2"
+        )
     assert verify(log.rows(1)) == (5, None)
 
 
@@ -85,6 +91,9 @@ def test_database_refuses_delete(log: EventLog, statement: str) -> None:
         ("type", "Type4"),
         ("data", '{"number":2 }'),
         ("by", "actor:tesu"),
+        ("salt", b"\0" * 8),
+        ("salt", b"\0" * 9),
+        ("salt", None),
         ("hash", b"\1" * 32),
         ("at", AT + "\n"),
     ],
@@ -211,7 +220,8 @@ def test_reading_without_a_log_is_refused(tmp_path: Path) -> None:
     ("pragma", "says"),
     [
         ("application_id = 1", "not a hive's log"),
-        ("user_version = 2", "schema 2"),
+        ("user_version = 3", "schema 3"),
+        ("user_version = 1", "schema 1. Start the daemon once"),
         ("user_version = 0", "schema 0"),
     ],
 )

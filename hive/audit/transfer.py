@@ -69,10 +69,14 @@ def _written(rows: Iterable[Row], out: BinaryIO) -> Iterator[Row]:
     """The same rows; one is written when the next is asked for, and so when it was found to hold."""
     for row in rows:
         yield row
-        salt, content = (None if value is None else value.hex() for value in (row.salt, row.content))
-        data = msgspec.Raw(row.data.encode())
-        line = Line(row.seq, row.at, row.type, data, row.by, row.hash.hex(), salt, content, row.erasure)
-        out.write(_encode(line) + b"\n")
+        out.write(_encode(as_line(row)) + b"\n")
+
+
+def as_line(row: Row) -> Line:
+    """The row as it is exported."""
+    salt, content = (None if value is None else value.hex() for value in (row.salt, row.content))
+    data = msgspec.Raw(row.data.encode())
+    return Line(row.seq, row.at, row.type, data, row.by, row.hash.hex(), salt, content, row.erasure)
 
 
 def import_log(paths: Paths, lines: BinaryIO, now: TimeMs, tell: Tell, expected_head: str | None = None) -> Head:

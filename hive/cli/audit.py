@@ -133,7 +133,8 @@ def export(
     ] = None,
 ) -> None:
     """Write every event as a JSON line, for `hive log import`."""
-        from hive.audit.transfer import export as write
+    from hive.audit.transfer import as_line
+    from hive.audit.transfer import export as write
     from hive.cli.whole_file import replacing
 
     out = None if str(out) == "-" else out
@@ -141,7 +142,7 @@ def export(
     with log_reader(hive.paths) as reader:
         if out is None and sys.stdout.isatty():
             for row in reader.rows(1):  # print_json escapes control characters; an import accepts that, too.
-                screen.print_json(events.as_data(row), one_line=True)
+                screen.print_json(as_line(row), one_line=True)
             return
         with screen.progress("Exporting", reader.head().seq) as tell:
             if out is None:

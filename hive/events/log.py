@@ -184,11 +184,8 @@ def checkpoint(folder: Path) -> apsw.Connection:
 
 
 def row_json(row: Row) -> dict[str, object]:
-    """The keys of `hive log --json`, but `data` still as text. Everything that the hash covers is among them."""
-    shown = {"seq": row.seq, "at": row.at, "type": row.type, "data": row.data, "by": row.by, "hash": row.hash.hex()}
-    if row.salt is not None:
-        return {**shown, "salt": row.salt.hex()}
-    return {**shown, "content": row.content and row.content.hex(), "erasure": row.erasure}
+    """The keys of `hive log --json`, but `data` still as text."""
+    return {"seq": row.seq, "at": row.at, "type": row.type, "data": row.data, "by": row.by, "hash": row.hash.hex()}
 
 
 @functools.lru_cache(maxsize=4)

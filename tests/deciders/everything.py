@@ -38,7 +38,7 @@ from hive.events.agents import (
 )
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
-from hive.events.daemon import Booted, CommandKeyed, ShutDown, Warned
+from hive.events.daemon import Booted, CommandKeyed, LogCarriedOver, ShutDown, Warned
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked
@@ -168,6 +168,7 @@ _TROUBLE: list[AnyEvent] = [
     NotificationFailed(topic="crash", subject="b", error="no answer", attempts=3),
     TransientSet(agent="b", kind="stopping"),
     TurnStarted(agent="manager", wake_from="system"),
+    LogCarriedOver(schema=1, events=20, head=HASH),
     ShutDown(keep_agents=True),
 ]
 EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE]

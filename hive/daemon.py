@@ -99,7 +99,6 @@ def _host_users(settings: Settings, runtime: Runtime, dashboard: bool) -> list[R
     return helpers if runtime.kind == "process" else [*helpers, agents]
 
 
-
 def _carry_over(paths: Paths) -> None:
     log.info("log.carrying_over", schema=carry_over.OLD_SCHEMA, file=str(paths.events))
     head = carry_over.carry_over(paths, SystemClock().now_ms(), lambda _: None)

@@ -14,6 +14,8 @@ DurationMs = int
 """Milliseconds."""
 
 MS_PER_S = 1000
+YEAR_2001_MS = 10**12
+"""A `_ms` value above this one is a time, not a duration."""
 TIMER_STEP_MAX_S = 30.0
 """The longest single sleep of a timer. After a suspend or a clock change, a timer is late by at most this."""
 
@@ -23,6 +25,31 @@ def rfc3339(at: TimeMs) -> str:
     seconds, ms = divmod(at, MS_PER_S)
     year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
     return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}.{ms:03d}Z"
+
+
+def duration_text(ms: float) -> str:
+    """`0.9s`, `45s`, `2m 5s`, `1h 2m`, `3d 4h`; a negative duration is `0s`."""
+    seconds = max(0, int(ms // MS_PER_S))
+    if 0 < ms < MS_PER_S:
+        return f"{ms / MS_PER_S:.1f}s" if ms >= 100 else f"{ms:.0f}ms"
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3_600:
+        return f"{seconds // 60}m {seconds % 60}s"
+    if seconds < 86_400:
+        return f"{seconds // 3_600}h {seconds % 3_600 // 60}m"
+    return f"{seconds // 86_400}d {seconds % 86_400 // 3_600}h"
+
+
+def readable_field(key: str, value: object) -> tuple[str, object]:
+    """Format times and durations: `duration_ms=84312` becomes `duration=1m 24s`. Other fields are unchanged."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if key.endswith("_ms"):
+            is_time = value > YEAR_2001_MS
+            return key.removesuffix("_ms"), rfc3339(int(value)) if is_time else duration_text(value)
+        if key.endswith("_seconds"):
+            return key.removesuffix("_seconds"), duration_text(value * MS_PER_S)
+    return key, value
 
 
 def parse_rfc3339(text: str) -> TimeMs:

@@ -1,1 +1,1 @@
-"""The `hive` command line: a file a noun. Each command parses, asks and prints."""
+"""The `hive` command line, one module per noun. Each command parses arguments, asks the daemon and prints."""

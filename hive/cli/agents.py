@@ -16,7 +16,7 @@ LOG_LINES = 200
 
 @noun.command("status", example="hive status")
 def status(hive: Session) -> None:
-    """Show every agent and what waits on you."""
+    """Show every agent and the decisions that wait for you."""
     reply = hive.ask("state")
     state = reply["state"]
     rows = state["agents"]
@@ -27,15 +27,15 @@ def status(hive: Session) -> None:
         screen.print_json({"agents": rows, "approvals": approvals, "questions": questions, "tombstones": tombstones})
         return
     if reply.get("runtime") == "process":
-        screen.line(Styled("The agents run without walls (--runtime process).", "red"))
+        screen.line(Styled("The agents are not isolated (--runtime process).", "red"))
     _show_agents(rows)
     for row in state.get("tombstones", ()):
         screen.line(Styled(f"† {row['name']}  destroyed {screen.when(row.get('destroyed_at'))}", "dim"))
     if not approvals and not questions:
-        screen.say("\nNothing waits on you.")
+        screen.say("\nNo pending decisions.")
         return
     screen.say("")
-    screen.heading("Waiting on you")
+    screen.heading("Waiting for you")
     for row in approvals:
         about = f" – {row['description']}" if row.get("description") else ""
         screen.line(
@@ -65,10 +65,10 @@ def agents(hive: Session) -> None:
 def logs(
     hive: Session,
     name: AgentArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="Newest lines to begin with.")] = LOG_LINES,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines as they appear.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", metavar="N", help="Number of newest lines.")] = LOG_LINES,
 ) -> None:
-    """Print what an agent's container wrote."""
+    """Print the output of an agent's container."""
     if not follow:
         found = hive.ask("logs", name=name, lines=lines)["lines"]
         if hive.as_json:
@@ -85,7 +85,7 @@ def logs(
 
 
 def state_of(row: Mapping[str, Any]) -> Styled:
-    """One word for an agent's state: failed before needs login before paused before stopped before running."""
+    """An agent's state in one word, by precedence: failed, needs login, paused, stopped, running."""
     transient = row.get("transient")
     if transient:
         return Styled(str(transient.get("kind", "")) if isinstance(transient, dict) else str(transient), "cyan")
@@ -108,7 +108,7 @@ def _show_agents(rows: list[dict[str, Any]]) -> None:
 def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
     notes = [str(row["failure"])] if row.get("failure") else []
     if row.get("unresponsive"):
-        notes.append("does not answer")
+        notes.append("unresponsive")
     if row.get("needs_update"):
         notes.append("needs update")
     if row.get("rate_limited_until"):

@@ -1,4 +1,4 @@
-"""Approvals, the operator's alone: `hive approvals`, `hive diff`, `hive approve`, `hive deny`."""
+"""Approvals, which only an operator decides: `hive approvals`, `hive diff`, `hive approve`, `hive deny`."""
 
 from typing import Annotated, Any
 
@@ -15,15 +15,15 @@ SHA_SHOWN = 12
 STYLES = {"pending": "yellow", "approved": "green", "denied": "red", "failed": "red", "cancelled": "dim"}
 _DIFF_STYLES = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-", "red"), ("diff ", "bold"))
 
-IdArgument = Annotated[int, typer.Argument(metavar="ID", help="The approval.", autocompletion=pending_approvals)]
+IdArgument = Annotated[int, typer.Argument(metavar="ID", help="ID of the approval.", autocompletion=pending_approvals)]
 
 
 @noun.command("approvals", example="hive approvals")
 def approvals(
     hive: Session,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Newest approvals shown.")] = SHOWN,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Number of newest approvals.")] = SHOWN,
 ) -> None:
-    """List the approvals, pending and decided."""
+    """List pending and decided approvals."""
     rows = hive.ask("approvals", limit=limit)["approvals"]
     if hive.as_json:
         screen.print_json(rows)
@@ -36,15 +36,15 @@ def approvals(
 
 @noun.command("diff", example="hive diff 3")
 def diff(hive: Session, id: IdArgument) -> None:
-    """Show what an approval would change."""
+    """Show the configuration diff of an approval."""
     reply = hive.ask("diff", id=id)
     if hive.as_json:
         screen.print_json(reply)
         return
     if not reply["diff"]:
-        screen.say("It changes no configuration.")
+        screen.say("The approval changes no configuration.")
     if reply.get("stale"):
-        screen.say("Stale: another commit was applied after this was proposed; it will be refused.")
+        screen.say("Stale: another commit was applied after this proposal. It will be refused.")
     for text in str(reply["diff"]).splitlines():
         style = next((style for prefix, style in _DIFF_STYLES if text.startswith(prefix)), "")
         screen.whole_line(Styled(text, style))
@@ -55,21 +55,21 @@ def approve(
     hive: Session,
     id: IdArgument,
     sha: Annotated[
-        str | None, typer.Option("--sha", metavar="SHA", help="Refuse unless this is the commit that is pinned.")
+        str | None, typer.Option("--sha", metavar="SHA", help="Refuse unless this commit is the pinned one.")
     ] = None,
 ) -> None:
-    """Approve a request; what was pinned is what is built."""
-    hive.done(hive.ask("approve", id=id, sha=sha), f"Approval {id} is approved.")
+    """Approve a request. The pinned commit is built."""
+    hive.done(hive.ask("approve", id=id, sha=sha), f"Approved request {id}.")
 
 
 @noun.command("deny", example='hive deny 3 --note "not before Monday"')
 def deny(
     hive: Session,
     id: IdArgument,
-    note: Annotated[str | None, typer.Option("--note", metavar="N", help="Why; the manager reads it.")] = None,
+    note: Annotated[str | None, typer.Option("--note", metavar="N", help="Reason; the requester receives it.")] = None,
 ) -> None:
     """Deny a request."""
-    hive.done(hive.ask("deny", id=id, note=note), f"Approval {id} is denied.")
+    hive.done(hive.ask("deny", id=id, note=note), f"Denied request {id}.")
 
 
 def _cells(row: dict[str, Any]) -> list[Cell]:

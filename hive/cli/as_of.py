@@ -1,4 +1,4 @@
-"""The state as of some event, for people: the roster and what is open. For `hive audit replay`."""
+"""Prints the state as of an event: agents and open items. For `hive audit replay`."""
 
 from hive.cli import screen
 from hive.cli.agents import state_of
@@ -10,7 +10,7 @@ MESSAGES_SHOWN = 50
 
 
 def show(state: Hive, agent: str | None = None) -> None:
-    """All of it, or what is about one agent."""
+    """Print the whole state, or the state of one agent."""
     rows = [row for row in state.agents.living() if agent in (None, row.name)]
     if rows:
         columns = (Column("Agent", whole=True), Column("State", whole=True), Column("Waiting", right=True), "Status")
@@ -30,7 +30,7 @@ def show(state: Hive, agent: str | None = None) -> None:
 
 
 def _show_own(state: Hive, agent: str) -> None:
-    """What only the agent itself has: messages, reminders, folders."""
+    """Print the agent's messages, reminders and folders."""
     for message in (*state.messages.in_flight(agent), *state.messages.waiting(agent, MESSAGES_SHOWN)):
         where = "in its turn" if message.state == "in_flight" else "waiting"
         screen.line(f"message {message.id} {where}: {message.sender} says: ", message.body)

@@ -1,4 +1,4 @@
-"""What the log proves: `hive audit verify|replay|why|export`. Reads the files; needs no daemon."""
+"""`hive audit verify|replay|why|export`: reads the log files; needs no daemon."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hive.audit.anchor_check import AnchorComparison
     from hive.audit.system_journal import SystemJournal
 
-noun = Noun("Audit", group="audit", help="What the log proves; works without a daemon and on a copy.")
+noun = Noun("Audit", group="audit", help="Verify, replay and explain the log; works without a daemon and on a copy.")
 
 
 @noun.command("verify", example="hive audit verify")
@@ -24,14 +24,14 @@ def verify(
     hive: Session,
     journal: Annotated[
         bool | None,
-        typer.Option("--journal/--no-journal", help="Compare with the system journal; unless told, where it is there."),
+        typer.Option("--journal/--no-journal", help="Compare with the system journal. Default: if the host has one."),
     ] = None,
     namespace: Annotated[
         str | None,
-        typer.Option("--journal-namespace", metavar="NS", help="Of the daemon's unit, if it has a LogNamespace."),
+        typer.Option("--journal-namespace", metavar="NS", help="The LogNamespace of the daemon's unit."),
     ] = None,
 ) -> None:
-    """Walk the hash chain; name the first event that is wrong."""
+    """Verify the hash chain and name the first bad event."""
     from hive.audit.chain import verify_log
 
     lower_priority(hive.paths)
@@ -41,17 +41,17 @@ def verify(
         screen.print_json(result)
     else:
         if result.ok:
-            screen.say(f"{result.events} events hold. The chain ends with {result.head}")
+            screen.say(f"Verified {result.events} events. Head hash: {result.head}")
         for comparison in result.anchors:
             screen.line(*_comparison(comparison))
     if not result.ok:
         where = f"Event {result.bad_seq} {result.why}" if result.bad_seq is not None else f"The log: {result.why}"
         raise CorruptState(
-            f"{where}. {result.events} events before it hold. Compare with a backup; hive does not repair it."
+            f"{where}. {result.events} events before it are valid. Compare with a backup; hive does not repair a log."
         )
     refused = [one for one in result.anchors if journal and one.state == "unreadable" and one.where == "system journal"]
     if refused:
-        raise Unavailable(f"The log holds, but the system journal cannot be read: {refused[0].note}.")
+        raise Unavailable(f"The log is valid, but the system journal cannot be read: {refused[0].note}.")
 
 
 def _journal(asked: bool | None, namespace: str | None) -> "SystemJournal | None":
@@ -74,10 +74,10 @@ def replay(
     hive: Session,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="SEQ|TIME", help="An event's position or a time; the head unless told."),
+        typer.Option("--until", metavar="SEQ|TIME", help="Position of an event, or a time. Default: the newest event."),
     ] = None,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="A", help="Only what is about it.", autocompletion=agent_names)
+        str | None, typer.Option("--agent", metavar="A", help="Only this agent.", autocompletion=agent_names)
     ] = None,
 ) -> None:
     """Show the state as of an event or a time."""
@@ -95,7 +95,7 @@ def replay(
         at = next((row.at for row in reader.where("seq = ?", (seq,))), None)
     data = as_data(state, agent)
     if agent is not None and not any(rows for tables in data.values() for rows in tables.values()):
-        raise NotFound(f"Cannot tell: as of event {seq}, the log says nothing of {agent}.")
+        raise NotFound(f"Cannot tell: as of event {seq}, the log has no event about {agent}.")
     if hive.as_json:
         screen.print_json({"seq": seq, "at": at, "projections": data})
     else:
@@ -109,7 +109,7 @@ def why(
     subject: Annotated[
         Literal["agent", "message", "question", "approval"], typer.Argument(metavar="agent|message|question|approval")
     ],
-    id: Annotated[str, typer.Argument(metavar="ID", help="Its number, or the agent's name.")],
+    id: Annotated[str, typer.Argument(metavar="ID", help="The ID, or the agent's name.")],
 ) -> None:
     """List, in order, the events that explain something."""
     from hive.audit.why import explain
@@ -129,7 +129,10 @@ def why(
 def export(
     hive: Session,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Not stdout; replaced if it exists.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Write to this file instead of stdout; an existing file is replaced."
+        ),
     ] = None,
 ) -> None:
     """Write every event as a JSON line, for `hive log import`."""
@@ -151,11 +154,11 @@ def export(
             with replacing(out) as file:
                 head = write(reader, file, tell)
     found = {"events": head.seq, "head": head.hash.hex(), "file": str(out)}
-    hive.done(found, f"{head.seq} events are in {out}. The chain ends with {head.hash.hex()}")
+    hive.done(found, f"Wrote {head.seq} events to {out}. Head hash: {head.hash.hex()}")
 
 
 def _events(hive: Session) -> int | None:
-    """How many there are, for the progress bar; None when the log's end cannot be read."""
+    """The number of events, for the progress bar; None if the log cannot be read."""
     try:
         with log_reader(hive.paths) as reader:
             return reader.head().seq

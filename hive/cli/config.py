@@ -1,4 +1,4 @@
-"""Agents' configurations: `hive config`, `hive edit`, `hive rollback`."""
+"""Configurations of agents: `hive config`, `hive edit`, `hive rollback`."""
 
 import os
 import shlex
@@ -23,13 +23,13 @@ FALLBACK_EDITOR: Final = "vi"
 
 @noun.command("config", example="hive config coder")
 def config(hive: Session, name: AgentArgument) -> None:
-    """Show the configuration an agent runs on."""
+    """Show the applied configuration of an agent."""
     found = hive.ask("config", name=name)["config"]
     if hive.as_json:
         screen.print_json(found)
         return
     deployed = f", deployed {screen.when(found['deployed_at'])}" if found.get("deployed_at") else ""
-    screen.line(Styled(f"{name} runs {found.get('revision') or 'nothing yet'}{deployed}", "bold"))
+    screen.line(Styled(f"{name} runs {found.get('revision') or 'no configuration yet'}{deployed}", "bold"))
     for file in found["files"]:
         screen.say("")
         screen.line(Styled(f"── {file['path']}", "cyan"))
@@ -43,10 +43,10 @@ def edit(hive: Session, name: AgentArgument) -> None:
     found = hive.ask("config", name=name)["config"]
     edited = _edited(editor, {file["path"]: file["text"] for file in found["files"]})
     if edited is None:
-        hive.done({}, "Nothing was changed.")
+        hive.done({}, "No changes.")
         return
     reply = hive.ask("edit", name=name, base=found.get("revision"), files=edited)
-    hive.done(reply, f"{name} runs on the edited configuration.")
+    hive.done(reply, f"Deployed the edited configuration to {name}.")
 
 
 @noun.command("rollback", example="hive rollback coder")
@@ -54,16 +54,16 @@ def rollback(
     hive: Session,
     name: AgentArgument,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="SHA", help="An applied commit; the one before unless told.")
+        str | None, typer.Option("--to", metavar="SHA", help="An applied commit. Default: the previous one.")
     ] = None,
 ) -> None:
-    """Put an agent back on the configuration before this one."""
+    """Apply an earlier configuration of an agent."""
     reply = hive.ask("rollback", name=name, to=to)
-    hive.done(reply, f"{name} is back on {reply.get('revision', 'the configuration before')}.")
+    hive.done(reply, f"Rolled {name} back to {reply.get('revision', 'the previous configuration')}.")
 
 
 def _edited(editor: str, files: dict[str, str]) -> list[dict[str, Any]] | None:
-    """The files after the editor, or None when none changed. A file that is gone has no text."""
+    """The edited files, or None if nothing changed. A deleted file has the text None."""
     with tempfile.TemporaryDirectory(prefix="hive-edit-") as folder:
         root = Path(folder)
         for path, text in files.items():
@@ -79,7 +79,7 @@ def _edited(editor: str, files: dict[str, str]) -> list[dict[str, Any]] | None:
 
 
 def _is_kept(place: Path) -> bool:
-    """Editors leave swap and backup files behind."""
+    """Ignore swap and backup files of editors."""
     return place.is_file() and not place.name.endswith(("~", ".swp"))
 
 
@@ -94,18 +94,18 @@ def _text_of(place: Path) -> str:
     try:
         return place.read_bytes().decode()
     except UnicodeDecodeError:
-        raise BadRequest(f"{place.name} is not text; configurations hold only text files.") from None
+        raise BadRequest(f"{place.name} is not text; a configuration contains only text files.") from None
 
 
 def _editor() -> str:
-    """The command line of the editor. One that the operator names may do without a terminal; vi cannot.
+    """The command line of the editor. An editor in $EDITOR may work without a terminal; vi does not.
 
     Raises:
-        Unavailable: none is named, and there is no terminal.
+        Unavailable: $EDITOR is not set and there is no terminal.
     """
     named = next((os.environ[variable] for variable in EDITORS if os.environ.get(variable)), None)
     if named is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Unavailable(f"There is no terminal for {FALLBACK_EDITOR}; name an editor in $EDITOR that needs none.")
+        raise Unavailable(f"There is no terminal for {FALLBACK_EDITOR}. Set $EDITOR to an editor that needs none.")
     return named or FALLBACK_EDITOR
 
 
@@ -113,6 +113,8 @@ def _open_editor(named: str, places: list[Path], folder: Path) -> None:
     try:
         code = subprocess.run([*shlex.split(named), *map(str, places)], cwd=folder, check=False).returncode
     except OSError as error:
-        raise Unavailable(f"The editor {named!r} cannot be started ({error.strerror}); name one in $EDITOR.") from None
+        raise Unavailable(
+            f"The editor {named!r} cannot be started ({error.strerror}). Set $EDITOR to another one."
+        ) from None
     if code != 0:
-        raise Unavailable(f"The editor ended with exit code {code}; nothing was changed.")
+        raise Unavailable(f"The editor exited with code {code}; nothing was changed.")

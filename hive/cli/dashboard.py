@@ -1,4 +1,4 @@
-"""`hive dashboard`: the dashboard by itself, beside a daemon that runs without one."""
+"""`hive dashboard`: runs the dashboard separately, for a daemon that was started without one."""
 
 from typing import Annotated
 
@@ -13,20 +13,20 @@ noun = Noun("Daemon")
 @noun.command("dashboard", example="hive dashboard --listen 127.0.0.1:7001")
 def dashboard(
     hive: Session,
-    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="On loopback.")] = None,
+    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address on loopback.")] = None,
 ) -> None:
-    """Run the dashboard beside a daemon that has none."""
+    """Run the dashboard for a daemon that has none."""
     import os
     import subprocess
 
     from hive import settings as host_settings
     from hive.actors.dashboard import PASSED_ENVIRONMENT, bind_listener
 
-    hive.ask("list")  # Without a daemon there is nothing to show.
+    hive.ask("list")  # Fail early if no daemon runs.
     settings = host_settings.load(hive.paths.settings)
     bound = bind_listener(settings, listen or settings.dashboard.listen, hive.paths.dashboard_run)
     screen.say(f"dashboard {bound.url}")
     environment = {name: os.environ[name] for name in PASSED_ENVIRONMENT if name in os.environ}
     number = bound.listener.fileno()
     with subprocess.Popen(bound.command(), stdin=subprocess.PIPE, env=environment, pass_fds=(number,)) as process:
-        raise typer.Exit(process.wait())  # Its standard input stays open so long: it ends with this command.
+        raise typer.Exit(process.wait())  # Its standard input closes when this command exits, and that ends it.

@@ -1,4 +1,4 @@
-"""`hive doctor`: what this host has and lacks for a hive, each with the fix. Needs no daemon."""
+"""`hive doctor`: checks whether this host meets hive's requirements. Needs no daemon."""
 
 import importlib.util
 import os
@@ -24,18 +24,18 @@ noun = Noun("Daemon")
 
 PYTHON_OLDEST = (3, 11)
 DISK_FREE_MIN_BYTES = 2 * 1024**3
-"""Agents build and work below the state folder; a full disk stops the log and with it everything."""
+"""Agents build and work in the state folder, and a full disk stops the log."""
 BACKUP_AGE_MAX_S = 2 * 24 * 3600
 """An older newest backup is worth a word."""
 CLI_ANSWERS_WITHIN_S = 20.0
 OTHERS_MAY = stat.S_IRWXO
 ESSENTIAL = frozenset({"runtime", "git", "python", "SQLite", "Claude Code", "state folder", "disk"})
-"""Without one of these no hive runs here; the exit code says so."""
+"""hive needs each of these; the command exits with 1 if one is missing."""
 
 
 @noun.command("doctor", example="hive doctor")
 def doctor(hive: Session) -> None:
-    """Say what this host has and lacks, each with the fix."""
+    """Check this host's requirements and print the fixes."""
     checks = [
         *_host(),
         *runtime_checks(hive.paths.state, _image(hive.paths)),
@@ -47,7 +47,7 @@ def doctor(hive: Session) -> None:
     if hive.as_json:
         screen.print_json(checks)
     else:
-        marks = {True: Styled("ok", "green"), False: Styled("lacks", "yellow")}
+        marks = {True: Styled("ok", "green"), False: Styled("missing", "yellow")}
         cells = [
             (marks[check.good], check.name, check.says + (f"\n→ {check.fix}" if check.fix else "")) for check in checks
         ]
@@ -88,8 +88,8 @@ def _sqlite() -> HostCheck:
 
 
 def _claude() -> HostCheck:
-    """The CLI that the SDK ships, asked for its version."""
-    fix = "`make venv` installs claude-agent-sdk anew, with the CLI it ships."
+    """The CLI bundled with the SDK, and its version."""
+    fix = "Run `make venv` to reinstall claude-agent-sdk with its bundled CLI."
     found = importlib.util.find_spec("claude_agent_sdk")
     if found is None or found.origin is None:
         return HostCheck(name="Claude Code", good=False, says="claude-agent-sdk is not installed", fix=fix)
@@ -107,10 +107,10 @@ def _claude() -> HostCheck:
 
 
 def _optional() -> Iterator[HostCheck]:
-    uses = {"nix": "configurations may add packages with a flake", "systemd-nspawn": "not used by any runtime yet"}
+    uses = {"nix": "lets configurations add packages with a flake", "systemd-nspawn": "not used by any runtime yet"}
     for program, use in uses.items():
         path = shutil.which(program)
-        yield HostCheck(name=program, good=True, says=f"{path}: {use}" if path else f"not here, and not needed ({use})")
+        yield HostCheck(name=program, good=True, says=f"{path}: {use}" if path else f"not installed; optional ({use})")
 
 
 def _folders(paths: Paths) -> Iterator[HostCheck]:
@@ -119,7 +119,7 @@ def _folders(paths: Paths) -> Iterator[HostCheck]:
     enough = free >= DISK_FREE_MIN_BYTES
     says = f"{free / 1024**3:.1f} GiB free below {existing}"
     yield HostCheck(
-        name="disk", good=enough, says=says, fix=None if enough else "Free some space, or move --state elsewhere."
+        name="disk", good=enough, says=says, fix=None if enough else "Free disk space, or choose another --state."
     )
     yield _permissions(paths.state, existing)
 
@@ -127,10 +127,10 @@ def _folders(paths: Paths) -> Iterator[HostCheck]:
 def _permissions(state: Path, existing: Path) -> HostCheck:
     name = "state folder"
     if not os.access(existing, os.W_OK | os.X_OK):
-        fix = f"Name another with --state, or let this user write {existing}."
+        fix = f"Choose another folder with --state, or make {existing} writable for this user."
         return HostCheck(name=name, good=False, says=f"{state} cannot be written by this user", fix=fix)
     if existing != state:
-        return HostCheck(name=name, good=True, says=f"{state} will be made by `hive up`")
+        return HostCheck(name=name, good=True, says=f"`hive up` creates {state}")
     mode = stat.S_IMODE(state.stat().st_mode)
     if not mode & OTHERS_MAY:
         return HostCheck(name=name, good=True, says=f"{state}, mode {mode:04o}")
@@ -168,6 +168,8 @@ def _daemon(hive: Session) -> HostCheck:
         agents = hive.ask("list")["agents"]
     except HiveError as error:
         if runs:
-            return HostCheck(name="daemon", good=False, says=f"one runs on {hive.paths.state}", fix=str(error))
-        return HostCheck(name="daemon", good=True, says=f"none runs on {hive.paths.state}; `hive up` starts one")
-    return HostCheck(name="daemon", good=True, says=f"runs with {len(agents)} agents")
+            return HostCheck(
+                name="daemon", good=False, says=f"running on {hive.paths.state}, but not reachable", fix=str(error)
+            )
+        return HostCheck(name="daemon", good=True, says=f"not running on {hive.paths.state}; start it with `hive up`")
+    return HostCheck(name="daemon", good=True, says=f"running with {len(agents)} agents")

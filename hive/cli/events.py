@@ -1,4 +1,4 @@
-"""How an event of the log is shown, as JSON and as a line. For `hive log` and `hive audit`."""
+"""Formats an event as JSON and as a line. For `hive log` and `hive audit`."""
 
 from typing import Any
 
@@ -6,19 +6,20 @@ import msgspec
 
 from hive.cli import screen
 from hive.cli.screen import Styled
+from hive.clock import readable_field
 from hive.events.log import Row, row_json
 
 VALUE_SHOWN = 300
-"""Characters of one value of an event on a line."""
+"""Maximum number of characters of one value on a line."""
 
 
 def as_data(row: Row) -> dict[str, Any]:
-    """The keys of `hive log --json`, with `data` as an object."""
+    """The keys of `hive log --json`; `data` is an object."""
     return {**row_json(row), "data": msgspec.Raw(row.data.encode())}
 
 
 def show(row: Row) -> None:
-    """One line: position, time, type, who, and the data."""
+    """Print one line: position, time, type, `by`, and the data."""
     screen.line(
         Styled(f"{row.seq:>6} ", "bold"),
         Styled(f"{screen.when(row.at)} ", "dim"),
@@ -31,9 +32,10 @@ def show(row: Row) -> None:
 def _fields(data: str) -> str:
     try:
         fields = msgspec.json.decode(data)
-    except msgspec.DecodeError:  # A damaged log is shown as far as it can be read.
+    except msgspec.DecodeError:  # Show the raw data of a damaged event.
         return data
-    return " ".join(f"{name}={_short(value)}" for name, value in fields.items())
+    readable = (readable_field(name, value) for name, value in fields.items())
+    return " ".join(f"{name}={_short(value)}" for name, value in readable)
 
 
 def _short(value: Any) -> str:

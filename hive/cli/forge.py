@@ -1,4 +1,4 @@
-"""The mirror of applied configurations: `hive forge status`."""
+"""The forge mirror of applied configurations: `hive forge status`."""
 
 from hive.cli import screen
 from hive.cli.session import Noun, Session
@@ -8,7 +8,7 @@ noun = Noun("Configuration", group="forge", help="The forge that mirrors the app
 
 @noun.command("status", example="hive forge status")
 def status(hive: Session) -> None:
-    """Show which mirror is up to date, behind or failing."""
+    """Show which mirrors are up to date, behind or failing."""
     reply = hive.ask("forge_status")
     if hive.as_json:
         screen.print_json(reply)

@@ -1,4 +1,4 @@
-"""What an operator does to agents: spawn, start, stop, kill, restart, rebuild, pause, destroy, revive."""
+"""Lifecycle commands: spawn, start, stop, kill, restart, rebuild, pause, destroy, revive."""
 
 import sys
 from typing import Annotated
@@ -14,13 +14,13 @@ NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="The agents.", autocompletion=agent_names)
 ]
 AllOption = Annotated[bool, typer.Option("--all", help="Every agent.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 @noun.command("spawn", example="hive spawn coder")
 def spawn(hive: Session, name: NewNameArgument) -> None:
-    """Make a new agent and start it."""
-    hive.done(hive.ask("spawn", name=name), f"{name} is spawned.")
+    """Create an agent and start it."""
+    hive.done(hive.ask("spawn", name=name), f"Spawned {name}.")
 
 
 @noun.command("request-spawn", example='hive request-spawn coder --description "for the parser"')
@@ -28,13 +28,18 @@ def request_spawn(
     hive: Session,
     name: NewNameArgument,
     description: Annotated[
-        str | None, typer.Option("--description", "-d", metavar="TEXT", help="What it is for.")
+        str | None, typer.Option("--description", "-d", metavar="TEXT", help="Purpose of the agent.")
     ] = None,
 ) -> None:
-    """Queue the approval for a new agent, as the manager would."""
+    """Request an approval for a new agent, as the manager does."""
     reply = hive.ask("request_spawn", name=name, description=description)
     id = reply.get("id")
-    hive.done(reply, f"Approval {id} waits: hive approve {id}" if id is not None else f"The approval for {name} waits.")
+    hive.done(
+        reply,
+        f"Requested approval {id}. Approve it with `hive approve {id}`."
+        if id is not None
+        else f"Requested an approval for {name}.",
+    )
 
 
 @noun.command("start", example="hive start coder")
@@ -46,27 +51,27 @@ def start(hive: Session, names: NamesArgument = None, everyone: AllOption = Fals
 
 @noun.command("stop", example="hive stop coder")
 def stop(hive: Session, names: NamesArgument = None, everyone: AllOption = False) -> None:
-    """Stop agents gracefully; they stay stopped until started."""
+    """Stop agents gracefully. They stay stopped until you start them."""
     reply = hive.ask("stop", scope=_scope(names, everyone), graceful=True)
     hive.done(reply, f"Stopped: {_named(names)}.")
 
 
 @noun.command("kill", example="hive kill coder")
 def kill(hive: Session, name: AgentArgument) -> None:
-    """End an agent's container at once."""
-    hive.done(hive.ask("kill", name=name), f"{name} is killed.")
+    """Kill an agent's container immediately."""
+    hive.done(hive.ask("kill", name=name), f"Killed {name}.")
 
 
 @noun.command("restart", example="hive restart coder")
 def restart(hive: Session, name: AgentArgument) -> None:
     """Stop an agent and start it again."""
-    hive.done(hive.ask("restart", name=name), f"{name} is restarted.")
+    hive.done(hive.ask("restart", name=name), f"Restarted {name}.")
 
 
 @noun.command("rebuild", example="hive rebuild coder")
 def rebuild(hive: Session, name: AgentArgument) -> None:
-    """Build an agent's wanted configuration and restart it on that."""
-    hive.done(hive.ask("rebuild", name=name), f"{name} is rebuilt.")
+    """Build an agent's configuration and restart the agent with it."""
+    hive.done(hive.ask("rebuild", name=name), f"Rebuilt {name}.")
 
 
 @noun.command("update-all", example="hive update-all")
@@ -77,45 +82,45 @@ def update_all(hive: Session) -> None:
 
 @noun.command("pause", example="hive pause coder")
 def pause(hive: Session, name: AgentArgument) -> None:
-    """Let an agent take no more messages; they wait."""
-    hive.done(hive.ask("set_paused", name=name, paused=True), f"{name} is paused: hive resume {name}")
+    """Pause an agent: its messages wait in the inbox."""
+    hive.done(hive.ask("set_paused", name=name, paused=True), f"Paused {name}. Resume it with `hive resume {name}`.")
 
 
 @noun.command("resume", example="hive resume coder")
 def resume(hive: Session, name: AgentArgument) -> None:
-    """Let a paused agent take messages again."""
-    hive.done(hive.ask("set_paused", name=name, paused=False), f"{name} takes messages again.")
+    """Resume a paused agent."""
+    hive.done(hive.ask("set_paused", name=name, paused=False), f"Resumed {name}.")
 
 
 @noun.command("destroy", example="hive destroy coder --yes")
 def destroy(
     hive: Session,
     name: AgentArgument,
-    purge: Annotated[bool, typer.Option("--purge", help="Wipe its state too; nothing is left to revive.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Delete its state too; it cannot be revived.")] = False,
     yes: YesOption = False,
 ) -> None:
-    """Remove an agent; its state stays unless purged."""
-    _confirm(f"Destroy {name}{' and wipe its state' if purge else ''}?", yes)
-    left = "nothing of it is left" if purge else f"its state is kept: hive revive {name}"
-    hive.done(hive.ask("destroy", name=name, purge=purge), f"{name} is destroyed; {left}")
+    """Remove an agent. Its state is kept unless you purge it."""
+    _confirm(f"Destroy {name}{' and delete its state' if purge else ''}?", yes)
+    left = "Its state is deleted." if purge else f"Its state is kept; `hive revive {name}` restores it."
+    hive.done(hive.ask("destroy", name=name, purge=purge), f"Destroyed {name}. {left}")
 
 
 @noun.command("purge", example="hive purge coder --yes")
 def purge_tombstone(hive: Session, name: AgentArgument, yes: YesOption = False) -> None:
-    """Wipe the state that a destroyed agent left."""
-    _confirm(f"Wipe what {name} left?", yes)
-    hive.done(hive.ask("purge", name=name), f"Nothing of {name} is left.")
+    """Delete the state of a destroyed agent."""
+    _confirm(f"Delete the state of {name}?", yes)
+    hive.done(hive.ask("purge", name=name), f"Deleted the state of {name}.")
 
 
 @noun.command("revive", example="hive revive coder")
 def revive(hive: Session, name: AgentArgument) -> None:
-    """Make a destroyed agent live again with the state it left."""
-    hive.done(hive.ask("revive", name=name), f"{name} lives again.")
+    """Restore a destroyed agent with its kept state."""
+    hive.done(hive.ask("revive", name=name), f"Revived {name}.")
 
 
 def _scope(names: list[str] | None, everyone: bool) -> dict[str, list[str]]:
     if everyone == bool(names):
-        raise typer.BadParameter("Name agents, or say --all.")
+        raise typer.BadParameter("Name one or more agents, or use --all.")
     return {"agent_names": names} if names else {}
 
 
@@ -127,6 +132,6 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("This cannot be undone; say --yes.")
+        raise typer.BadParameter("This cannot be undone. Confirm with --yes.")
     if not typer.confirm(question):
         raise typer.Exit(1)

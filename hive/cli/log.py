@@ -1,4 +1,4 @@
-"""`hive log`: the events themselves, read from the file with or without a daemon; and a log made of exported ones."""
+"""`hive log`: prints events from the log file, with or without a daemon, and imports exported events."""
 
 import difflib
 import os
@@ -28,9 +28,9 @@ NEWEST_SHOWN = 50
 LIMIT_MAX = 2**63 - 1
 PAGE_ROWS = 1_000
 FOLLOW_STEP_S = 0.2
-"""Between two looks at a log that is followed."""
-DAEMON_RUNS = "A daemon runs on this log."
-DAEMON_ENDED = "The daemon has ended; what the next one writes is shown, too. Ctrl-C ends this."
+"""Poll interval of `--follow`."""
+DAEMON_RUNS = "A daemon is running on this log."
+DAEMON_ENDED = "The daemon has stopped; events of the next one will be shown. Press Ctrl-C to exit."
 
 
 def _event_types(incomplete: str) -> list[str]:
@@ -40,20 +40,22 @@ def _event_types(incomplete: str) -> list[str]:
 @noun.alone(example="hive log --follow --type MessageSent --agent coder")
 def log(
     hive: Session,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as events are written.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new events as they appear.")] = False,
     types: Annotated[
-        list[str] | None, typer.Option("--type", "-t", metavar="T", help="Repeatable.", autocompletion=_event_types)
+        list[str] | None,
+        typer.Option("--type", "-t", metavar="T", help="Event type; repeatable.", autocompletion=_event_types),
     ] = None,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="A", help="By or about it.", autocompletion=agent_names)
+        str | None,
+        typer.Option("--agent", metavar="A", help="Events by or about this agent.", autocompletion=agent_names),
     ] = None,
-    first: Annotated[int | None, typer.Option("--from", metavar="SEQ", help="Begin at this position.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="At most so many events.")] = None,
+    first: Annotated[int | None, typer.Option("--from", metavar="SEQ", help="Start at this position.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", metavar="N", help="Maximum number of events.")] = None,
 ) -> None:
-    """Print events, oldest first: the newest 50 unless told."""
+    """Print events, oldest first. Default: the newest 50."""
     wanted = _Wanted(_known(types), agent)
     if (first or 0) < 0 or not 0 <= (limit or 0) <= LIMIT_MAX:
-        raise typer.BadParameter("A position or a limit is not negative, and a limit fits 64 bits.")
+        raise typer.BadParameter("--from and --limit must not be negative, and --limit must fit 64 bits.")
     rows = _followed(hive.paths, wanted, first, limit) if follow else _past(hive.paths, wanted, first, limit)
     for row in rows:
         if hive.as_json:
@@ -63,7 +65,7 @@ def log(
 
 
 class _Wanted:
-    """Which events are asked for."""
+    """The filter of the command line."""
 
     def __init__(self, types: tuple[str, ...], agent: str | None):
         self.types = types
@@ -73,7 +75,7 @@ class _Wanted:
         return reader.newest(limit, self.types, self.agent)
 
     def from_on(self, reader: LogReader, first: Seq, limit: int | None) -> Iterator[Row]:
-        """Page by page: a reader that stands still must not hold back the daemon's checkpoints."""
+        """Read page by page, because an idle reader would block the daemon's checkpoints."""
         while limit is None or limit > 0:
             page = reader.matching(first, min(PAGE_ROWS, limit or PAGE_ROWS), self.types, self.agent)
             yield from page
@@ -92,14 +94,14 @@ def _past(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -
 
 
 def _followed(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | None) -> Iterator[Row]:
-    had_daemon = lock.is_held(paths.lock)  # Before anything is shown: who has seen it may start one.
+    had_daemon = lock.is_held(paths.lock)  # Before the first output, because a reader of it may start a daemon.
     with log_reader(paths) as reader:
         end = reader.head()
         past = wanted.newest(reader, NEWEST_SHOWN if limit is None else limit) if first is None else None
         yield from (row for row in past or () if row.seq <= end.seq)
     next_seq = end.seq + 1 if first is None else min(first, end.seq)
     while True:
-        # Opened anew for as long as the daemon stays or stays away: without one, the file is read as if frozen.
+        # Reopen when a daemon starts or stops: without a daemon, the file is opened as immutable.
         daemon_runs = lock.is_held(paths.lock)
         if daemon_runs != had_daemon:
             had_daemon = daemon_runs
@@ -118,22 +120,20 @@ def _followed(paths: Paths, wanted: _Wanted, first: Seq | None, limit: int | Non
 
 
 def _refuse_other(reader: LogReader, end: Head) -> None:
-    """A log that was exchanged under the follower would go on with events that follow nothing it has shown."""
+    """Refuse to continue on a replaced log, whose events do not follow those already printed."""
     if (reader.hash_at(end.seq) or GENESIS) != end.hash:
-        raise CorruptState(
-            f"This is not the log that was followed: its event {end.seq} is gone or another. See `hive audit verify`."
-        )
+        raise CorruptState(f"The log was replaced: event {end.seq} is missing or different. Run `hive audit verify`.")
 
 
 @noun.command("import", example="hive log import hive-log.jsonl --state ~/hive-copy")
 def import_(
     hive: Session,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Of `hive audit export`; - is stdin.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Output of `hive audit export`; - reads stdin.")],
     head: Annotated[
-        str | None, typer.Option("--head", metavar="HASH", help="That it must end with, as `hive audit verify` says.")
+        str | None, typer.Option("--head", metavar="HASH", help="Expected head hash, as `hive audit verify` prints it.")
     ] = None,
 ) -> None:
-    """Make the log of an empty state folder from exported lines."""
+    """Create the log of an empty state folder from exported events."""
     from hive.audit.transfer import import_log
 
     with sys.stdin.buffer if str(file) == "-" else file.open("rb") as lines:
@@ -141,7 +141,7 @@ def import_(
         with screen.progress("Importing", info.st_size if stat.S_ISREG(info.st_mode) else None) as tell:
             end = import_log(hive.paths, lines, SystemClock().now_ms(), tell, head)
     found = {"events": end.seq, "head": end.hash.hex()}
-    hive.done(found, f"{end.seq} events are in {hive.paths.events}. The chain ends with {end.hash.hex()}")
+    hive.done(found, f"Imported {end.seq} events into {hive.paths.events}. Head hash: {end.hash.hex()}")
 
 
 def _known(types: list[str] | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The operator logs an agent in: `hive login`. The CLI's own flow, its URL shown here and its code taken here."""
+"""`hive login`: runs the login flow of an agent's CLI; prints its URL and asks for the code."""
 
 import sys
 import threading
@@ -16,29 +16,29 @@ from hive.sockets.client import HostClient
 noun = Noun("One agent")
 
 URL_WITHIN_S: Final = 60.0
-"""How long the agent's CLI may take to come up with the address."""
+"""Time that the agent's CLI has to print the URL."""
 RESULT_WITHIN_S: Final = 60.0
 
 
 @noun.command("login", example="hive login coder")
 def login(hive: Session, name: AgentArgument) -> None:
-    """Log an agent in: open the address shown, paste the code."""
+    """Log an agent in: open the URL, then paste the code."""
     if not sys.stdin.isatty() and hive.as_json:
-        raise typer.BadParameter("A login asks for a code; leave --json away.")
+        raise typer.BadParameter("A login asks for a code; do not use --json.")
     flow = _Flow(hive, name)
     hive.ask("control", name=name, action="login_start")
     if not flow.has_url.wait(URL_WITHIN_S):
-        raise Unavailable(f"{name} showed no address within {URL_WITHIN_S:.0f} s; see `hive watch {name}`.")
+        raise Unavailable(f"{name} printed no URL within {URL_WITHIN_S:.0f}s. Check `hive watch {name}`.")
     code = typer.prompt("Code").strip()
     hive.ask("control", name=name, action="login_code", value=code)
     if not flow.has_result.wait(RESULT_WITHIN_S):
-        raise Unavailable(f"{name} said nothing about the code within {RESULT_WITHIN_S:.0f} s; see `hive status`.")
+        raise Unavailable(f"{name} did not report a result within {RESULT_WITHIN_S:.0f}s. Check `hive status`.")
     if not flow.worked:
-        raise Unavailable(f"{name} is not logged in; try again with `hive login {name}`.")
+        raise Unavailable(f"The login of {name} failed. Retry with `hive login {name}`.")
 
 
 class _Flow:
-    """Watches the agent's live stream from now on, on a connection and a thread of its own, and prints what it says."""
+    """Follows the agent's live stream on its own connection and thread, and prints its lines."""
 
     def __init__(self, hive: Session, name: str):
         self.has_url = threading.Event()
@@ -46,7 +46,7 @@ class _Flow:
         self.worked = False
         client = HostClient(hive.paths.host_socket)
         self._replies = client.follow("live", name=name, follow=True)
-        next(self._replies)  # The past: of earlier logins, perhaps.
+        next(self._replies)  # Skip the history, which may contain earlier logins.
         threading.Thread(target=self._watch, name="login", daemon=True).start()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""Which module holds which command, and how errors become exit codes. Imports a command's module when it is run."""
+"""Maps commands to modules and errors to exit codes. Imports a command's module only when the command runs."""
 
 import sys
 from importlib import import_module
@@ -75,15 +75,15 @@ MODULES: Final = {
     "stats": "stats",
     "operator": "operators",
 }
-"""Every command by the module of this package that holds it, in the order `hive --help` shows them."""
+"""The module of each command, in the order of `hive --help`."""
 
 
 class _Commands(QuickGroup):
-    """Builds a command when it is named, and all of them only for the help."""
+    """Builds only the named command, and all commands only for the help."""
 
     def __init__(self, **attributes: Any):
         super().__init__(**attributes)
-        self.commands = dict.fromkeys(MODULES)  # type: ignore[assignment]  # Only the names: typer guesses from them.
+        self.commands = dict.fromkeys(MODULES)  # type: ignore[assignment]  # typer uses the names for suggestions.
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | TyperGroup | None:
         module = MODULES.get(cmd_name)
@@ -103,7 +103,7 @@ _app = typer.Typer(name="hive", cls=_Commands, invoke_without_command=True, rich
 def _hive(
     ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False
 ) -> None:
-    """A swarm of Claude Code agents on one host, and a log of all that happened."""
+    """Run a swarm of Claude Code agents on one host, with an append-only event log."""
     if version:
         from hive import __version__
 
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_REFUSED
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
-        said = " ".join(error.format_message().replace("Value error, ", "").split())  # The words of pydantic.
+        said = " ".join(error.format_message().replace("Value error, ", "").split())  # Added by pydantic.
         screen.complain(f"hive: {said} See `{context.command_path if context else 'hive'} --help`.")
         return EXIT_USAGE
     except OSError as error:
@@ -140,5 +140,5 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
     if code == EXIT_INTERRUPTED and sys.stderr.isatty():
-        sys.stderr.write("\n")  # The shell's prompt does not belong behind ^C.
+        sys.stderr.write("\n")  # Put the shell's prompt on a new line after ^C.
     return code if isinstance(code, int) else 0

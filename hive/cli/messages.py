@@ -19,27 +19,34 @@ INBOX_SHOWN = 50
 @noun.command("send", example='hive send manager "How is the parser coming on?"')
 def send(
     hive: Session,
-    to: Annotated[str, typer.Argument(metavar="TO", help='An agent, or "*" for all.', autocompletion=recipients)],
-    body: Annotated[str, typer.Argument(metavar="BODY", help="The message; - reads it from standard input.")],
-    reply_to: Annotated[int | None, typer.Option("--reply-to", metavar="ID", help="The message answered.")] = None,
+    to: Annotated[
+        str, typer.Argument(metavar="TO", help='An agent, or "*" for all agents.', autocompletion=recipients)
+    ],
+    body: Annotated[str, typer.Argument(metavar="BODY", help="The message; - reads standard input.")],
+    reply_to: Annotated[
+        int | None, typer.Option("--reply-to", metavar="ID", help="ID of the message to reply to.")
+    ] = None,
 ) -> None:
-    """Send a message to an agent, or to all."""
+    """Send a message to one agent or to all agents."""
     text = sys.stdin.read() if body == "-" else body
     reply = hive.ask("send", to=to, body=text, in_reply_to=reply_to)
     ids = reply.get("ids") or [reply.get("id")]
-    hive.done(reply, f"Sent as message {', '.join(map(str, ids))}." if ids != [None] else "Nobody is there to read it.")
+    hive.done(
+        reply, f"Sent as message {', '.join(map(str, ids))}." if ids != [None] else "No agent received the message."
+    )
 
 
 @noun.command("inbox", example="hive inbox --follow")
 def inbox(
     hive: Session,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as messages arrive.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new messages as they arrive.")] = False,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="NAME", help="An agent's instead.", autocompletion=agent_names)
+        str | None,
+        typer.Option("--agent", metavar="NAME", help="Show the inbox of this agent.", autocompletion=agent_names),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Newest messages shown.")] = INBOX_SHOWN,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="Number of newest messages.")] = INBOX_SHOWN,
 ) -> None:
-    """Show messages to you, oldest first."""
+    """Show the messages to you, oldest first."""
     if follow:
         _follow(hive, agent or OPERATOR, limit)
         return
@@ -53,7 +60,7 @@ def inbox(
 
 
 def _follow(hive: Session, reader: str, limit: int) -> None:
-    """Position first, then the past, then events from there: nothing between the two is missed or shown twice."""
+    """Read the position, then the history, then events from that position: no message is missed or repeated."""
     head = hive.ask("state")["seq"]
     past = hive.ask("messages", limit=limit, agent=None if reader == OPERATOR else reader)["messages"]
     shown = {row["id"] for row in past}

@@ -1,4 +1,4 @@
-"""The read models: `hive projections status|check|rebuild`. A rebuild asks the daemon where one runs."""
+"""`hive projections status|check|rebuild`. A rebuild goes through the daemon if one is running."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,14 +14,14 @@ from hive.sockets.client import Reply, Unreachable
 if TYPE_CHECKING:
     from hive.audit.check import Position
 
-noun = Noun("Audit", group="projections", help="The read models folded from the log; disposable.")
+noun = Noun("Audit", group="projections", help="Check and rebuild the read models of the log.")
 
 DIGEST_SHOWN = 16
 
 
 @noun.command("status", example="hive projections status")
 def status(hive: Session) -> None:
-    """Show the position and digest of every projection."""
+    """Show the position and digest of each projection."""
     from hive.audit.check import positions
 
     _show(hive, positions(hive.paths))
@@ -37,20 +37,20 @@ def check(hive: Session) -> None:
     _show(hive, rows)
     bad = [f"{row.projection} ({row.state})" for row in rows if not row.is_sound]
     if bad:
-        raise CorruptState(f"Not as the log says: {', '.join(bad)}. Make them anew with `hive projections rebuild`.")
+        raise CorruptState(f"Projections differ from the log: {', '.join(bad)}. Run `hive projections rebuild`.")
 
 
 @noun.command("rebuild", example="hive projections rebuild")
 def rebuild(hive: Session) -> None:
-    """Drop every projection and fold the log again."""
+    """Drop every projection and rebuild it from the log."""
     from hive.audit.rebuild import rebuild as fold_again
 
-    with screen.progress("Folding", _head(hive)) as tell:
+    with screen.progress("Rebuilding", _head(hive)) as tell:
         if lock.is_held(hive.paths.lock):
-            reply, text = _by_the_daemon(hive, tell), "The daemon has folded its projections again."
+            reply, text = _by_the_daemon(hive, tell), "The daemon has rebuilt its projections."
         else:
             seq = fold_again(hive.paths, tell)
-            reply, text = {"seq": seq}, f"Every projection is folded again, up to event {seq}."
+            reply, text = {"seq": seq}, f"Rebuilt every projection up to event {seq}."
     hive.done(reply, text)
 
 
@@ -59,7 +59,7 @@ def _by_the_daemon(hive: Session, tell: Callable[[int], None]) -> Reply:
         if "position" not in reply:
             return reply
         tell(reply["position"])
-    raise Unreachable("The daemon ended before its projections were folded; the next one has good ones all the same.")
+    raise Unreachable("The daemon stopped before the rebuild was done. The next start has valid projections.")
 
 
 def _head(hive: Session) -> int:

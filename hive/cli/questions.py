@@ -1,4 +1,4 @@
-"""Questions that agents ask: `hive questions`, `hive answer`, `hive cancel`."""
+"""Questions of agents: `hive questions`, `hive answer`, `hive cancel`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,20 +12,20 @@ from hive.names import OPERATOR
 
 noun = Noun("Questions and approvals")
 
-IdArgument = Annotated[int, typer.Argument(metavar="ID", help="The question.", autocompletion=open_questions)]
+IdArgument = Annotated[int, typer.Argument(metavar="ID", help="ID of the question.", autocompletion=open_questions)]
 
 
 @noun.command("questions", example="hive questions --history")
 def questions(
     hive: Session,
-    history: Annotated[bool, typer.Option("--history", help="Those that were resolved, too.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Include resolved questions.")] = False,
 ) -> None:
-    """List the questions that wait, yours and those between agents."""
+    """List open questions: yours and those between agents."""
     rows = hive.ask("questions", history=history)["questions"]
     if hive.as_json:
         screen.print_json(rows)
     elif not rows:
-        screen.say("No question waits.")
+        screen.say("No open questions.")
     for row in [] if hive.as_json else rows:
         _show(row)
 
@@ -34,17 +34,19 @@ def questions(
 def answer(
     hive: Session,
     id: IdArgument,
-    text: Annotated[list[str], typer.Argument(metavar="TEXT...", help="The answer; several options are joined.")],
+    text: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="The answer; several values are joined with commas.")
+    ],
 ) -> None:
-    """Answer a question; the answer reaches the asker's inbox."""
+    """Answer a question. The asker receives the answer in its inbox."""
     reply = hive.ask("answer_question", id=id, answer=", ".join(text))
-    hive.done(reply, f"Question {id} is answered.")
+    hive.done(reply, f"Answered question {id}.")
 
 
 @noun.command("cancel", example="hive cancel 7")
 def cancel(hive: Session, id: IdArgument) -> None:
-    """Cancel a question; its asker is told."""
-    hive.done(hive.ask("cancel_question", id=id), f"Question {id} is cancelled.")
+    """Cancel a question. The asker is notified."""
+    hive.done(hive.ask("cancel_question", id=id), f"Cancelled question {id}.")
 
 
 def _show(row: Mapping[str, Any]) -> None:

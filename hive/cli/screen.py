@@ -1,4 +1,4 @@
-"""What reaches a terminal or a pipe: text made harmless, tables, JSON, progress. Every command prints through it."""
+"""Output to a terminal or a pipe: escaped text, tables, JSON, progress. Every command prints through this module."""
 
 import functools
 import re
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from hive.clock import MS_PER_S, duration_text
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
 PROGRESS_STEP = 1_000
-"""Rows between two looks of a progress bar."""
+"""Rows between two updates of a progress bar."""
 
 _HARMFUL = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # Control characters but tab and line feed.
@@ -28,7 +30,7 @@ _CELL_FORM = {"\n": " ⏎ ", "\t": " "}
 
 
 class Styled(NamedTuple):
-    """A cell's text in a style of rich's."""
+    """A cell's text with a rich style."""
 
     text: str
     style: str
@@ -38,7 +40,7 @@ Cell = str | Styled
 
 
 class Column(NamedTuple):
-    """A column that is narrower than its neighbours may be: right-aligned figures, or text that never wraps."""
+    """A table column; `right` aligns figures to the right, `whole` disables wrapping."""
 
     title: str
     right: bool = False
@@ -46,48 +48,48 @@ class Column(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """One line in which nothing an agent wrote can steer the terminal: control and bidi characters as escapes."""
+    """One line with control and bidirectional characters escaped, so that agents cannot control the terminal."""
     return _IN_CELL.sub(lambda match: _CELL_FORM.get(match[0]) or _escape(match[0]), text)
 
 
 def visible_lines(text: str) -> str:
-    """The same, with line feeds and tabs kept."""
+    """Like `visible`, but keeps line feeds and tabs."""
     return _IN_TEXT.sub(lambda match: _escape(match[0]), text)
 
 
 def json_text(value: object, *, indented: bool = False) -> str:
-    """JSON in which control and bidi characters are escaped even where JSON does not ask for it."""
+    """JSON in which control and bidirectional characters are escaped even where JSON does not require it."""
     encoded = msgspec.json.encode(value)
     text = (msgspec.json.format(encoded, indent=2) if indented else encoded).decode()
     return _IN_TEXT.sub(lambda match: _json_escape(match[0]), text)
 
 
 def print_json(value: object, *, one_line: bool = False) -> None:
-    """One JSON value on stdout; indented for a person unless `one_line`."""
+    """Print one JSON value; indented on a terminal unless `one_line`."""
     sys.stdout.write(json_text(value, indented=not one_line and sys.stdout.isatty()) + "\n")
     sys.stdout.flush()
 
 
 def say(text: str) -> None:
-    """Lines on stdout."""
+    """Print text to stdout."""
     sys.stdout.write(visible_lines(text) + "\n")
     sys.stdout.flush()
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
+    """Print one line to stderr."""
     sys.stderr.write(visible(text) + "\n")
     sys.stderr.flush()
 
 
 def say_each(texts: Iterable[str]) -> None:
-    """Many lines on stdout."""
+    """Print many lines to stdout."""
     sys.stdout.writelines(visible_lines(text) + "\n" for text in texts)
     sys.stdout.flush()
 
 
 def line(*parts: Cell) -> None:
-    """One line of styled parts: cut at the edge of a terminal, whole in a pipe."""
+    """Print one line of styled parts: truncated on a terminal, complete in a pipe."""
     if not sys.stdout.isatty():
         say("".join(visible(part.text if isinstance(part, Styled) else part) for part in parts))
         return
@@ -98,7 +100,7 @@ def line(*parts: Cell) -> None:
 
 
 def whole_line(*parts: Cell) -> None:
-    """One line of styled parts that wraps on a terminal rather than lose its end."""
+    """Print one line of styled parts that wraps on a terminal."""
     if not sys.stdout.isatty():
         line(*parts)
         return
@@ -108,7 +110,7 @@ def whole_line(*parts: Cell) -> None:
 
 
 def plain(value: object) -> str:
-    """A value of a reply for a person: text as it is, anything else as JSON."""
+    """Text unchanged, any other value as JSON."""
     return value if isinstance(value, str) else json_text(value)
 
 
@@ -117,7 +119,7 @@ def heading(text: str) -> None:
 
 
 def table(columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]]) -> None:
-    """A table that fits the terminal."""
+    """Print a table that fits the terminal."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -132,7 +134,7 @@ def table(columns: Sequence[str | Column], rows: Iterable[Sequence[Cell]]) -> No
 
 
 def listing(titles: Sequence[str], rows: Iterable[tuple[Sequence[Cell], str]]) -> None:
-    """Aligned lines, each with a text of any length below it: a column would leave that no room in a terminal."""
+    """Print aligned rows, each followed by a text of any length, which would not fit into a column."""
     rows = list(rows)
     plain_rows = [[visible(cell.text if isinstance(cell, Styled) else cell) for cell in cells] for cells, _ in rows]
     widths = [max(map(len, column)) for column in zip(titles, *plain_rows, strict=True)]
@@ -148,7 +150,7 @@ def listing(titles: Sequence[str], rows: Iterable[tuple[Sequence[Cell], str]]) -
 
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Yields a function to tell how far the work is; drawn on stderr, and only on a terminal."""
+    """Yield a function that reports progress; the bar appears on stderr and only on a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return
@@ -162,14 +164,14 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 @functools.cache
 def console(*, errors: bool = False) -> "Console":
-    """rich's console without markup, emoji names and guessed highlights: what agents write is only text."""
+    """A rich console without markup, emoji names and highlighting, because agents write some of the text."""
     from rich.console import Console
 
     return Console(stderr=errors, markup=False, emoji=False, highlight=False)
 
 
 def when(at: Any) -> str:
-    """`2026-01-31 09:30:00Z` of an RFC 3339 time or Unix milliseconds; empty for None."""
+    """Format an RFC 3339 time or Unix milliseconds as `2026-01-31 09:30:00Z`; empty for None."""
     if at is None:
         return ""
     if isinstance(at, int):
@@ -180,18 +182,11 @@ def when(at: Any) -> str:
 
 def duration(seconds: float) -> str:
     """`45s`, `2m 5s`, `1h 2m`, `3d 4h`."""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3_600:
-        return f"{whole // 60}m {whole % 60}s"
-    if whole < 86_400:
-        return f"{whole // 3_600}h {whole % 3_600 // 60}m"
-    return f"{whole // 86_400}d {whole % 86_400 // 3_600}h"
+    return duration_text(int(seconds) * MS_PER_S)
 
 
 def seconds_until(at: str) -> float:
-    """From now to an RFC 3339 time; negative when it has passed."""
+    """Seconds until an RFC 3339 time; negative if it has passed."""
     return (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds()
 
 

@@ -1,4 +1,4 @@
-"""How a command comes to be: the options every one takes, the hive it talks to, and its registration by noun."""
+"""Registration of commands, the options common to all of them, and the session with the daemon."""
 
 import inspect
 import os
@@ -19,13 +19,13 @@ from hive.sockets.client import HostClient, Reply
 F = TypeVar("F", bound=Callable[..., None])
 
 COMPLETION_TIMEOUT_S = 1.0
-"""A shell that waits for names longer than this feels broken."""
+"""Longest time that shell completion waits for the daemon."""
 EXIT_BROKEN_PIPE: Final = 141
-"""As the shell reports a program that SIGPIPE ended."""
+"""The exit code that a shell reports for SIGPIPE."""
 
 
 class Session:
-    """One run of one command: which hive, which output, and the connection once something is asked."""
+    """One run of a command: the hive's paths, the output format, and the connection to the daemon."""
 
     def __init__(self, paths: Paths, *, as_json: bool):
         self.paths = paths
@@ -33,15 +33,15 @@ class Session:
         self.client = HostClient(paths.host_socket)
 
     def ask(self, cmd: str, /, **fields: Any) -> Reply:
-        """The daemon's reply. Raises Unreachable or Declined."""
+        """Send a request and return the reply. Raises Unreachable or Declined."""
         return self.client.ask(cmd, **fields)
 
     def follow(self, cmd: str, /, **fields: Any) -> Iterator[Reply]:
-        """The daemon's replies, until it ends."""
+        """Send a request and yield every reply until the daemon disconnects."""
         return self.client.follow(cmd, **fields)
 
     def done(self, reply: Mapping[str, Any], text: str) -> None:
-        """Say that something happened."""
+        """Print the result: the text, or the reply with --json."""
         if self.as_json:
             screen.print_json(reply)
         else:
@@ -49,7 +49,7 @@ class Session:
 
 
 class _Plain:
-    """Turns the text of an argument into a plain type."""
+    """Converts the text of an argument to a plain type."""
 
     def __init__(self, convert: Callable[[str], object], kind: str):
         self._convert = convert
@@ -79,10 +79,10 @@ _PLAIN: dict[object, _Plain] = {
 
 
 def quicken(params: Iterable[Any]) -> None:
-    """Let plain arguments be converted here.
+    """Convert plain arguments without pydantic.
 
-    typer loads pydantic to turn a str into a str, which takes longer than everything else `hive status` does. Should
-    a later typer have no such attribute, this one is ignored.
+    typer imports pydantic even for strings, which takes longer than the rest of `hive status`. If a later typer
+    has no such attribute, this has no effect.
     """
     for param in params:
         descriptor = getattr(param, "type_descriptor", None)
@@ -92,16 +92,16 @@ def quicken(params: Iterable[Any]) -> None:
 
 
 class QuickCommand(TyperCommand):
-    """A command that starts without pydantic."""
+    """A command that does not import pydantic."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        params = super().get_params(ctx)  # With --help, which is made anew for each context.
+        params = super().get_params(ctx)  # Includes --help, which is created for each context.
         quicken(params)
         return params
 
 
 class QuickGroup(TyperGroup):
-    """The same for a group of commands."""
+    """A group that does not import pydantic."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         params = super().get_params(ctx)
@@ -110,7 +110,9 @@ class QuickGroup(TyperGroup):
 
 
 StateOption = Annotated[Path | None, typer.Option("--state", metavar="DIR", help="State folder (env HIVE_STATE).")]
-RunOption = Annotated[Path | None, typer.Option("--run", metavar="DIR", help="Folder of sockets (env HIVE_RUN).")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="Run folder with the sockets (env HIVE_RUN).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _COMMON = {"state": (StateOption, None), "run": (RunOption, None), "json": (JsonOption, False)}
 
@@ -126,7 +128,7 @@ class Noun:
     def command(self, name: str, *, example: str) -> Callable[[F], F]:
         """Register a function as a command. Its first parameter is the Session, the others are typer's.
 
-        `example` is a command line that can be pasted; `--help` shows it.
+        `--help` shows `example`, a complete command line.
         """
 
         def register(function: F) -> F:
@@ -139,7 +141,7 @@ class Noun:
         return register
 
     def alone(self, *, example: str) -> Callable[[F], F]:
-        """Register what `hive GROUP` does when no command of the group is named. Otherwise as `command`."""
+        """Register the function that `hive GROUP` runs without a subcommand. Otherwise like `command`."""
 
         def register(function: F) -> F:
             run = _with_common_options(function)
@@ -149,7 +151,7 @@ class Noun:
                     run(**arguments)
                     return
                 given = [name for name in arguments if _is_typed(ctx, name)]
-                if given:  # They would be lost, and with them which hive is meant.
+                if given:  # They would be ignored, including --state.
                     raise typer.BadParameter(f"Options go after `{ctx.invoked_subcommand}`.", ctx=ctx)
 
             signature = inspect.signature(run)
@@ -171,7 +173,7 @@ class Noun:
         return register
 
     def built(self, name: str) -> TyperCommand | TyperGroup:
-        """The command or group that `hive NAME` runs."""
+        """Build the command or group `hive NAME`."""
         if name == self._group:
             group = get_group(self._app)
             group.rich_help_panel = self._panel
@@ -186,7 +188,7 @@ def _is_typed(ctx: typer.Context, parameter: str) -> bool:
 
 
 def escaped(text: str) -> str:
-    """Text in which rich sees no markup."""
+    """Escape rich markup."""
     return text.replace("[", "\\[")
 
 
@@ -197,7 +199,7 @@ def _with_common_options(function: Callable[..., None]) -> Callable[..., None]:
             function(session, **arguments)
             sys.stdout.flush()
         except BrokenPipeError:
-            # The reader had enough. What is still buffered must not raise again at exit.
+            # The reader closed the pipe. Discard buffered output, which would raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(EXIT_BROKEN_PIPE) from None
         finally:
@@ -220,28 +222,28 @@ def _asked(ctx: typer.Context, cmd: str, **fields: Any) -> Reply:
     try:
         with HostClient(paths.host_socket, reply_timeout_s=COMPLETION_TIMEOUT_S) as client:
             return client.ask(cmd, **fields)
-    except HiveError:  # No daemon, no names: the shell completes nothing.
+    except HiveError:  # Without a daemon there are no completions.
         return {}
 
 
 def agent_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completes an agent's name."""
+    """Complete the name of an agent."""
     return [name for name in _asked(ctx, "list").get("agents", []) if name.startswith(incomplete)]
 
 
 def recipients(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completes whom the operator can write to."""
+    """Complete a recipient of the operator's messages."""
     return [name for name in [*agent_names(ctx, ""), "*"] if name.startswith(incomplete)]
 
 
 def pending_approvals(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Completes the id of an approval that waits."""
+    """Complete the ID of a pending approval."""
     rows = _asked(ctx, "pending").get("approvals", [])
     return [(str(row["id"]), f"{row['kind']} {row['agent']}") for row in rows if str(row["id"]).startswith(incomplete)]
 
 
 def open_questions(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Completes the id of a question that waits."""
+    """Complete the ID of an open question."""
     rows = _asked(ctx, "questions").get("questions", [])
     return [
         (str(row["id"]), screen.visible(f"{row['asker']}: {row['question']}"))
@@ -251,5 +253,5 @@ def open_questions(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]
 
 
 AgentArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The agent.", autocompletion=agent_names, show_default=False)
+    str, typer.Argument(metavar="NAME", help="Name of the agent.", autocompletion=agent_names, show_default=False)
 ]

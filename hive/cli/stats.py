@@ -9,7 +9,7 @@ from hive.audit.reading import log_reader
 from hive.cli import screen
 from hive.cli.screen import Cell, Column
 from hive.cli.session import Noun, Session, agent_names
-from hive.clock import MS_PER_S, SystemClock, rfc3339
+from hive.clock import MS_PER_S, SystemClock, duration_text, rfc3339
 
 noun = Noun("Audit")
 
@@ -20,20 +20,20 @@ TOOLS_SHOWN = 5
 def stats(
     hive: Session,
     agent: Annotated[
-        str | None, typer.Option("--agent", metavar="A", help="Only this one.", autocompletion=agent_names)
+        str | None, typer.Option("--agent", metavar="A", help="Only this agent.", autocompletion=agent_names)
     ] = None,
     window: Annotated[
-        Literal["1h", "4h", "24h", "3d", "7d", "30d"], typer.Option("--window", help="How far back.")
+        Literal["1h", "4h", "24h", "3d", "7d", "30d"], typer.Option("--window", help="Time window.")
     ] = "24h",
 ) -> None:
-    """Sum up each agent's turns, as their harnesses reported."""
+    """Show each agent's turns, tokens, durations and tools."""
     since = SystemClock().now_ms() - WINDOWS_MS[window]
     with log_reader(hive.paths) as reader:
         rows = turn_figures(reader, since, agent)
     if hive.as_json:
         screen.print_json({"window": window, "since": rfc3339(since), "agents": rows})
     elif not rows:
-        screen.say(f"No turn ended in the last {window}.")
+        screen.say(f"No turns ended in the last {window}.")
     else:
         figures = ("Turns", "Not ok", "In", "Out", "Cached", "Time", "Median", "Tools")
         screen.table(
@@ -71,4 +71,4 @@ def _count(figure: int | None) -> str:
 def _time(ms: int | None) -> str:
     if ms is None:
         return "?"
-    return f"{ms / MS_PER_S:.1f}s" if ms < 10 * MS_PER_S else screen.duration(ms / MS_PER_S)
+    return f"{ms / MS_PER_S:.1f}s" if ms < 10 * MS_PER_S else duration_text(ms)

@@ -1,4 +1,4 @@
-"""An agent's live turns and their controls: `hive watch|model|cancel-turn|compact|new-session`."""
+"""Live turns of an agent and their controls: `hive watch|model|cancel-turn|compact|new-session`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,20 +8,21 @@ import typer
 from hive.cli import screen
 from hive.cli.screen import Cell, Styled
 from hive.cli.session import AgentArgument, Noun, Session
+from hive.clock import readable_field
 from hive.errors import NotFound
 
 noun = Noun("One agent")
 
 RESULT_LINES_SHOWN = 6
-"""Of a tool's result; the rest is folded."""
+"""Number of lines shown of a tool result."""
 ARGUMENTS_SHOWN = 200
-"""Characters of a tool call's arguments."""
+"""Number of characters shown of a tool call's arguments."""
 _UNNAMED: Final = frozenset({"at", "type", "kind"})
 
 
 @noun.command("watch", example="hive watch coder")
 def watch(hive: Session, name: AgentArgument) -> None:
-    """Watch an agent's turns as they happen; Ctrl-C ends it."""
+    """Watch an agent's turns live, until Ctrl-C."""
     for reply in hive.follow("live", name=name, follow=True):
         for row in reply["lines"]:
             if hive.as_json:
@@ -35,19 +36,23 @@ def model(
     hive: Session,
     name: AgentArgument,
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="None: show it. default: the config's.")
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="Model to select; `default` selects the configured one. Omit to show it."
+        ),
     ] = None,
 ) -> None:
-    """Show or pick the model an agent's turns run on."""
+    """Show or select an agent's model."""
     if model is None:
         rows = hive.ask("state")["state"]["agents"]
         row = next((row for row in rows if row["name"] == name), None)
         if row is None:
             raise NotFound(f'agent "{name}" is not managed by this hive')
         chosen, active = row.get("model"), row.get("active_model")
-        text = f"{name} runs on {active or 'a model not known before its first turn'}"
+        text = f"{name} uses {active or 'a model that is unknown until its first turn'}"
         hive.done(
-            {"model": chosen, "active_model": active}, f"{text}; {f'picked: {chosen}' if chosen else 'none is picked'}."
+            {"model": chosen, "active_model": active},
+            f"{text}; {f'selected: {chosen}' if chosen else 'no model is selected'}.",
         )
         return
     value = None if model == "default" else model
@@ -58,24 +63,24 @@ def model(
 
 @noun.command("cancel-turn", example="hive cancel-turn coder")
 def cancel_turn(hive: Session, name: AgentArgument) -> None:
-    """Interrupt the turn under way."""
-    hive.done(hive.ask("control", name=name, action="cancel"), f"{name} is told to end its turn.")
+    """Cancel the current turn."""
+    hive.done(hive.ask("control", name=name, action="cancel"), f"Asked {name} to cancel its turn.")
 
 
 @noun.command("compact", example="hive compact coder")
 def compact(hive: Session, name: AgentArgument) -> None:
-    """Let an agent compact its conversation."""
-    hive.done(hive.ask("control", name=name, action="compact"), f"{name} is told to compact its conversation.")
+    """Compact an agent's conversation."""
+    hive.done(hive.ask("control", name=name, action="compact"), f"Asked {name} to compact its conversation.")
 
 
 @noun.command("new-session", example="hive new-session coder")
 def new_session(hive: Session, name: AgentArgument) -> None:
-    """Let an agent begin a new conversation; its files stay."""
-    hive.done(hive.ask("control", name=name, action="new_session"), f"{name} begins a new conversation.")
+    """Start a new conversation. The agent's files are kept."""
+    hive.done(hive.ask("control", name=name, action="new_session"), f"Asked {name} to start a new conversation.")
 
 
 def show(row: Mapping[str, Any]) -> None:
-    """One line of the turn stream, readable."""
+    """Print one line of the turn stream."""
     time = Styled(f"{screen.when(row.get('at'))[11:19]} ", "dim")
     kind = str(row.get("kind") or row.get("type") or "")
     match kind:
@@ -114,4 +119,5 @@ def _arguments(row: Mapping[str, Any]) -> str:
 def _rest(row: Mapping[str, Any]) -> Cell:
     if row.get("text"):
         return str(row["text"])
-    return "  ".join(f"{key}={screen.plain(value)}" for key, value in row.items() if key not in _UNNAMED)
+    readable = (readable_field(key, value) for key, value in row.items() if key not in _UNNAMED)
+    return "  ".join(f"{key}={screen.plain(value)}" for key, value in readable)

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all. For commands that write what somebody keeps."""
+"""Atomic file writes, for commands that write a file to keep."""
 
 import os
 from collections.abc import Iterator
@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 MODE = 0o600
-"""A log holds everybody's messages."""
+"""Private, because an exported log contains all messages."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write beside the file and put it in its place at the end of the block; an error leaves what was there.
+    """Write to a temporary file and rename it at the end of the block; after an error, the old file remains.
 
-    A pipe or a device is written to as it is. Raises OSError.
+    Pipes and devices are written directly. Raises OSError.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as device:

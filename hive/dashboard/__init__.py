@@ -1,1 +1,1 @@
-"""The dashboard: a web server without power that draws what the daemon says and passes on what an operator decides."""
+"""The dashboard: an unprivileged web server that renders the daemon's data and forwards the operator's decisions."""

@@ -1,4 +1,4 @@
-"""The dashboard's process: takes its listening socket, loads everything, gives up its rights, serves."""
+"""The dashboard process: receives its listening socket, loads everything, drops privileges, then serves."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ SOCKET_NAME: Final = "hive.sock"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until told to end."""
+    """Serve until the daemon closes standard input or a signal arrives."""
     parser = argparse.ArgumentParser(prog="hive.dashboard")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     listener = socket.socket(fileno=given.fd)
-    os.chdir(given.folder)  # From here the socket has a short name, and no right to the folders above is needed.
+    os.chdir(given.folder)  # A relative socket path is short and needs no access to the parent directories.
     listen = ListenAddress(listener.getsockname()[1], given.domain, given.agents_from_uid)
     asyncio.run(_serve(listen, listener, given.uid))
     return 0
@@ -68,14 +68,14 @@ async def _serve(listen: ListenAddress, listener: socket.socket, uid: int | None
 
 
 def _end_with_daemon(server: uvicorn.Server) -> None:
-    """The daemon holds the other end of standard input and never writes."""
+    """The daemon holds the other end of standard input and never writes; end of file means that it has exited."""
     if os.read(0, 1) == b"":
         asyncio.get_running_loop().remove_reader(0)
         server.should_exit = True
 
 
 async def _warmed_up(app: App) -> None:
-    """Have everything imported and read that a request needs: the files may lie where the uid to come cannot look."""
+    """Import and read everything that a request needs, because the later uid may not be able to read the files."""
 
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -103,7 +103,7 @@ async def _warmed_up(app: App) -> None:
 
 
 def _become(uid: int) -> None:
-    """Give up every right for good; the listening socket and the working folder stay."""
+    """Drop all privileges permanently; the listening socket and the working directory stay open."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -1,4 +1,4 @@
-"""One agent's page, drawn from data alone: state, inbox, live terminal, controls, configuration, container log."""
+"""One agent's page, rendered from data only: state, inbox, live terminal, controls, configuration, container log."""
 
 import asyncio
 import contextlib
@@ -24,9 +24,9 @@ CONFIG_EVENTS: Final = ("Rebuilt", "ApprovalResolved", "ProposalPinned", "Approv
 CONFIG_HISTORY: Final = 20
 RECENT_MESSAGES: Final = 30
 LOGIN_HOSTS: Final = ("claude.ai", "claude.com", "anthropic.com")
-"""Where a login's address may lead as a link; any other is shown as text."""
+"""Hosts to which a login URL may link; any other URL is shown as text."""
 MODELS: Final = ("opus", "sonnet", "haiku")
-"""Offered by the model picker beside whatever is typed: the CLI's own short names."""
+"""The CLI's short names, which the model picker suggests; any other text is accepted too."""
 
 
 class Prompt(Struct):
@@ -35,7 +35,7 @@ class Prompt(Struct):
 
 class Model(Struct):
     model: str = ""
-    """Empty goes back to the configuration's."""
+    """An empty string selects the model of the configuration."""
 
 
 class Code(Struct):
@@ -44,7 +44,7 @@ class Code(Struct):
 
 @get("/agent/{name:str}")
 async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
-    """The page; what it shows comes from the daemon, never from the agent's own server."""
+    """The page. All data comes from the daemon, never from a server of the agent."""
     snapshot = await operator.ask("state")
     row = _row(snapshot, name)
     inbox, recent = await _messages(operator, name)
@@ -69,7 +69,7 @@ async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
 
 
 async def _messages(operator: Operator, name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What waits or is being worked on, oldest first, and what was read before it, newest first."""
+    """Messages that wait or are in a turn, oldest first, and earlier messages, newest first."""
     inbox = (await operator.ask("agent_inbox", name=name))["inbox"]
     newest = (await operator.ask("messages", agent=name, limit=RECENT_MESSAGES))["messages"]
     unread = {message["id"] for message in inbox}
@@ -92,7 +92,7 @@ async def _config(operator: Operator, name: str) -> dict[str, Any]:
 
 @get("/agent/{name:str}/api/state")
 async def agent_state(operator: Operator, name: str) -> dict[str, Any]:
-    """The state row, what is in the inbox, and what was read lately."""
+    """The state row, the inbox, and recently read messages."""
     snapshot = await operator.ask("state")
     row = _row(snapshot, name)
     inbox, recent = await _messages(operator, name)
@@ -102,7 +102,7 @@ async def agent_state(operator: Operator, name: str) -> dict[str, Any]:
 @get("/agent/{name:str}/stream")
 async def stream(operator: Operator, name: str) -> Stream:
     """The turn stream as server-sent events: first `history`, then `lines`."""
-    await operator.ask("live", name=name)  # An agent that is not there is an error, not a stream.
+    await operator.ask("live", name=name)  # An unknown agent is an error, not an empty stream.
     return event_stream(_lines(operator, name))
 
 
@@ -116,7 +116,7 @@ async def _lines(operator: Operator, name: str) -> AsyncIterator[bytes]:
 
 
 def _shown(line: Any) -> dict[str, Any]:
-    """A line of the stream as the page takes it: an object of safe texts."""
+    """A line of the stream for the page: an object whose texts are escaped."""
     if not isinstance(line, dict):
         return {"type": "text", "text": escaped(str(line))}
     safe = {escaped(str(key)): escaped(value) if isinstance(value, str) else value for key, value in line.items()}
@@ -143,19 +143,19 @@ async def config(operator: Operator, name: str) -> dict[str, Any]:
 
 @post("/agent/{name:str}/send", status_code=200)
 async def send(request: AnyRequest, operator: Operator, name: str, data: Annotated[Prompt, Form]) -> Response[Any]:
-    """Write to this agent."""
+    """Send a message to this agent."""
     return await decided(request, operator, f"Sent to {name}.", "send", to=name, body=data.body)
 
 
 @post("/agent/{name:str}/cancel", status_code=200)
 async def cancel(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """End the turn under way."""
+    """Cancel the current turn."""
     return await decided(request, operator, "The turn is being cancelled.", "control", name=name, action="cancel")
 
 
 @post("/agent/{name:str}/model", status_code=200)
 async def model(request: AnyRequest, operator: Operator, name: str, data: Annotated[Model, Form]) -> Response[Any]:
-    """Pick the model; it outlives restarts."""
+    """Select the model; the choice persists across restarts."""
     value = data.model.strip() or None
     said = f"{name} uses {value or 'the model of its configuration'}."
     return await decided(request, operator, said, "control", name=name, action="model", value=value)
@@ -163,29 +163,29 @@ async def model(request: AnyRequest, operator: Operator, name: str, data: Annota
 
 @post("/agent/{name:str}/compact", status_code=200)
 async def compact(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """Sum the conversation up."""
+    """Compact the conversation."""
     said = "The conversation is being compacted."
     return await decided(request, operator, said, "control", name=name, action="compact")
 
 
 @post("/agent/{name:str}/new-session", status_code=200)
 async def new_session(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """Forget the conversation from the next turn on."""
+    """Start a new conversation with the next turn."""
     said = "The next turn starts a new session."
     return await decided(request, operator, said, "control", name=name, action="new_session")
 
 
 @post("/agent/{name:str}/login/start", status_code=200)
 async def login_start(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """Begin the CLI's login; its address comes in the stream."""
-    said = "The login begins; its address appears in the terminal."
+    """Start the CLI's login; its URL appears in the stream."""
+    said = "The login starts. Its URL appears in the terminal."
     return await decided(request, operator, said, "control", name=name, action="login_start")
 
 
 @post("/agent/{name:str}/login/code", status_code=200)
 async def login_code(request: AnyRequest, operator: Operator, name: str, data: Annotated[Code, Form]) -> Response[Any]:
-    """Hand the login its code."""
-    said = "The code was handed over."
+    """Send the login code."""
+    said = "The code was sent."
     return await decided(request, operator, said, "control", name=name, action="login_code", value=data.code.strip())
 
 

@@ -1,4 +1,4 @@
-"""The Litestar application: handlers, what they are given, and how errors leave. The guard stands before it."""
+"""The Litestar application: handlers, dependencies and error handlers. `guard.py` wraps it."""
 
 from typing import Any
 
@@ -17,13 +17,13 @@ from hive.dashboard.view import Assets, Pages
 
 
 def operator_of(request: Request[Any, Any, Any]) -> Operator:
-    """Whoever the guard let in."""
+    """The operator whom the guard authenticated."""
     operator: Operator = request.scope["state"]["operator"]
     return operator
 
 
 def built(listen: ListenAddress, daemon: Daemon) -> Litestar:
-    """The application, without its guard."""
+    """Build the application, without its guard."""
     assets = Assets()
     drawing = Pages(assets)
     return Litestar(

@@ -1,4 +1,4 @@
-"""The log for people: filtered, one event in full, the state as of any of them, and why a thing is as it is."""
+"""Audit pages: the filtered log, one event, the state as of an event, and the events that explain something."""
 
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ async def audit(
     until: str = "",
     before: int | None = None,
 ) -> Response[str]:
-    """The newest events that match."""
+    """The newest matching events."""
     snapshot = await operator.ask("state")
     given = {"type": type, "agent": agent, "person": person, "since": since, "until": until}
     error, events, head = None, list[dict[str, Any]](), snapshot["seq"]
@@ -64,13 +64,13 @@ async def _found(
 
 
 def _with_zone(time: str) -> str | None:
-    """What `<input type=datetime-local>` sends has no zone; here it is UTC, as everything shown is."""
+    """`<input type=datetime-local>` sends no time zone; treat the value as UTC, like every time on the pages."""
     return None if not time else time if time.endswith("Z") or "+" in time else f"{time}Z"
 
 
 @get("/audit/{seq:int}")
 async def event(operator: Operator, pages: Pages, seq: int) -> Response[str]:
-    """One event, and its neighbours."""
+    """One event, with links to the previous and the next one."""
     snapshot = await operator.ask("state")
     found = await operator.ask("audit_events", before=seq + 1, limit=1)
     rows = [row for row in found["events"] if row["seq"] == seq]
@@ -81,7 +81,7 @@ async def event(operator: Operator, pages: Pages, seq: int) -> Response[str]:
 
 @get("/audit/state")
 async def as_of(operator: Operator, pages: Pages, at: str = "", agent: str = "") -> Response[str]:
-    """Every projection as of an event or a time, whole or what is about one agent."""
+    """Every projection as of an event or a time, complete or for one agent."""
     snapshot = await operator.ask("state")
     wanted = at.strip() or str(snapshot["seq"])
     replay, error = None, None
@@ -128,7 +128,7 @@ async def api_audit(
     before: int | None = None,
     limit: int = ROWS,
 ) -> dict[str, Any]:
-    """The newest events that match, oldest of them first."""
+    """The newest matching events, in ascending order."""
     found = await _found(
         operator, before, max(0, limit), type=type, agent=agent, person=person, since=since, until=until
     )
@@ -137,13 +137,13 @@ async def api_audit(
 
 @get("/api/audit/state")
 async def api_as_of(operator: Operator, at: str, agent: str = "") -> dict[str, Any]:
-    """Every projection as of an event or a time, whole or what is about one agent."""
+    """Every projection as of an event or a time, complete or for one agent."""
     return {"replay": (await operator.ask("audit_state", until=at, agent=agent or None))["replay"]}
 
 
 @get("/api/audit/why/{subject:str}/{name:str}")
 async def api_why(operator: Operator, subject: str, name: str) -> dict[str, Any]:
-    """The events that explain it, in order, and what cannot be told."""
+    """The events that explain the subject, in order, and what the log cannot tell."""
     found = await operator.ask("why", subject=subject, name=name)
     return {key: found[key] for key in ("events", "cannot_tell") if key in found}
 

@@ -1,4 +1,4 @@
-"""Asks the daemon over the dashboard's own socket, where every request carries an operator's session."""
+"""Client of the dashboard's own socket, where every request carries an operator's session."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,20 +10,20 @@ from hive.errors import HiveError
 
 CONNECT_TIMEOUT_S: Final = 5.0
 REPLY_TIMEOUT_S: Final = 1_800.0
-"""A reply comes when the act is done, and a build may take long; the daemon bounds each act itself."""
+"""A reply arrives when the action is done, and a build may take long; the daemon bounds each action itself."""
 LINE_MAX_BYTES: Final = 128 * 1024 * 1024
 
 Reply = dict[str, Any]
 
 
 class DaemonAway(HiveError):
-    """Nobody answers at the socket."""
+    """The daemon does not answer on the socket."""
 
     code: ClassVar[str] = "unavailable"
 
 
 class Declined(HiveError):
-    """The daemon said no, in its words; `reason` is the refusal's stable code."""
+    """The daemon refused a request. The message is the daemon's; `reason` is the stable error code."""
 
     def __init__(self, message: str, reason: str):
         super().__init__(message)
@@ -31,13 +31,13 @@ class Declined(HiveError):
 
 
 class Daemon:
-    """The socket, reached by its name in the folder the process works in. A connection for each request."""
+    """The socket, relative to the working directory. Each request opens its own connection."""
 
     def __init__(self, path: str):
         self._path = path
 
     async def ask(self, cmd: str, /, **fields: Any) -> Reply:
-        """One request and its reply. A field that is None is left out.
+        """Send one request and return its reply. Fields that are None are omitted.
 
         Raises:
             Declined, DaemonAway.
@@ -52,7 +52,7 @@ class Daemon:
             writer.close()
 
     async def follow(self, cmd: str, /, **fields: Any) -> AsyncIterator[Reply]:
-        """One request and every response to it, until the daemon hangs up. Raises as `ask`."""
+        """Send one request and yield every response until the daemon disconnects. Raises the same errors as `ask`."""
         reader, writer = await self._sent(cmd, fields)
         try:
             while line := await reader.readline():
@@ -77,13 +77,13 @@ class Daemon:
 
 
 class Operator:
-    """One signed-in person's way to the daemon, for the length of a request."""
+    """Access to the daemon for one signed-in operator, for one HTTP request."""
 
     def __init__(self, daemon: Daemon, name: str, session: str, csrf: str, sessions: int, *, background: bool):
         self.name = name
         self.csrf = csrf
         self.sessions = sessions
-        """How many this person has open."""
+        """The number of open sessions of this operator."""
         self._daemon = daemon
         self._credentials = {"session": session, "background": background or None}
 
@@ -91,7 +91,7 @@ class Operator:
         return await self._daemon.ask(cmd, **self._credentials, **fields)
 
     def follow(self, cmd: str, /, **fields: Any) -> AsyncIterator[Reply]:
-        """Never keeps a session from going idle: no person asks."""
+        """Does not count as activity of the session, because no person sends these requests."""
         return self._daemon.follow(cmd, **{**self._credentials, "background": True}, **fields)
 
 

@@ -1,4 +1,4 @@
-"""What an operator decides: every form of every page, passed on in the operator's session. Nothing is decided here."""
+"""Every form of every page, forwarded to the daemon in the operator's session. The daemon decides."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ Id = int
 
 
 class Answer(Struct):
-    """Ticked options and free text become the one answer."""
+    """Selected options and free text are joined into one answer."""
 
     option: list[str] | str = []
     answer: str = ""
@@ -26,7 +26,7 @@ class Answer(Struct):
 
 class Approval(Struct):
     sha: str = ""
-    """The commit that was seen; another one is refused."""
+    """The commit that the operator saw; the daemon refuses any other."""
 
 
 class Denial(Struct):
@@ -50,7 +50,7 @@ class Folder(Struct):
 
 
 class Nothing(Struct):
-    """A form with a button alone."""
+    """A form that has only a button."""
 
 
 Form = Body(media_type=RequestEncodingType.URL_ENCODED)
@@ -60,31 +60,31 @@ Form = Body(media_type=RequestEncodingType.URL_ENCODED)
 async def answer_question(
     request: AnyRequest, operator: Operator, id: Id, data: Annotated[Answer, Form]
 ) -> Response[Any]:
-    """Answer a question, or override one between peers."""
+    """Answer a question, or override one between agents."""
     return await decided(request, operator, f"Answered #{id}.", "answer_question", id=id, answer=data.merged())
 
 
 @post("/cancel-question/{id:int}", status_code=200)
 async def cancel_question(request: AnyRequest, operator: Operator, id: Id) -> Response[Any]:
-    """Resolve a question as cancelled."""
+    """Cancel a question."""
     return await decided(request, operator, f"Cancelled question #{id}.", "cancel_question", id=id)
 
 
 @post("/approve/{id:int}", status_code=200)
 async def approve(request: AnyRequest, operator: Operator, id: Id, data: Annotated[Approval, Form]) -> Response[Any]:
-    """Approve; with `sha`, only if that commit is the one that is pinned."""
+    """Approve a request. With `sha`, only if that commit is the pinned one."""
     return await decided(request, operator, f"Approved #{id}.", "approve", id=id, sha=data.sha or None)
 
 
 @post("/deny/{id:int}", status_code=200)
 async def deny(request: AnyRequest, operator: Operator, id: Id, data: Annotated[Denial, Form]) -> Response[Any]:
-    """Deny, with a note if there is one."""
+    """Deny a request, with an optional note."""
     return await decided(request, operator, f"Denied #{id}.", "deny", id=id, note=data.note.strip() or None)
 
 
 @post("/request-spawn", status_code=200)
 async def request_spawn(request: AnyRequest, operator: Operator, data: Annotated[Name, Form]) -> Response[Any]:
-    """Queue a spawn as an approval."""
+    """Request an approval to spawn an agent."""
     about = data.description.strip() or None
     said = f"Requested {data.name}."
     return await decided(request, operator, said, "request_spawn", name=data.name.strip(), description=about)
@@ -92,66 +92,68 @@ async def request_spawn(request: AnyRequest, operator: Operator, data: Annotated
 
 @post("/spawn", status_code=200)
 async def spawn(request: AnyRequest, operator: Operator, data: Annotated[Name, Form]) -> Response[Any]:
-    """Spawn an agent; the answer comes when it runs."""
-    return await decided(request, operator, f"{data.name.strip()} is spawned.", "spawn", name=data.name.strip())
+    """Spawn an agent; the reply arrives when it runs."""
+    return await decided(request, operator, f"Spawned {data.name.strip()}.", "spawn", name=data.name.strip())
 
 
 @post("/send", status_code=200)
 async def send(request: AnyRequest, operator: Operator, data: Annotated[Message, Form]) -> Response[Any]:
-    """Write to an agent, or to all with `*`."""
+    """Send a message to an agent, or to all agents with `*`."""
     fields = {"to": data.to.strip(), "body": data.body, "in_reply_to": data.in_reply_to}
     return await decided(request, operator, f"Sent to {data.to.strip()}.", "send", **fields)
 
 
 @post("/{act:str}/{name:str}", status_code=200)
 async def act(request: AnyRequest, operator: Operator, act: str, name: str) -> Response[Any]:
-    """start, stop, kill, restart, rebuild, pause, resume, destroy, revive or purge-tombstone; answered once done."""
+    """start, stop, kill, restart, rebuild, pause, resume, destroy, revive or purge-tombstone; replies when done."""
     known = _ACTS.get(act)
     if known is None:
-        return Response({"ok": False, "error": f"There is no such act as {act}."}, status_code=404)
+        return Response({"ok": False, "error": f"There is no action {act}."}, status_code=404)
     cmd, fields, said = known
     given = {"scope": {"agent_names": [name]}} if cmd in ("start", "stop") else {"name": name}
     return await decided(request, operator, said.format(name), cmd, **given, **fields)
 
 
 _ACTS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "start": ("start", {}, "{} runs."),
-    "stop": ("stop", {"graceful": True}, "{} has stopped."),
-    "kill": ("kill", {}, "{} was killed."),
-    "restart": ("restart", {}, "{} was restarted."),
-    "rebuild": ("rebuild", {}, "{} was rebuilt."),
-    "pause": ("set_paused", {"paused": True}, "{} is paused; its messages wait."),
-    "resume": ("set_paused", {"paused": False}, "{} goes on."),
-    "destroy": ("destroy", {"purge": False}, "{} is destroyed; its state stays as a tombstone."),
-    "revive": ("revive", {}, "{} is back."),
-    "purge-tombstone": ("purge", {}, "What was left of {} is wiped."),
+    "start": ("start", {}, "Started {}."),
+    "stop": ("stop", {"graceful": True}, "Stopped {}."),
+    "kill": ("kill", {}, "Killed {}."),
+    "restart": ("restart", {}, "Restarted {}."),
+    "rebuild": ("rebuild", {}, "Rebuilt {}."),
+    "pause": ("set_paused", {"paused": True}, "Paused {}. Its messages wait in the inbox."),
+    "resume": ("set_paused", {"paused": False}, "Resumed {}."),
+    "destroy": ("destroy", {"purge": False}, "Destroyed {}. Its state is kept as a tombstone."),
+    "revive": ("revive", {}, "Revived {}."),
+    "purge-tombstone": ("purge", {}, "Deleted the state of {}."),
 }
 
 
 @post("/update-all", status_code=200)
 async def update_all(request: AnyRequest, operator: Operator) -> Response[Any]:
-    """Rebuild every agent that needs it."""
+    """Rebuild every agent that needs an update."""
     names = (await operator.ask("update_all"))["agents"]
     return done(request, f"Updated {', '.join(names)}." if names else "Every agent is up to date.", {"agents": names})
 
 
 @post("/mount/{name:str}", status_code=200)
 async def mount(request: AnyRequest, operator: Operator, name: str, data: Annotated[Folder, Form]) -> Response[Any]:
-    """Give an agent a project folder of this host."""
+    """Mount a project folder of this host into an agent's container."""
     fields = {"name": name, "path": data.path.strip(), "read_only": data.read_only}
-    return await decided(request, operator, f"{name} has the folder.", "mount", **fields)
+    return await decided(request, operator, f"Mounted the folder for {name}.", "mount", **fields)
 
 
 @post("/unmount/{name:str}", status_code=200)
 async def unmount(request: AnyRequest, operator: Operator, name: str, data: Annotated[Folder, Form]) -> Response[Any]:
-    """Take it away again."""
-    return await decided(request, operator, f"{name} has it no more.", "unmount", name=name, path=data.path.strip())
+    """Unmount a project folder."""
+    return await decided(
+        request, operator, f"Unmounted the folder from {name}.", "unmount", name=name, path=data.path.strip()
+    )
 
 
 @post("/rollback/{name:str}", status_code=200)
 async def rollback(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """Apply the configuration before this one."""
-    return await decided(request, operator, f"{name} is back at the configuration before.", "rollback", name=name)
+    """Apply the previous configuration."""
+    return await decided(request, operator, f"Applied the previous configuration to {name}.", "rollback", name=name)
 
 
 HANDLERS = [

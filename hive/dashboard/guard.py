@@ -1,4 +1,4 @@
-"""What every request passes before any page: whose host, whose origin, whose session, whose form. Wraps the app."""
+"""Checks every request before the application sees it: Host, Origin, session and CSRF token. Wraps the application."""
 
 import hashlib
 import hmac
@@ -21,12 +21,12 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE: Final = "hive_session"
 COOKIE_MAX_AGE_S: Final = 7 * 24 * 3_600
 BODY_MAX_BYTES: Final = 2 * 1024 * 1024
-"""Of one form; the daemon's own limit for a line is one MiB."""
+"""Maximum size of a form; the daemon's limit for a line is 1 MiB."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS: Final = frozenset({"/login", "/healthz", "/favicon.ico"})
 OPEN_PREFIX: Final = "/static/"
 AGENT_UIDS: Final = 65_536
-"""So many host users from the first agent's on are agents; people whose number is higher still may come."""
+"""The number of uids reserved for agents, from the first agent's uid; higher uids are people."""
 LOOPBACK_NAMES: Final = ("127.0.0.1", "localhost", "[::1]")
 SOCKET_TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
@@ -45,15 +45,15 @@ _HEADERS: Final = {
 
 
 class ListenAddress(msgspec.Struct, frozen=True):
-    """Who may come in."""
+    """The address on which the dashboard listens, and which clients it accepts."""
 
     port: int
     domain: str | None
     agents_from_uid: int | None
-    """Host users from here on are agents; under root, one that comes is turned away."""
+    """The first uid of the agents' range; under root, connections from that range are refused."""
 
     def hosts(self) -> frozenset[str]:
-        """Every `Host` that is this dashboard."""
+        """Every accepted value of the `Host` header."""
         local = {f"{name}:{self.port}" for name in LOOPBACK_NAMES}
         if self.port == 80:
             local |= set(LOOPBACK_NAMES)
@@ -61,7 +61,7 @@ class ListenAddress(msgspec.Struct, frozen=True):
 
 
 class Guard:
-    """ASGI, outermost. Leaves an `Operator` in the scope for whoever is signed in."""
+    """The outermost ASGI application. Puts the signed-in `Operator` into the scope."""
 
     def __init__(self, app: App, daemon: Daemon, listen: ListenAddress):
         self._app = app
@@ -85,7 +85,7 @@ class Guard:
         if request.method not in SAFE_METHODS:
             found = await _body(receive)
             if found is None:
-                await _plain(send, 413, f"A form has at most {BODY_MAX_BYTES} bytes.")
+                await _plain(send, 413, f"The form is too large; the limit is {BODY_MAX_BYTES} bytes.")
                 return
             body = found
             receive = _replayed(body, receive)
@@ -94,17 +94,17 @@ class Guard:
             await self._app(scope, receive, send)
 
     def _stranger(self, request: "_Request") -> str | None:
-        """Why this request is not for us, before anybody looks who sent it."""
+        """Why the request is refused before its session is checked, or None."""
         if request.host not in self._hosts:
-            return "This dashboard is not called that. Use the address that `hive up` printed."
+            return "The Host header does not match this dashboard. Use the address that `hive up` printed."
         if self._listen.agents_from_uid is not None and self._is_agent(request, self._listen.agents_from_uid):
-            return "Agents have no business here."
+            return "Agents may not use the dashboard."
         if request.method not in SAFE_METHODS and not self._is_own_origin(request):
-            return "That form was not sent from one of these pages."
+            return "The form was not sent from a page of this dashboard."
         return None
 
     def _is_agent(self, request: "_Request", first: int) -> bool:
-        """Whether an agent's host user sent this; somebody who cannot be told counts as one."""
+        """Whether an agent's uid sent this; an unknown uid counts as an agent."""
         uid = self._peer_uid(request)
         return uid is None or first <= uid < first + AGENT_UIDS
 
@@ -117,7 +117,7 @@ class Guard:
         return origin.netloc == request.host and origin.scheme == ("https" if secure else "http")
 
     async def _signed_in(self, request: "_Request", scope: Scope, body: bytes, send: Send) -> bool:
-        """Whether the app may answer; otherwise it was answered here."""
+        """Whether the application may handle the request; otherwise this method has replied."""
         if request.path in OPEN_PATHS or request.path.startswith(OPEN_PREFIX):
             return True
         if request.path == "/metrics" and request.header(b"authorization").startswith("Bearer "):
@@ -137,7 +137,9 @@ class Guard:
             return False
         csrf = csrf_token(session)
         if request.method not in SAFE_METHODS and not hmac.compare_digest(_given_csrf(request, body), csrf):
-            await _plain(send, 403, "That form is not from your session. Load the page again and send it once more.")
+            await _plain(
+                send, 403, "The form does not belong to your session. Reload the page and send the form again."
+            )
             return False
         scope["state"]["operator"] = Operator(
             self._daemon, who["name"], session, csrf, who["sessions"], background=background
@@ -145,12 +147,12 @@ class Guard:
         return True
 
     def _source(self, request: "_Request") -> str:
-        """For the limit on wrong tokens: the kernel's word where there is one, never a header's."""
+        """Identifies the client for the limit on wrong tokens: by the kernel's data if possible, never by a header."""
         uid = self._peer_uid(request)
         return f"{request.client[0]}" + ("" if uid is None else f" uid={uid}")
 
     def _peer_uid(self, request: "_Request") -> int | None:
-        """The host user at the other end of a loopback connection."""
+        """The uid at the other end of a loopback connection."""
         address, port = request.client
         try:
             if not ipaddress.ip_address(address).is_loopback:
@@ -161,9 +163,9 @@ class Guard:
 
 
 def uid_of_connection(address: str, port: int, to_port: int) -> int | None:
-    """Who holds the other end of a loopback TCP connection, by the kernel's table; None when nobody does any more.
+    """The uid that owns the other end of a loopback TCP connection, from the kernel's table; None if it is closed.
 
-    The whole address counts: 127.0.0.2 may use the port that somebody else uses on 127.0.0.1.
+    Compares address and port: 127.0.0.2 and 127.0.0.1 may use the same port for different users.
     """
     ends = {f"{written}:{port:04X}" for written in _as_in_table(address)}
     for table in SOCKET_TABLES:
@@ -174,7 +176,9 @@ def uid_of_connection(address: str, port: int, to_port: int) -> int | None:
         for line in lines:
             _, local, remote, _, _, _, _, uid, _, inode = line.split()[:10]
             if local in ends and int(remote.rpartition(":")[2], 16) == to_port:
-                return None if inode == "0" else int(uid)  # Closed at once after sending, a socket counts as root's.
+                return (
+                    None if inode == "0" else int(uid)
+                )  # The kernel lists a socket closed right after sending as root's.
     return None
 
 
@@ -186,12 +190,12 @@ def _as_in_table(address: str) -> list[str]:
 
 
 def csrf_token(session: str) -> str:
-    """What a form of this session carries; says nothing about the session to whoever sees it."""
+    """The CSRF token of a session; it reveals nothing about the session."""
     return hashlib.sha256(b"hive form\0" + session.encode(errors="surrogatepass")).hexdigest()
 
 
 class _Request:
-    """The parts of a scope that matter here."""
+    """The parts of the ASGI scope that the guard uses."""
 
     def __init__(self, scope: Scope):
         self.method: str = scope["method"]
@@ -203,7 +207,7 @@ class _Request:
         self.wants_page = self.method == "GET" and "text/html" in self.header(b"accept")
 
     def header(self, name: bytes) -> str:
-        """Its value; a header that comes twice is no header."""
+        """The header's value; empty if it is absent or sent more than once."""
         values = [value for key, value in self._headers if key.lower() == name]
         return values[0].decode("latin-1") if len(values) == 1 else ""
 
@@ -284,9 +288,9 @@ async def _away(send: Send, request: _Request, why: str) -> None:
     elif request.wants_page:
         page = (
             "<!doctype html><html lang=en><meta charset=utf-8><title>hive</title><meta http-equiv=refresh content=3>"
-            "<link rel=stylesheet href=/static/hive.css><body class=away><main><h1>The daemon is away</h1>"
-            "<p>It does not answer. It may be starting; if not, start it with <code>hive up</code>.</p>"
-            "<p>This page tries again every three seconds.</p></main>"
+            "<link rel=stylesheet href=/static/hive.css><body class=away><main><h1>The daemon does not answer</h1>"
+            "<p>It may be starting. Otherwise start it with <code>hive up</code>.</p>"
+            "<p>This page reloads every three seconds.</p></main>"
         )
         await _answer(send, 503, b"text/html; charset=utf-8", page.encode())
     else:

@@ -1,4 +1,4 @@
-"""Server-sent events: the log as it grows, each event with its position, resumed where a browser lost it."""
+"""Server-sent events: new events of the log with their positions; a browser resumes with `Last-Event-ID`."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ from hive.dashboard.daemon import DaemonAway, Declined, Operator
 from hive.dashboard.replies import AnyRequest
 
 BEAT_S: Final = 5.0
-"""A comment, so that a connection that died is noticed."""
+"""Interval of the comments that detect a dead connection."""
 RETRY_MS: Final = 1_000
 NEWEST: Final = 2**62
-"""Beyond any log: only what comes from now on."""
+"""Greater than any position; a stream that starts here yields only new events."""
 
 
 def sse(data: Any, *, event: str | None = None, id: int | None = None) -> bytes:
-    """One event. JSON has no line break, so it is one line."""
+    """Format one event. JSON has no line breaks, so the data is one line."""
     head = (f"event: {event}\n" if event else "") + (f"id: {id}\n" if id is not None else "")
     return head.encode() + b"data: " + msgspec.json.encode(data) + b"\n\n"
 
@@ -32,7 +32,7 @@ def event_stream(events: AsyncIterator[bytes]) -> Stream:
 
 
 async def _with_beats(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same, and a comment whenever nothing came for a while."""
+    """Yield the events, and a comment whenever no event arrived for a while."""
     yield f"retry: {RETRY_MS}\n\n".encode()
     coming = asyncio.ensure_future(anext(events, None))
     try:
@@ -57,7 +57,7 @@ async def _with_beats(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 @get("/api/stream")
 async def stream(request: AnyRequest, operator: Operator, after: int | None = None) -> Stream:
-    """Every event after `Last-Event-ID` (or `after`; else from now on)."""
+    """Every event after `Last-Event-ID`, else after `after`, else only new events."""
     given = request.headers.get("last-event-id", "")
     last = int(given) if given.isascii() and given.isdigit() and len(given) < 19 else after
     if last is None or last < 0:

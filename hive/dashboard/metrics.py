@@ -1,4 +1,4 @@
-"""The daemon's figures in Prometheus' text format."""
+"""The daemon's metrics in the Prometheus text format."""
 
 from collections.abc import Iterator
 from statistics import quantiles
@@ -7,13 +7,13 @@ from typing import Any, Final
 _PLAIN: Final = {
     "seq": ("hive_log_events", "Events in the log."),
     "log_bytes": ("hive_log_bytes", "Size of the log with its write-ahead file."),
-    "transient": ("hive_agents_in_transit", "Agents that are being spawned, started, stopped, rebuilt or destroyed."),
+    "transient": ("hive_agents_in_transit", "Agents with a lifecycle action in progress."),
     "questions_pending": ("hive_questions_pending", "Questions that wait for the operator."),
-    "questions_oldest_seconds": ("hive_questions_oldest_seconds", "Age of the oldest of them."),
+    "questions_oldest_seconds": ("hive_questions_oldest_seconds", "Age of the oldest pending question."),
     "approvals_pending": ("hive_approvals_pending", "Approvals that wait for the operator."),
-    "approvals_oldest_seconds": ("hive_approvals_oldest_seconds", "Age of the oldest of them."),
+    "approvals_oldest_seconds": ("hive_approvals_oldest_seconds", "Age of the oldest pending approval."),
     "turns_24h": ("hive_turns_24h", "Turns that ended in the last 24 hours."),
-    "turns_failed_24h": ("hive_turns_failed_24h", "Those of them that failed."),
+    "turns_failed_24h": ("hive_turns_failed_24h", "Failed turns in the last 24 hours."),
     "input_tokens_24h": ("hive_input_tokens_24h", "Input tokens in the last 24 hours, as the harnesses report."),
     "output_tokens_24h": ("hive_output_tokens_24h", "Output tokens in the last 24 hours, as the harnesses report."),
 }
@@ -21,22 +21,24 @@ QUANTILES: Final = (0.5, 0.95, 0.99)
 
 
 def exposition(figures: dict[str, Any]) -> str:
-    """One block for each figure."""
+    """All metrics in the exposition format."""
     return "\n".join(_lines(figures)) + "\n"
 
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
-    yield from _head("hive_agents", "Agents by the state a screen shows.")
+    yield from _head("hive_agents", "Agents by state.")
     for state, count in figures["agents"].items():
         yield f'hive_agents{{state="{state}"}} {count}'
-    yield from _head("hive_inbox_messages", "Messages of each agent, waiting and in a turn.")
+    yield from _head("hive_inbox_messages", "Messages per agent, waiting and in a turn.")
     for where, key in (("waiting", "queue"), ("in_flight", "in_flight")):
         for agent, count in figures[key].items():
             yield f'hive_inbox_messages{{agent="{agent}",state="{where}"}} {count}'
     for key, (name, about) in _PLAIN.items():
         yield from _head(name, about)
         yield f"{name} {figures[key]}"
-    yield from _head("hive_commit_seconds", "From a command to its commit, of the newest thousand commands.", "summary")
+    yield from _head(
+        "hive_commit_seconds", "Time from a command to its commit, over the newest 1000 commands.", "summary"
+    )
     took = figures["commit_seconds"]
     cuts = quantiles(took, n=100, method="inclusive") if len(took) > 1 else []
     for quantile in QUANTILES:

@@ -1,4 +1,4 @@
-"""The pages over the whole hive: swarm, your call, messages, stats, settings; and the snapshot they are drawn from."""
+"""The pages about the whole hive: swarm, your call, messages, stats, settings; and the state snapshot as JSON."""
 
 import time
 from typing import Annotated, Any, Final
@@ -10,10 +10,10 @@ from hive.dashboard import plots
 from hive.dashboard.daemon import Declined, Operator
 from hive.dashboard.decisions import Form, Name
 from hive.dashboard.replies import AnyRequest, decided, done
-from hive.dashboard.view import Pages
+from hive.dashboard.view import Pages, compact, duration
 
 DIFFS_MAX: Final = 10
-"""Pending approvals whose diff is fetched for one page; of the others it is a link."""
+"""Maximum number of diffs on one page; further approvals show a link to the diff."""
 FLOW_ROWS: Final = 100
 HISTORY_ROWS: Final = 50
 WINDOWS: Final = ("1h", "4h", "24h", "3d", "7d", "30d")
@@ -23,7 +23,7 @@ TOOLS_SHOWN: Final = 12
 
 @get("/")
 async def swarm(operator: Operator, pages: Pages) -> Response[str]:
-    """Every agent, tombstones, and the form for a new one."""
+    """Every agent, the tombstones, and the form to spawn an agent."""
     snapshot = await operator.ask("state")
     agents = snapshot["state"]["agents"]
     counts = {state: sum(row["state"] == state for row in agents) for state in STATES}
@@ -32,7 +32,7 @@ async def swarm(operator: Operator, pages: Pages) -> Response[str]:
 
 @get("/your-call")
 async def your_call(operator: Operator, pages: Pages, who: str = "all") -> Response[str]:
-    """Approvals and questions that wait, and the history of both."""
+    """Pending approvals and questions, and the history of both."""
     snapshot = await operator.ask("state")
     state = snapshot["state"]
     pending = [row for row in state["approvals"] if row["status"] == "pending"]
@@ -75,7 +75,7 @@ async def _diff(operator: Operator, id: int) -> dict[str, Any]:
 
 @get("/messages")
 async def messages(operator: Operator, pages: Pages, to: str = "", reply: int | None = None) -> Response[str]:
-    """The operator's inbox, a form to write with, and everything that is written between agents."""
+    """The operator's inbox, the form to send a message, and the newest messages of the hive."""
     snapshot = await operator.ask("state")
     flow = await operator.ask("audit_events", types=["MessageSent"], limit=FLOW_ROWS)
     inbox = list(reversed(snapshot["state"]["messages"]))
@@ -120,10 +120,10 @@ def _drawn(found: dict[str, Any], window: str) -> dict[str, Any]:
         "sums": sums,
         "agents_shown": agents,
         "tokens_plot": plots.stacked(
-            "Tokens", labels, series(lambda row: row["input_tokens"] + row["output_tokens"]), "tokens"
+            "Tokens", labels, series(lambda row: row["input_tokens"] + row["output_tokens"]), compact
         ),
-        "turns_plot": plots.stacked("Turns", labels, series(lambda row: row["turns"]), "turns"),
-        "durations_plot": plots.stacked("Time in turns", labels, series(lambda row: row["duration_ms"] / 1000), "s"),
+        "turns_plot": plots.stacked("Turns", labels, series(lambda row: row["turns"]), compact),
+        "durations_plot": plots.stacked("Turn time", labels, series(lambda row: row["duration_ms"]), duration),
         "tools_plot": plots.bars("Tools", [(name, float(uses)) for name, uses in most_used], "uses"),
         "has_tools": bool(most_used),
         "per_agent": [
@@ -138,7 +138,7 @@ def _drawn(found: dict[str, Any], window: str) -> dict[str, Any]:
 
 @get("/settings")
 async def settings(operator: Operator, pages: Pages) -> Response[str]:
-    """People with a token, the webhook, and what the doctor finds."""
+    """Operators, the webhook, the forge, and the checks of `hive doctor`."""
     snapshot = await operator.ask("state")
     forge = (await operator.ask("forge_status"))["forge"]
     hook = await operator.ask("webhook_status")
@@ -147,47 +147,47 @@ async def settings(operator: Operator, pages: Pages) -> Response[str]:
 
 @get("/api/doctor")
 async def doctor(operator: Operator) -> dict[str, Any]:
-    """What this host has and lacks, each with the fix."""
+    """The checks of `hive doctor`, each with its fix."""
     return {"facts": (await operator.ask("doctor"))["facts"]}
 
 
 @post("/operators/add", status_code=200)
 async def add_operator(request: AnyRequest, operator: Operator, data: Annotated[Name, Form]) -> Response[Any]:
-    """A token for a person; it is in this answer and nowhere else."""
+    """Create an operator's token; only this reply contains it."""
     reply = await operator.ask("operators", action="add", name=data.name.strip())
-    said = f"{reply['name']}'s token, shown this once"
+    said = f"Created a token for {reply['name']}. It is shown only once."
     return done(request, said, {"token": reply["token"], "name": reply["name"]})
 
 
 @post("/operators/revoke/{name:str}", status_code=200)
 async def revoke_operator(request: AnyRequest, operator: Operator, name: str) -> Response[Any]:
-    """Make a token worthless and end its sessions."""
-    said = f"{name}'s token opens nothing any more."
+    """Revoke an operator's token and end the operator's sessions."""
+    said = f"Revoked the token of {name}."
     return await decided(request, operator, said, "operators", action="revoke", name=name)
 
 
 @post("/webhook-test", status_code=200)
 async def webhook_test(request: AnyRequest, operator: Operator) -> Response[Any]:
-    """Send one notification to the webhook now."""
-    return await decided(request, operator, "The webhook took it.", "webhook_test")
+    """Send a test notification to the webhook."""
+    return await decided(request, operator, "The webhook accepted the notification.", "webhook_test")
 
 
 @get("/api/state")
 async def state(operator: Operator) -> dict[str, Any]:
-    """Every projection, and the position it stands at."""
+    """Every projection and its position in the log."""
     snapshot = await operator.ask("state")
     return {"seq": snapshot["seq"], "state": snapshot["state"]}
 
 
 @get("/api/session")
 async def session(operator: Operator) -> dict[str, Any]:
-    """Who is signed in, and what their forms carry in `X-CSRF-Token`."""
+    """The signed-in operator, and the value of the `X-CSRF-Token` header."""
     return {"name": operator.name, "csrf": operator.csrf, "sessions": operator.sessions}
 
 
 @get("/api/approvals/{id:int}/diff")
 async def diff(operator: Operator, id: Annotated[int, Parameter(ge=-(2**63), le=2**63 - 1)]) -> dict[str, Any]:
-    """A proposal against what is applied."""
+    """The diff of a proposal against the applied configuration."""
     reply = await operator.ask("diff", id=id)
     return {key: value for key, value in reply.items() if key not in ("version", "ok")}
 

@@ -1,6 +1,6 @@
-"""Plots as SVG, drawn here: no script, no inline style, colours by class."""
+"""Renders plots as SVG: no script, no inline style, colours by CSS class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import markupsafe
@@ -12,27 +12,27 @@ LEFT: Final = 46
 BOTTOM: Final = 24
 TOP: Final = 10
 SERIES_CLASSES: Final = 8
-"""Colours in the style sheet; further series share the last one."""
+"""The number of colours in the style sheet; further series share the last one."""
 LABELS_MAX: Final = 6
 
 
 class Series(msgspec.Struct, frozen=True):
-    """One colour of a stacked plot: a value for each bucket."""
+    """One series of a stacked plot: a value for each bucket."""
 
     name: str
     values: tuple[float, ...]
 
 
-def stacked(title: str, labels: Sequence[str], series: Sequence[Series], unit: str) -> markupsafe.Markup:
-    """Bars over time, one for each bucket, a part for each series."""
-    from hive.dashboard.view import compact
-
+def stacked(
+    title: str, labels: Sequence[str], series: Sequence[Series], written: Callable[[float], str]
+) -> markupsafe.Markup:
+    """A stacked bar chart over time: one bar per bucket, one segment per series. `written` formats a value."""
     count = max(len(labels), 1)
     totals = [sum(one.values[index] for one in series) for index in range(len(labels))]
     top = _round_up(max(totals, default=0))
     wide, high = WIDTH - LEFT - 6, HEIGHT - BOTTOM - TOP
     step = wide / count
-    parts = [_opening(title, f"{compact(sum(totals))} {unit} in all"), *_grid(top, high, compact)]
+    parts = [_opening(title, f"{written(sum(totals))} in total"), *_grid(top, high, written)]
     for index, label in enumerate(labels):
         y = float(TOP + high)
         for number, one in enumerate(series):
@@ -44,7 +44,7 @@ def stacked(title: str, labels: Sequence[str], series: Sequence[Series], unit: s
             parts.append(
                 markupsafe.Markup(
                     '<rect class="s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" rx="1.5">'
-                    "<title>{} · {}: {} {}</title></rect>"
+                    "<title>{} · {}: {}</title></rect>"
                 ).format(
                     min(number, SERIES_CLASSES - 1),
                     LEFT + index * step + step * 0.12,
@@ -53,8 +53,7 @@ def stacked(title: str, labels: Sequence[str], series: Sequence[Series], unit: s
                     max(tall, 0.8),
                     label,
                     one.name,
-                    compact(value),
-                    unit,
+                    written(value),
                 )
             )
         if index % max(1, -(-count // LABELS_MAX)) == 0:
@@ -68,7 +67,7 @@ def stacked(title: str, labels: Sequence[str], series: Sequence[Series], unit: s
 
 
 def bars(title: str, rows: Sequence[tuple[str, float]], unit: str) -> markupsafe.Markup:
-    """One horizontal bar for each row."""
+    """A horizontal bar chart."""
     from hive.dashboard.view import compact
 
     line, top = 22, max((value for _, value in rows), default=0) or 1
@@ -108,9 +107,7 @@ def _opening(title: str, about: str) -> markupsafe.Markup:
     ).format(WIDTH, HEIGHT, title, about)
 
 
-def _grid(top: float, high: int, compact: object) -> list[markupsafe.Markup]:
-    from hive.dashboard.view import compact as written
-
+def _grid(top: float, high: int, written: Callable[[float], str]) -> list[markupsafe.Markup]:
     lines = []
     for part in (0.0, 0.5, 1.0):
         y = TOP + high - high * part
@@ -124,7 +121,7 @@ def _grid(top: float, high: int, compact: object) -> list[markupsafe.Markup]:
 
 
 def _round_up(value: float) -> float:
-    """To one, two or five times a power of ten."""
+    """Round up to one, two or five times a power of ten."""
     if value <= 0:
         return 1
     power = 1.0

@@ -1,4 +1,4 @@
-"""How a request is answered: JSON for scripts, a page or a way onward for people, one status for each refusal."""
+"""Replies: JSON for scripts, a page or a redirect for browsers, and an HTTP status for each error code."""
 
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ def wants_json(request: AnyRequest) -> bool:
 
 
 def local_path(path: str) -> str:
-    """A path of this dashboard; `/` for whatever would lead elsewhere."""
+    """The path if it belongs to this dashboard; `/` if it leads elsewhere."""
     parts = urlsplit(path)
     odd = any(character <= " " or character == "\\" for character in path)
     if odd or parts.scheme or parts.netloc or not path.startswith("/") or path.startswith("//"):
@@ -44,7 +44,7 @@ def local_path(path: str) -> str:
 
 
 async def decided(request: AnyRequest, operator: Operator, said: str, cmd: str, /, **fields: Any) -> Response[Any]:
-    """Pass a decision on; afterwards say it is done, or lead a plain form back to its page."""
+    """Forward a decision to the daemon, then reply with a message, or redirect a form sent without JavaScript."""
     reply = await operator.ask(cmd, **fields)
     return done(request, said, reply)
 
@@ -69,13 +69,13 @@ def on_away(request: AnyRequest, error: DaemonAway) -> Response[Any]:
 def on_http_error(request: AnyRequest, error: HTTPException) -> Response[Any]:
     found = getattr(error, "extra", None)
     what = [f"{one.get('key', '')}: {one.get('message', '')}" for one in found or () if isinstance(one, dict)]
-    return _refusal(request, error.status_code, "; ".join(what) or error.detail or "That did not work.")
+    return _refusal(request, error.status_code, "; ".join(what) or error.detail or "The request failed.")
 
 
 def on_mistake(request: AnyRequest, error: Exception) -> Response[Any]:
-    """A mistake of ours ends one request, never the process; it is said in the log, not to whoever asks."""
+    """An internal error fails one request, never the process; the details go only to the log."""
     log.error("dashboard.mistake", path=request.url.path, exc_info=error)
-    return _refusal(request, 500, "The dashboard made a mistake; it is in the daemon's log.")
+    return _refusal(request, 500, "Internal error in the dashboard. The daemon's log has the details.")
 
 
 def _refusal(request: AnyRequest, status: int, why: str) -> Response[Any]:

@@ -1,4 +1,4 @@
-"""The way in and out, and what needs no session: health, and metrics for whoever has their token."""
+"""Sign-in and sign-out, and the routes that need no session: health, metrics with a token, static files."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from hive.dashboard.view import MEDIA_TYPES, Assets, Pages
 
 
 class SignInForm(Struct):
-    """`token`: an operator's, or the secret of a login link."""
+    """`token` is an operator's token or the secret of a login link."""
 
     token: str
     next: str = "/"
@@ -65,7 +65,7 @@ async def sign_out(
     operator: Operator,
     data: Annotated[SignOutForm, Body(media_type=RequestEncodingType.URL_ENCODED)],
 ) -> Response[Any]:
-    """End this session, or every session of this person."""
+    """End this session, or every session of this operator."""
     await operator.ask("sign_out", everywhere=data.everywhere)
     gone = Cookie(key=COOKIE, value="", path="/", max_age=0, httponly=True, samesite="strict")
     if wants_json(request):
@@ -75,7 +75,7 @@ async def sign_out(
 
 @get("/healthz")
 async def healthz(daemon: Daemon) -> Response[dict[str, str]]:
-    """Whether the daemon answers."""
+    """Report whether the daemon answers."""
     try:
         await daemon.ask("health")
     except DaemonAway:
@@ -85,7 +85,7 @@ async def healthz(daemon: Daemon) -> Response[dict[str, str]]:
 
 @get("/metrics", media_type=MediaType.TEXT)
 async def metrics(request: Request[Any, Any, Any], daemon: Daemon) -> Response[str]:
-    """For Prometheus, with a session or with the token of `dashboard.metrics_token_file`."""
+    """Metrics for Prometheus; needs a session or the token of `dashboard.metrics_token_file`."""
     operator: Operator | None = request.scope["state"].get("operator")
     if operator is not None:
         reply = await operator.ask("figures")

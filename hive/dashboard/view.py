@@ -1,4 +1,4 @@
-"""Draws pages: templates that escape everything, and the few words that numbers and times become."""
+"""Renders pages: templates that escape everything, and the filters for numbers, times and durations."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import markupsafe
 from litestar import Response
 from litestar.enums import MediaType
 
-from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
+from hive.clock import duration_text, parse_rfc3339, readable_field
 from hive.config.escaping import escaped
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
@@ -21,8 +21,6 @@ MEDIA_TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-YEAR_2001_MS: Final = 10**12
-"""A number of milliseconds above it is a time, not a duration."""
 UNITS: Final = ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k"))
 SECTIONS: Final = (
     ("swarm", "/", "Swarm", "s"),
@@ -32,18 +30,18 @@ SECTIONS: Final = (
     ("audit", "/audit", "Audit", "a"),
     ("settings", "/settings", "Settings", "e"),
 )
-"""Each page's glyph, path, title and the key that follows `g`."""
+"""Icon, path, title and keyboard shortcut (after `g`) of each page."""
 
 
 def safe(value: Any) -> Any:
-    """Every text that a template prints: what hides or moves other text becomes an escape. Markup of ours stays."""
+    """Escape control and bidirectional characters in every text that a template prints; our own markup stays."""
     if isinstance(value, str) and not isinstance(value, markupsafe.Markup):
         return escaped(value)
     return "" if value is None else value
 
 
 def compact(number: float | None) -> str:
-    """`950`, `12.3k`, `4.1M`; `–` for what is not known."""
+    """`950`, `12.3k`, `4.1M`; `–` if unknown."""
     if number is None:
         return "–"
     for size, unit in UNITS:
@@ -52,24 +50,13 @@ def compact(number: float | None) -> str:
     return f"{number:.0f}"
 
 
-def lasting(milliseconds: float | None) -> str:
-    """`850 ms`, `45s`, `2m 5s`, `1h 2m`, `3d 4h`."""
-    if milliseconds is None:
-        return "–"
-    if milliseconds < MS_PER_S:
-        return f"{milliseconds:.0f} ms"
-    seconds = int(milliseconds // MS_PER_S)
-    if seconds < 60:
-        return f"{seconds}s"
-    if seconds < 3_600:
-        return f"{seconds // 60}m {seconds % 60}s"
-    if seconds < 86_400:
-        return f"{seconds // 3_600}h {seconds % 3_600 // 60}m"
-    return f"{seconds // 86_400}d {seconds % 86_400 // 3_600}h"
+def duration(milliseconds: float | None) -> str:
+    """`45s`, `2m 5s`, `1h 2m`, `3d 4h`; `–` if unknown."""
+    return "–" if milliseconds is None else duration_text(milliseconds)
 
 
 def milliseconds_of(at: str) -> int:
-    """Unix milliseconds of a time on the wire; 0 for what is none."""
+    """Unix milliseconds of an RFC 3339 time; 0 if it is not one."""
     try:
         return parse_rfc3339(at)
     except BadRequest:
@@ -77,7 +64,7 @@ def milliseconds_of(at: str) -> int:
 
 
 def pretty(value: Any) -> str:
-    """JSON for people."""
+    """Indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -88,29 +75,33 @@ def person(by: str | None) -> str:
 
 
 def notice(body: str) -> dict[str, Any] | None:
-    """What the system says in JSON, as its parts that say something; None for any other text."""
+    """The non-empty fields of a JSON message from the system; None for any other text."""
     try:
         said = json.loads(body)
     except ValueError:
         return None
     if not isinstance(said, dict) or not isinstance(said.get("event"), str):
         return None
+    present = {key: value for key, value in said.items() if value is not False and value not in (None, [])}
     return {
-        key: ", ".join(map(str, value)) if isinstance(value, list) else value
-        for key, value in said.items()
-        if value is not False and value not in (None, [])
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in (readable_field(key, value) for key, value in present.items())
     }
 
 
 def cell(value: Any, key: str) -> str:
-    """One value of a projection's row; times as times."""
-    if key.endswith("_ms") and isinstance(value, int) and value > YEAR_2001_MS:
-        return rfc3339(value)
-    return "" if value is None else str(value)
+    """One value of a projection's row, with times and durations formatted."""
+    readable = readable_field(key, value)[1]
+    return "" if readable is None else str(readable)
+
+
+def fields(data: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The fields of an event that have a value, with times and durations formatted."""
+    return [readable_field(key, value) for key, value in data.items() if value is not None and key != "token_hash"]
 
 
 class Assets:
-    """Scripts and styles, read once: the process may not be allowed to read them later."""
+    """Scripts and styles, read once, because the process may lose read access later."""
 
     def __init__(self) -> None:
         self.files = {path.name: path.read_bytes() for path in sorted((HERE / "static").iterdir()) if path.is_file()}
@@ -135,7 +126,8 @@ class Pages:
         )
         self._env.filters |= {
             "compact": compact,
-            "lasting": lasting,
+            "duration": duration,
+            "fields": fields,
             "pretty": pretty,
             "person": person,
             "ms": milliseconds_of,
@@ -155,7 +147,7 @@ class Pages:
     def page(
         self, template: str, operator: Operator, snapshot: dict[str, Any], status: int = 200, **given: Any
     ) -> Response[str]:
-        """A page of somebody signed in; `snapshot` is the daemon's `state`."""
+        """Render a page for a signed-in operator; `snapshot` is the reply to `state`."""
         state = snapshot["state"]
         waits = sum(row["status"] == "pending" for row in state["approvals"])
         waits += sum(row["target"] is None for row in state["questions"])

@@ -1,4 +1,4 @@
-"""Runs the real command line as a process of its own, against folders of its own."""
+"""Runs the real command line as a process with its own folders."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from hive.paths import Paths
 
 PATIENCE_S = 120.0
-"""Far more than any command takes here; only a defect waits for it."""
+"""Far longer than any command takes; reached only by a defect."""
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -32,7 +32,7 @@ def environment(paths: Paths) -> dict[str, str]:
 
 @pytest.fixture
 def hive(environment: dict[str, str]) -> Run:
-    """`hive ARGUMENTS…`, piped."""
+    """Run `hive ARGUMENTS…` with pipes."""
 
     def run(*arguments: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

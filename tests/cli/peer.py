@@ -1,4 +1,4 @@
-"""A small daemon's end of the host socket for command-line tests: says what a test tells it to, keeps what it heard."""
+"""A host socket server for command-line tests: sends given replies and records the requests."""
 
 import json
 import os
@@ -21,21 +21,21 @@ def refused(error: str, code: str = "refused") -> Reply:
 
 
 class Peer:
-    """Answers each `cmd` from a table; the connection is closed after a list of several replies."""
+    """Answers each `cmd` from a table; closes the connection after a list of several replies."""
 
     def __init__(self, path: Path, answers: dict[str, Answer]):
         self.heard: list[Reply] = []
         self._answers = answers
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        self._listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # Whatever the length of the path.
+        self._listener.bind(f"/proc/self/fd/{folder}/{path.name}")  # Works for paths of any length.
         os.close(folder)
         self._listener.listen()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
     def close(self) -> None:
-        """A thread still on its way into accept would take the next socket of the same number for its own."""
+        """Join the thread: otherwise it could accept on the next socket with the same descriptor."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()

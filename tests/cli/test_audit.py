@@ -1,4 +1,4 @@
-"""`hive audit` and `hive log import` as a person runs them, and what `hive up` says to a cut or damaged log."""
+"""`hive audit` and `hive log import`, and how `hive up` refuses a truncated or damaged log."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def state_of(paths: Paths) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths.state.iterdir() if path.is_file()}
 
 
-def test_verify_says_which_anchors_agree(hive: Run, written: Paths) -> None:
+def test_verify_lists_the_anchors_that_agree(hive: Run, written: Paths) -> None:
     done = hive("audit", "verify", "--no-journal")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1:] == [
@@ -64,7 +64,7 @@ def test_verify_says_which_anchors_agree(hive: Run, written: Paths) -> None:
     ]
 
 
-def test_verify_names_a_cut_tail(hive: Run, written: Paths) -> None:
+def test_verify_detects_a_truncated_log(hive: Run, written: Paths) -> None:
     edit(written.events, "DELETE FROM events WHERE seq > 12")
     written.projections.unlink()
     done = hive("audit", "verify", "--no-journal")
@@ -88,14 +88,14 @@ def test_verify_with_the_system_journal(hive: Run, written: Paths) -> None:
         assert f"system journal: agrees up to event {HEAD}" in done.stdout
 
 
-def test_a_journal_that_was_asked_for_and_is_not_there_is_exit_1(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_missing_system_journal_exits_1_if_requested(hive: Run, written: Paths, tmp_path: Path) -> None:
     done = hive("audit", "verify", "--journal", PATH=str(tmp_path))
     assert done.returncode == 1
     assert "the system journal cannot be read: journalctl" in done.stderr
-    assert f"{HEAD} events hold" in done.stdout
+    assert f"Verified {HEAD} events" in done.stdout
 
 
-def test_up_refuses_a_log_that_was_cut(hive: Run, written: Paths) -> None:
+def test_up_refuses_a_truncated_log(hive: Run, written: Paths) -> None:
     edit(written.events, "DELETE FROM events WHERE seq > 12")
     before = state_of(written)
     done = hive(*UP)
@@ -105,7 +105,7 @@ def test_up_refuses_a_log_that_was_cut(hive: Run, written: Paths) -> None:
     assert state_of(written) == {**before, "daemon.lock": b""}
 
 
-def test_up_does_not_begin_a_log_anew_where_one_was(hive: Run, written: Paths) -> None:
+def test_up_refuses_a_missing_log_with_anchors(hive: Run, written: Paths) -> None:
     written.events.unlink()
     done = hive(*UP)
     assert done.returncode == 1
@@ -130,7 +130,7 @@ def _spoil_end(raw: bytearray) -> None:
 
 
 @pytest.mark.parametrize("damage", [_zero, _halve, _spoil_root, _spoil_end, bytearray.clear])
-def test_up_refuses_a_damaged_log_and_leaves_it_as_it_is(hive: Run, paths: Paths, damage: Any) -> None:
+def test_up_refuses_a_damaged_log_without_changing_it(hive: Run, paths: Paths, damage: Any) -> None:
     story.write(paths.state, [*story.EVENTS[:1], *[("actor:x", Warned(source="x", text="y" * 400))] * 200])
     raw = bytearray(paths.events.read_bytes())
     damage(raw)
@@ -150,10 +150,10 @@ def test_replay_of_one_agent(hive: Run, written: Paths) -> None:
     assert "manager" not in shown
     done = hive("audit", "replay", "--until", "5", "--agent", "ghost")
     assert done.returncode == 1
-    assert done.stderr == "hive: Cannot tell: as of event 5, the log says nothing of ghost.\n"
+    assert done.stderr == "hive: Cannot tell: as of event 5, the log has no event about ghost.\n"
 
 
-def test_why_says_what_it_cannot_tell(hive: Run, paths: Paths) -> None:
+def test_why_reports_missing_events(hive: Run, paths: Paths) -> None:
     story.write(paths.state, story.EVENTS[:6])
     done = hive("audit", "why", "approval", "1")
     assert done.returncode == 0
@@ -187,7 +187,7 @@ def test_export_and_import(hive: Run, written: Paths, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "other", "run", "state", "third"]
 
 
-def test_an_import_that_fails_says_the_line(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_failed_import_names_the_line(hive: Run, written: Paths, tmp_path: Path) -> None:
     lines = hive("audit", "export").stdout.splitlines(keepends=True)
     lines[6] = lines[6].replace("coder", "c0der")
     done = hive("log", "import", "-", "--state", str(tmp_path / "other"), input="".join(lines))
@@ -200,9 +200,7 @@ def test_an_import_that_fails_says_the_line(hive: Run, written: Paths, tmp_path:
     assert hive("log", "import", str(tmp_path / "nowhere")).returncode == 1
 
 
-def test_an_import_that_is_killed_leaves_no_log(
-    hive: Run, environment: dict[str, str], written: Paths, tmp_path: Path
-) -> None:
+def test_killed_import_leaves_no_log(hive: Run, environment: dict[str, str], written: Paths, tmp_path: Path) -> None:
     story.write(tmp_path / "long", [("actor:x", Warned(source="x", text="y"))] * (BATCH_ROWS + 1))
     lines = hive("audit", "export", "--state", str(tmp_path / "long")).stdout
     other = tmp_path / "other"
@@ -218,11 +216,11 @@ def test_an_import_that_is_killed_leaves_no_log(
         importing.kill()
     assert not (other / "events.db").exists()
     assert hive("log", "import", "-", "--state", str(other), input=lines).returncode == 0
-    assert hive("audit", "verify", "--state", str(other)).stdout.startswith(f"{BATCH_ROWS + 1} events hold.")
+    assert hive("audit", "verify", "--state", str(other)).stdout.startswith(f"Verified {BATCH_ROWS + 1} events.")
     assert not (other / UNDER_WAY_NAME).exists()
 
 
-def test_an_export_of_a_damaged_log_leaves_no_file(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_export_of_a_damaged_log_leaves_no_file(hive: Run, written: Paths, tmp_path: Path) -> None:
     edit(written.events, "UPDATE events SET data = '{}' WHERE seq = 7")
     done = hive("audit", "export", "--out", str(tmp_path / "log.jsonl"))
     assert (done.returncode, done.stdout) == (1, "")
@@ -230,14 +228,14 @@ def test_an_export_of_a_damaged_log_leaves_no_file(hive: Run, written: Paths, tm
     assert list(tmp_path.glob("log.jsonl*")) == []
 
 
-def test_options_before_import_are_not_lost_in_silence(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_options_before_import_are_refused(hive: Run, written: Paths, tmp_path: Path) -> None:
     done = hive("log", "--state", str(tmp_path / "other"), "import", "-")
     assert done.returncode == 2
     assert "Options go after `import`" in done.stderr
     assert hive("log", "imprt", "-").returncode == 2
 
 
-def test_an_export_beside_a_running_daemon(hive: Run, written: Paths) -> None:
+def test_export_while_a_daemon_runs(hive: Run, written: Paths) -> None:
     with lock.held(written.lock):
         log = EventLog(written.state)
         story.append(log, [("actor:x", Warned(source="x", text="in the WAL"))])
@@ -247,7 +245,7 @@ def test_an_export_beside_a_running_daemon(hive: Run, written: Paths) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_a_log_that_root_imports_belongs_to_whose_folder_it_is(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_log_imported_by_root_belongs_to_the_folder_owner(hive: Run, written: Paths, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     os.chown(other, 65534, 65534)
@@ -257,7 +255,7 @@ def test_a_log_that_root_imports_belongs_to_whose_folder_it_is(hive: Run, writte
     )
 
 
-def test_everything_works_on_a_read_only_copy(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_audit_commands_work_on_a_read_only_copy(hive: Run, written: Paths, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(written.state, copy)
     for path in copy.iterdir():
@@ -281,7 +279,7 @@ def test_everything_works_on_a_read_only_copy(hive: Run, written: Paths, tmp_pat
         ("log import - --state {other} --json", "Importing"),
     ],
 )
-def test_progress_is_drawn_on_a_terminal_and_never_into_the_output(
+def test_progress_appears_only_on_a_terminal(
     hive: Run, environment: dict[str, str], written: Paths, tmp_path: Path, line: str, label: str
 ) -> None:
     exported = hive("audit", "export").stdout

@@ -1,4 +1,4 @@
-"""Commands that need no daemon, on the files of a stopped hive, of a running one and of a copy."""
+"""Commands that need no daemon: on a stopped hive, a running one, and a copy."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_log_rows(hive: Run, written: Paths) -> None:
         ("--agent coder --limit 2", [19, 20]),
     ],
 )
-def test_log_selection(hive: Run, written: Paths, line: str, expected: list[int]) -> None:
+def test_log_filters(hive: Run, written: Paths, line: str, expected: list[int]) -> None:
     assert seqs(hive("log", "--json", *line.split()).stdout) == expected
 
 
@@ -75,13 +75,13 @@ def test_log_shows_the_newest_fifty(hive: Run, paths: Paths) -> None:
     assert len(seqs(hive("log", "--json", "--from", "1").stdout)) == 120
 
 
-def test_an_unknown_type_gets_a_guess(hive: Run, written: Paths) -> None:
+def test_unknown_event_type_gets_a_suggestion(hive: Run, written: Paths) -> None:
     done = hive("log", "--type", "messagesend")
     assert done.returncode == 2
     assert "Did you mean MessageSent?" in done.stderr
 
 
-def test_an_agents_text_stays_text(hive: Run, written: Paths) -> None:
+def test_agent_text_is_escaped(hive: Run, written: Paths) -> None:
     for arguments in (
         ["log"],
         ["log", "--json"],
@@ -97,7 +97,7 @@ def test_an_agents_text_stays_text(hive: Run, written: Paths) -> None:
     )
 
 
-def test_without_a_log_it_is_exit_1(hive: Run, paths: Paths) -> None:
+def test_missing_log_is_exit_1(hive: Run, paths: Paths) -> None:
     for line in (
         "log",
         "audit verify",
@@ -118,7 +118,7 @@ def test_without_a_log_it_is_exit_1(hive: Run, paths: Paths) -> None:
 def test_verify(hive: Run, written: Paths) -> None:
     done = hive("audit", "verify")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{HEAD} events hold.")
+    assert done.stdout.startswith(f"Verified {HEAD} events.")
     raw = bytearray(written.events.read_bytes())
     raw[raw.index(b"write a parser")] ^= 1
     written.events.write_bytes(raw)
@@ -156,21 +156,21 @@ def test_projections(hive: Run, written: Paths) -> None:
     assert {row["projection"]: row["digest"] for row in again} == {row["projection"]: row["digest"] for row in status}
 
 
-def test_a_rebuild_beside_a_running_daemon_asks_it(hive: Run, written: Paths) -> None:
+def test_rebuild_goes_through_a_running_daemon(hive: Run, written: Paths) -> None:
     done = {"projections": [{"name": "ids", "version": 1, "seq": HEAD}]}
     replies = [{"position": HEAD // 2}, {"position": HEAD}, done]
     with lock.held(written.lock), serving(written.host_socket, {"rebuild_projections": lambda _: replies}) as peer:
         assert json.loads(hive("projections", "rebuild", "--json").stdout) == done
         assert peer.heard == [{"cmd": "rebuild_projections", "progress": True}]
-        assert "folded its projections again" in hive("projections", "rebuild").stdout
+        assert "has rebuilt its projections" in hive("projections", "rebuild").stdout
 
 
-def test_a_daemon_that_ends_in_the_middle_of_a_rebuild_is_told(hive: Run, written: Paths) -> None:
+def test_rebuild_reports_a_daemon_that_exits(hive: Run, written: Paths) -> None:
     cut = {"rebuild_projections": lambda _: [{"position": 1}]}
     with lock.held(written.lock), serving(written.host_socket, cut):
         ended = hive("projections", "rebuild")
     assert ended.returncode != 0
-    assert "The daemon ended" in ended.stderr
+    assert "The daemon stopped" in ended.stderr
 
 
 def test_stats(hive: Run, paths: Paths) -> None:
@@ -182,7 +182,7 @@ def test_stats(hive: Run, paths: Paths) -> None:
     assert "No turn" in hive("stats", "--agent", "manager").stdout
 
 
-def test_a_read_only_copy_without_a_daemon(hive: Run, written: Paths, tmp_path: Path) -> None:
+def test_commands_work_on_a_read_only_copy(hive: Run, written: Paths, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(written.state, copy)
     for path in copy.iterdir():
@@ -195,7 +195,7 @@ def test_a_read_only_copy_without_a_daemon(hive: Run, written: Paths, tmp_path: 
 
 
 class Following:
-    """`hive log --follow --json` as a process, its rows read as they come."""
+    """Run `hive log --follow --json` as a process and read its rows."""
 
     def __init__(self, environment: dict[str, str], *arguments: str):
         command = [sys.executable, "-m", "hive", "log", "--follow", "--json", *arguments]
@@ -231,7 +231,7 @@ def following(environment: dict[str, str]) -> Iterator[Any]:
         one.process.wait()
 
 
-def test_follow_sees_a_daemon_come_write_and_go(written: Paths, following: Any) -> None:
+def test_follow_prints_events_across_daemon_restarts(written: Paths, following: Any) -> None:
     one = following("--limit", "2")
     assert [one.next_seq(), one.next_seq()] == [HEAD - 1, HEAD]
     warned = [("actor:x", Warned(source="x", text="y"))]
@@ -247,12 +247,12 @@ def test_follow_sees_a_daemon_come_write_and_go(written: Paths, following: Any) 
     assert one.interrupt() == (130, "")
 
 
-def test_follow_ends_when_the_log_is_exchanged_for_another(written: Paths, following: Any, tmp_path: Path) -> None:
+def test_follow_refuses_a_replaced_log(written: Paths, following: Any, tmp_path: Path) -> None:
     one = following("--limit", "1")
     assert one.next_seq() == HEAD
     story.write(tmp_path / "another", story.EVENTS[:-1])
     (tmp_path / "another" / "events.db").rename(written.events)
-    assert one.next_note().startswith(f"This is not the log that was followed: its event {HEAD} is gone")
+    assert one.next_note().startswith(f"The log was replaced: event {HEAD} is missing")
     assert one.process.wait(PATIENCE_S) == 1
 
 
@@ -264,7 +264,7 @@ def test_follow_with_a_filter_and_a_start(written: Paths, following: Any) -> Non
     assert one.next_seq() == HEAD + 4
 
 
-def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], paths: Paths) -> None:
+def test_closed_pipe_is_not_an_error(environment: dict[str, str], paths: Paths) -> None:
     story.write(paths.state, [("actor:x", Warned(source="x", text="y" * 200)) for _ in range(5000)])
     with subprocess.Popen(
         [sys.executable, "-m", "hive", "log", "--limit", "5000"],
@@ -282,7 +282,7 @@ def test_a_reader_that_has_enough_is_no_error(environment: dict[str, str], paths
     assert process.returncode == 141
 
 
-def test_somebody_elses_state(hive: Run, written: Paths) -> None:
+def test_state_of_another_user_is_refused(hive: Run, written: Paths) -> None:
     written.state.chmod(0o000)
     try:
         done = hive("log")

@@ -1,4 +1,4 @@
-"""Each command asks exactly what it says, prints what comes back, and ends with the right exit code."""
+"""Each command sends the documented request, prints the reply and exits with the right code."""
 
 import json
 import shlex
@@ -56,36 +56,36 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
 @pytest.mark.parametrize(
     ("line", "request_", "reply", "said"),
     [
-        ("spawn x", {"cmd": "spawn", "name": "x"}, {}, "x is spawned"),
+        ("spawn x", {"cmd": "spawn", "name": "x"}, {}, "Spawned x"),
         ("request-spawn x", {"cmd": "request_spawn", "name": "x"}, {"id": 4}, "hive approve 4"),
         ("request-spawn x -d why", {"cmd": "request_spawn", "name": "x", "description": "why"}, {"id": 4}, "4"),
         ("start x y", {"cmd": "start", "scope": {"agent_names": ["x", "y"]}}, {}, "x, y"),
         ("start --all", {"cmd": "start", "scope": {}}, {}, "every agent"),
         ("stop x", {"cmd": "stop", "scope": {"agent_names": ["x"]}, "graceful": True}, {}, "Stopped: x"),
-        ("kill x", {"cmd": "kill", "name": "x"}, {}, "killed"),
-        ("restart x", {"cmd": "restart", "name": "x"}, {}, "restarted"),
-        ("rebuild x", {"cmd": "rebuild", "name": "x"}, {}, "rebuilt"),
+        ("kill x", {"cmd": "kill", "name": "x"}, {}, "Killed x"),
+        ("restart x", {"cmd": "restart", "name": "x"}, {}, "Restarted x"),
+        ("rebuild x", {"cmd": "rebuild", "name": "x"}, {}, "Rebuilt x"),
         ("update-all", {"cmd": "update_all"}, {}, "up to date"),
-        ("pause x", {"cmd": "set_paused", "name": "x", "paused": True}, {}, "paused"),
-        ("resume x", {"cmd": "set_paused", "name": "x", "paused": False}, {}, "again"),
+        ("pause x", {"cmd": "set_paused", "name": "x", "paused": True}, {}, "Paused x"),
+        ("resume x", {"cmd": "set_paused", "name": "x", "paused": False}, {}, "Resumed x"),
         ("destroy x --yes", {"cmd": "destroy", "name": "x", "purge": False}, {}, "hive revive x"),
-        ("destroy x --purge --yes", {"cmd": "destroy", "name": "x", "purge": True}, {}, "nothing of it"),
-        ("purge x --yes", {"cmd": "purge", "name": "x"}, {}, "Nothing of x"),
-        ("revive x", {"cmd": "revive", "name": "x"}, {}, "lives again"),
+        ("destroy x --purge --yes", {"cmd": "destroy", "name": "x", "purge": True}, {}, "state is deleted"),
+        ("purge x --yes", {"cmd": "purge", "name": "x"}, {}, "Deleted the state of x"),
+        ("revive x", {"cmd": "revive", "name": "x"}, {}, "Revived x"),
         (
             "mount x /srv/code --ro",
             {"cmd": "mount", "name": "x", "path": "/srv/code", "read_only": True},
             {"folder": "code", "seen_at": "/work/code"},
             "/work/code",
         ),
-        ("unmount x code", {"cmd": "unmount", "name": "x", "path": "code"}, {}, "no longer"),
-        ("unmount x /srv/code", {"cmd": "unmount", "name": "x", "path": "/srv/code"}, {}, "no longer"),
+        ("unmount x code", {"cmd": "unmount", "name": "x", "path": "code"}, {}, "Unmounted"),
+        ("unmount x /srv/code", {"cmd": "unmount", "name": "x", "path": "/srv/code"}, {}, "Unmounted"),
         ("logs x -n 5", {"cmd": "logs", "name": "x", "lines": 5}, {"lines": ["one", "two"]}, "one\ntwo\n"),
-        ("cancel-turn x", {"cmd": "control", "name": "x", "action": "cancel"}, {}, "end its turn"),
+        ("cancel-turn x", {"cmd": "control", "name": "x", "action": "cancel"}, {}, "cancel its turn"),
         ("compact x", {"cmd": "control", "name": "x", "action": "compact"}, {}, "compact"),
         ("new-session x", {"cmd": "control", "name": "x", "action": "new_session"}, {}, "new conversation"),
         ("model x m", {"cmd": "control", "name": "x", "action": "model", "value": "m"}, {}, "uses m"),
-        ("model coder", {"cmd": "state"}, STATE, "picked: claude-y"),
+        ("model coder", {"cmd": "state"}, STATE, "selected: claude-y"),
         ("send x hello", {"cmd": "send", "to": "x", "body": "hello"}, {"id": 6, "ids": [6]}, "message 6"),
         ("send '*' hello", {"cmd": "send", "to": "*", "body": "hello"}, {"ids": [6, 7]}, "6, 7"),
         (
@@ -97,14 +97,14 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
         ("inbox", {"cmd": "messages", "limit": 50}, {"messages": [MESSAGE]}, "    really"),
         ("inbox --agent x -n 3", {"cmd": "messages", "limit": 3, "agent": "x"}, {"messages": []}, "No messages"),
         ("questions", {"cmd": "questions", "history": False}, {"questions": [QUESTION]}, "( ) LL"),
-        ("answer 7 LL", {"cmd": "answer_question", "id": 7, "answer": "LL"}, {}, "answered"),
-        ("answer 7 LL LR", {"cmd": "answer_question", "id": 7, "answer": "LL, LR"}, {}, "answered"),
-        ("cancel 7", {"cmd": "cancel_question", "id": 7}, {}, "cancelled"),
+        ("answer 7 LL", {"cmd": "answer_question", "id": 7, "answer": "LL"}, {}, "Answered question 7"),
+        ("answer 7 LL LR", {"cmd": "answer_question", "id": 7, "answer": "LL, LR"}, {}, "Answered question 7"),
+        ("cancel 7", {"cmd": "cancel_question", "id": 7}, {}, "Cancelled question 7"),
         ("approvals", {"cmd": "approvals", "limit": 50}, {"approvals": [DECIDED, APPROVAL]}, "abababababab"),
         ("diff 3", {"cmd": "diff", "id": 3}, {"diff": "+++ b\n-old\n+new\n"}, "-old\n+new\n"),
-        ("approve 3", {"cmd": "approve", "id": 3}, {}, "approved"),
-        ("approve 3 --sha abc", {"cmd": "approve", "id": 3, "sha": "abc"}, {}, "approved"),
-        ("deny 3 --note no", {"cmd": "deny", "id": 3, "note": "no"}, {}, "denied"),
+        ("approve 3", {"cmd": "approve", "id": 3}, {}, "Approved request 3"),
+        ("approve 3 --sha abc", {"cmd": "approve", "id": 3, "sha": "abc"}, {}, "Approved request 3"),
+        ("deny 3 --note no", {"cmd": "deny", "id": 3, "note": "no"}, {}, "Denied request 3"),
         ("config x", {"cmd": "config", "name": "x"}, CONFIG, "Be brief."),
         ("diff 3", {"cmd": "diff", "id": 3}, {"diff": ""}, "no configuration"),
         ("rollback x", {"cmd": "rollback", "name": "x"}, {"revision": "abc"}, "abc"),
@@ -113,13 +113,15 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
         ("operator add mara", {"cmd": "operators", "action": "add", "name": "mara"}, {"token": "t0ken"}, "t0ken"),
         ("operator revoke mara", {"cmd": "operators", "action": "revoke", "name": "mara"}, {}, "mara"),
         ("operator list", {"cmd": "operators", "action": "list"}, {"operators": [{"name": "mara"}]}, "mara"),
-        ("down", {"cmd": "shutdown", "keep_agents": False}, {}, "ended"),
-        ("down --keep-agents", {"cmd": "shutdown", "keep_agents": True}, {}, "go on"),
+        ("down", {"cmd": "shutdown", "keep_agents": False}, {}, "have stopped"),
+        ("down --keep-agents", {"cmd": "shutdown", "keep_agents": True}, {}, "keep running"),
         ("status", {"cmd": "state"}, STATE, "question 7"),
         ("agents", {"cmd": "state"}, STATE, "coder"),
     ],
 )
-def test_asks_and_says(hive: Run, paths: Paths, line: str, request_: Reply, reply: Reply, said: str) -> None:
+def test_command_sends_request_and_prints_reply(
+    hive: Run, paths: Paths, line: str, request_: Reply, reply: Reply, said: str
+) -> None:
     with serving(paths.host_socket, {request_["cmd"]: reply}) as peer:
         done = hive(*shlex.split(line))
         assert (done.returncode, done.stderr) == (0, "")
@@ -143,7 +145,7 @@ def test_asks_and_says(hive: Run, paths: Paths, line: str, request_: Reply, repl
         ("operator list", {"operators": []}, []),
     ],
 )
-def test_json_is_the_replys_data(hive: Run, paths: Paths, line: str, reply: Reply, printed: Any) -> None:
+def test_json_prints_the_reply(hive: Run, paths: Paths, line: str, reply: Reply, printed: Any) -> None:
     answers: dict[str, Answer] = dict.fromkeys(
         ("state", "approvals", "questions", "messages", "send", "diff", "config", "logs", "start", "operators"), reply
     )
@@ -152,7 +154,7 @@ def test_json_is_the_replys_data(hive: Run, paths: Paths, line: str, reply: Repl
     assert json.loads(done.stdout) == printed
 
 
-def test_what_an_approval_is_about_is_readable_in_80_columns(hive: Run, paths: Paths) -> None:
+def test_approval_description_is_readable_in_80_columns(hive: Run, paths: Paths) -> None:
     long = {**APPROVAL, "agent": "a" * 32, "description": "It reads\x1b[2J well, " * 9, "note": "and ends here"}
     with serving(paths.host_socket, {"approvals": {"approvals": [DECIDED, long]}}):
         lines = hive("approvals", COLUMNS="80").stdout.splitlines()
@@ -162,7 +164,7 @@ def test_what_an_approval_is_about_is_readable_in_80_columns(hive: Run, paths: P
     assert lines[4] == "    " + "It reads\\x1b[2J well, " * 9 + " – and ends here"
 
 
-def test_a_refusal_is_one_line_and_exit_1(hive: Run, paths: Paths) -> None:
+def test_refusal_is_one_line_and_exit_1(hive: Run, paths: Paths) -> None:
     said = 'agent "ghost" is not managed by this hive'
     with serving(paths.host_socket, {"kill": refused(said, "not_found")}):
         done = hive("kill", "ghost")
@@ -173,7 +175,7 @@ def test_a_refusal_is_one_line_and_exit_1(hive: Run, paths: Paths) -> None:
     "line",
     ["start", "start x --all", "approve x", "nonsense", "kill", "kill x y", "destroy x", "stats --window 2h", ""],
 )
-def test_a_wrong_command_line_is_exit_2(hive: Run, paths: Paths, line: str) -> None:
+def test_usage_error_is_exit_2(hive: Run, paths: Paths, line: str) -> None:
     with serving(paths.host_socket, {}) as peer:
         done = hive(*line.split())
         assert done.returncode == 2
@@ -182,13 +184,13 @@ def test_a_wrong_command_line_is_exit_2(hive: Run, paths: Paths, line: str) -> N
         assert len(done.stderr.splitlines()) == (1 if line else 0)
 
 
-def test_a_body_may_come_from_standard_input(hive: Run, paths: Paths) -> None:
+def test_send_reads_the_body_from_stdin(hive: Run, paths: Paths) -> None:
     with serving(paths.host_socket, {"send": {"id": 1, "ids": [1]}}) as peer:
         hive("send", "x", "-", input="two\nlines\n")
     assert peer.heard[0]["body"] == "two\nlines\n"
 
 
-def test_edit_sends_what_the_editor_left(hive: Run, paths: Paths) -> None:
+def test_edit_sends_the_edited_files(hive: Run, paths: Paths) -> None:
     files = [{"path": "agent.toml", "text": "model = 'a'\n"}, {"path": "gone.md", "text": "x"}, DOS]
     answers: dict[str, Answer] = {"config": {"config": {"revision": "f" * 40, "files": files}}, "edit": {}}
     with serving(paths.host_socket, answers) as peer:
@@ -203,23 +205,23 @@ def test_edit_sends_what_the_editor_left(hive: Run, paths: Paths) -> None:
     assert peer.heard[1] == {"cmd": "edit", "name": "x", "base": "f" * 40, "files": edited}
 
 
-def test_edit_without_a_change_or_with_a_failing_editor_sends_nothing(hive: Run, paths: Paths) -> None:
+def test_edit_sends_nothing_without_changes_or_on_editor_failure(hive: Run, paths: Paths) -> None:
     with serving(paths.host_socket, {"config": CONFIG}) as peer:
-        assert "Nothing was changed" in hive("edit", "x", EDITOR="true", VISUAL="").stdout
+        assert "No changes" in hive("edit", "x", EDITOR="true", VISUAL="").stdout
         assert hive("edit", "x", EDITOR="false", VISUAL="").returncode == 1
         assert hive("edit", "x", EDITOR="/nonexistent", VISUAL="").returncode == 1
     assert [request["cmd"] for request in peer.heard] == ["config"] * 3
 
 
-def test_edit_without_a_terminal_and_an_editor_is_refused(hive: Run, paths: Paths) -> None:
+def test_edit_without_terminal_or_editor_is_refused(hive: Run, paths: Paths) -> None:
     with serving(paths.host_socket, {"config": CONFIG}) as peer:
         done = hive("edit", "x", EDITOR="", VISUAL="")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "hive: There is no terminal for vi; name an editor in $EDITOR that needs none.\n"
+    assert done.stderr == "hive: There is no terminal for vi. Set $EDITOR to an editor that needs none.\n"
     assert peer.heard == []
 
 
-def test_watch_shows_the_stream_folded(hive: Run, paths: Paths) -> None:
+def test_watch_truncates_tool_results(hive: Run, paths: Paths) -> None:
     at = "2026-01-31T09:30:00.125Z"
     lines = [
         {"at": at, "type": "turn_started", "wake_from": "operator", "messages": 1},
@@ -238,7 +240,7 @@ def test_watch_shows_the_stream_folded(hive: Run, paths: Paths) -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_login_shows_the_address_and_sends_the_code(hive: Run, paths: Paths) -> None:
+def test_login_prints_the_url_and_sends_the_code(hive: Run, paths: Paths) -> None:
     at = "2026-01-31T09:30:00.125Z"
     batches: list[Reply] = [
         {"lines": [{"at": at, "type": "login_url", "url": "https://old.example/"}]},
@@ -258,7 +260,7 @@ def test_login_shows_the_address_and_sends_the_code(hive: Run, paths: Paths) -> 
     assert "Login successful." in done.stdout
 
 
-def test_inbox_follows_from_where_the_past_ended(hive: Run, paths: Paths) -> None:
+def test_inbox_follow_continues_after_the_history(hive: Run, paths: Paths) -> None:
     fresh = {"id": 6, "from": "coder", "to": "operator", "body": "news"}
     other = {"id": 7, "from": "a", "to": "b", "body": "not for the operator"}
     events = [

@@ -1,4 +1,4 @@
-"""The command line as a whole: every promised command, its help and example, what it imports, what it completes."""
+"""All commands: existence, help, examples, imports and completion."""
 
 import os
 import pty
@@ -58,7 +58,7 @@ def commands() -> list[tuple[tuple[str, ...], Any]]:
     return found
 
 
-def test_every_promised_command_is_there() -> None:
+def test_every_documented_command_exists() -> None:
     assert set(PROMISED.split()) - set(cli.MODULES) == set()
     for name, within in PROMISED_WITHIN.items():
         assert within <= {words[-1] for words, _ in commands() if words[0] == name}
@@ -67,14 +67,14 @@ def test_every_promised_command_is_there() -> None:
 @pytest.mark.parametrize(
     ("words", "command"), commands(), ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
 )
-def test_help_and_example(words: tuple[str, ...], command: Any) -> None:
+def test_every_command_has_help_and_an_example(words: tuple[str, ...], command: Any) -> None:
     assert len(command.get_short_help_str(limit=200)) < 62, "One line of `hive --help` at 80 columns."
     example = command.epilog.removeprefix("Example: [bold]").removesuffix("[/bold]")
     given = shlex.split(example)
     while "=" in given[0]:
         given.pop(0)
     assert tuple(given[: 1 + len(words)]) == ("hive", *words)
-    command.make_context(" ".join(words), given[1 + len(words) :])  # Raises what a person who pastes it would see.
+    command.make_context(" ".join(words), given[1 + len(words) :])  # Raises the usage error that a user would see.
     options = {option for param in command.params for option in param.opts}
     assert {"--state", "--run", "--json"} <= options
 
@@ -87,7 +87,7 @@ def test_help_lists_every_command(hive: Run) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_status_imports_only_what_it_needs(environment: dict[str, str], paths: Paths) -> None:
+def test_status_imports_no_heavy_modules(environment: dict[str, str], paths: Paths) -> None:
     with serving(paths.host_socket, {"state": STATE}):
         program = (
             "import sys; from hive.cli.main import main; code = main(['status']); "
@@ -131,16 +131,16 @@ def test_completion(hive: Run, paths: Paths, typed: str, completed: list[str]) -
         assert done.stderr == ""
         return done.stdout.split() == completed
 
-    with serving(paths.host_socket, answers):  # It waits a second for an answer and no longer.
+    with serving(paths.host_socket, answers):  # Completion waits at most one second.
         eventually(is_completed, " ".join(completed))
 
 
-def test_completion_without_a_daemon_is_silent(hive: Run) -> None:
+def test_completion_without_a_daemon_prints_nothing(hive: Run) -> None:
     done = hive(_HIVE_COMPLETE="complete_bash", COMP_WORDS="hive start ", COMP_CWORD="2")
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
-def test_a_terminal_gets_colours_but_none_of_an_agents(environment: dict[str, str], paths: Paths) -> None:
+def test_terminal_gets_only_own_colours(environment: dict[str, str], paths: Paths) -> None:
     evil = {
         **STATE["state"]["agents"][0],
         "status_text": "\x1b]0;title\x07\x1b[41mred\x1b[0m \u202egnihton [red]markup[/red]",
@@ -189,12 +189,12 @@ def _read(fd: int) -> bytes:
         ("line\rover", "line\\x0dover", "line\\x0dover"),
     ],
 )
-def test_harmful_characters_become_escapes(text: str, cell: str, lines: str) -> None:
+def test_control_characters_are_escaped(text: str, cell: str, lines: str) -> None:
     assert screen.visible(text) == cell
     assert screen.visible_lines(text) == lines
 
 
-def test_json_stays_json_with_every_harmful_character_escaped() -> None:
+def test_json_with_escaped_characters_stays_valid() -> None:
     import msgspec
 
     value = {"text": "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000), 0xE0041, 0x1F44D]))}

@@ -1,4 +1,4 @@
-"""No daemon, three ways; and sockets whose path is longer than the kernel's limit."""
+"""The three errors for an unreachable daemon, and socket paths longer than the kernel's limit."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import hive.cli.agents  # noqa: F401  # Before the child gives up its rights.
+import hive.cli.agents  # noqa: F401  # Import before the child drops its privileges.
 from hive.cli.main import main
 from hive.paths import Paths
 from hive.sockets.client import HostClient
@@ -27,15 +27,15 @@ print(default_paths().run)
 """
 
 
-def test_not_running(hive: Run) -> None:
+def test_no_daemon_is_exit_3(hive: Run) -> None:
     done = hive("status")
     assert done.returncode == 3
     assert done.stderr.startswith("hive: No daemon runs:")
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_user_without_a_runtime_folder_reads_the_reason_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library that names the folder would warn about it, once in each process."""
+def test_missing_runtime_folder_prints_only_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that names the folder would print a warning once per process."""
     for variable in ("HIVE_STATE", "HIVE_RUN", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(variable, raising=False)
     command = [sys.executable, "-c", FOLDERS.format(uid=NOBODY)]
@@ -44,7 +44,7 @@ def test_a_user_without_a_runtime_folder_reads_the_reason_alone(monkeypatch: pyt
     assert done.stderr == ""
 
 
-def test_nothing_listens(hive: Run, paths: Paths) -> None:
+def test_stale_socket_is_exit_3(hive: Run, paths: Paths) -> None:
     left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     left.bind(str(paths.host_socket))
     left.close()
@@ -53,7 +53,7 @@ def test_nothing_listens(hive: Run, paths: Paths) -> None:
     assert done.stderr.startswith("hive: Nothing listens on")
 
 
-def test_no_permission() -> None:
+def test_no_permission_is_exit_3() -> None:
     with tempfile.TemporaryDirectory(prefix="hive-test-") as folder:
         path = Path(folder) / "host.sock"
         Path(folder).chmod(0o755)
@@ -65,7 +65,7 @@ def test_no_permission() -> None:
 
 
 def _as_nobody(arguments: list[str]) -> tuple[int, str]:
-    """The command in a child without root's rights, with what it says on stderr."""
+    """Run the command in an unprivileged child and return its stderr."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -84,21 +84,21 @@ def _as_nobody(arguments: list[str]) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-def test_a_daemon_that_ends_before_it_answers(hive: Run, paths: Paths) -> None:
+def test_daemon_that_exits_before_its_reply_is_exit_3(hive: Run, paths: Paths) -> None:
     with serving(paths.host_socket, {"kill": lambda _: []}):
         done = hive("kill", "x")
     assert done.returncode == 3
     assert "ended before it answered" in done.stderr
 
 
-def test_something_else_answers(hive: Run, paths: Paths) -> None:
+def test_reply_that_is_not_json_is_exit_3(hive: Run, paths: Paths) -> None:
     with serving(paths.host_socket, {"kill": {"version": 2}}):
         done = hive("kill", "x")
     assert done.returncode == 3
     assert "version 1" in done.stderr
 
 
-def test_a_socket_path_of_any_length(hive: Run, tmp_path: Path) -> None:
+def test_long_socket_paths_work(hive: Run, tmp_path: Path) -> None:
     run = tmp_path / ("long" * 30) / ("er" * 60)
     run.mkdir(parents=True)
     with serving(run / "host.sock", {"list": {"agents": ["coder"]}}), HostClient(run / "host.sock") as client:
@@ -108,6 +108,6 @@ def test_a_socket_path_of_any_length(hive: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 100_000, 3_000_000])
-def test_replies_of_any_size(paths: Paths, size: int) -> None:
+def test_large_replies_are_read(paths: Paths, size: int) -> None:
     with serving(paths.host_socket, {"diff": {"diff": "x" * size}}), HostClient(paths.host_socket) as client:
         assert len(client.ask("diff", id=1)["diff"]) == size

@@ -1,4 +1,4 @@
-"""The command line against the real daemon, without a turn: what it promises holds when nothing is scripted."""
+"""The command line against a real daemon, without turns."""
 
 import json
 import signal
@@ -18,7 +18,7 @@ from .conftest import PATIENCE_S, Run
 pytestmark = pytest.mark.system
 
 NO_MODEL = "http://127.0.0.1:9"
-"""The discard port: no agent takes a turn here, and one that tried would fail."""
+"""The discard port: no agent takes a turn in these tests."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def data(hive: Run, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_day_in_the_life(daemon: subprocess.Popen[str], hive: Run, paths: Paths, tmp_path: Path) -> None:
+def test_commands_against_a_real_daemon(daemon: subprocess.Popen[str], hive: Run, paths: Paths, tmp_path: Path) -> None:
     second = hive("up", "--runtime", "process", "--no-dashboard")
     assert second.returncode == 1
     assert "already runs" in second.stderr.splitlines()[-1]
@@ -108,7 +108,7 @@ def test_a_day_in_the_life(daemon: subprocess.Popen[str], hive: Run, paths: Path
         (["--runtime", "process"], {"HIVE_RUN": "/dev/null/run"}, "/dev/null/run: Not a directory."),
     ],
 )
-def test_a_start_that_is_refused_leaves_nothing(
+def test_refused_start_leaves_no_files(
     hive: Run, tmp_path: Path, arguments: list[str], environment_: dict[str, str], said: str
 ) -> None:
     new = tmp_path / "new"
@@ -127,9 +127,7 @@ def test_a_start_that_is_refused_leaves_nothing(
         ("[dashboard]\nlisten = '192.0.2.1:7000'", "dashboard.listen must be on loopback"),
     ],
 )
-def test_a_start_on_a_bad_hive_toml_is_refused_with_what_is_wrong(
-    hive: Run, paths: Paths, text: str, said: str
-) -> None:
+def test_up_names_the_error_of_a_bad_hive_toml(hive: Run, paths: Paths, text: str, said: str) -> None:
     paths.settings.write_text(text)
     done = hive("up", "--runtime", "process")
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
@@ -138,9 +136,7 @@ def test_a_start_on_a_bad_hive_toml_is_refused_with_what_is_wrong(
     assert [path.name for path in paths.state.iterdir()] == [paths.settings.name]
 
 
-def test_interrupting_the_daemon_leaves_the_files_closed(
-    daemon: subprocess.Popen[str], hive: Run, paths: Paths
-) -> None:
+def test_interrupted_daemon_closes_its_files(daemon: subprocess.Popen[str], hive: Run, paths: Paths) -> None:
     assert data(hive, "down", "--keep-agents") == {}
     assert daemon.wait(PATIENCE_S) == 0
     assert not paths.events.with_name("events.db-wal").exists()

@@ -1,4 +1,4 @@
-"""A real hive with its dashboard, people who sign in over HTTP, and Debian's chromium. Nothing leaves loopback."""
+"""A real hive with its dashboard, HTTP clients that sign in, and Debian's chromium. Only loopback traffic."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ PAGES = ("/", "/your-call", "/messages", "/stats", "/audit", "/audit/1", "/audit
 
 
 class Person(httpx.Client):
-    """Somebody at the dashboard without a browser: cookies, the form's token, the right origin."""
+    """An HTTP client of the dashboard with cookies, CSRF token and the right origin."""
 
     def __init__(self, hive: HiveProcess):
         super().__init__(base_url=hive.url, headers={"Origin": hive.url, "Accept": "application/json"}, timeout=60)
@@ -40,7 +40,7 @@ class Person(httpx.Client):
 
 @pytest.fixture(scope="module")
 def hive() -> Iterator[HiveProcess]:
-    """One for a module; its agents take no turns unless a test lets them."""
+    """One hive per module; its agents take no turns unless a test enables them."""
     with ScriptedModel() as model:
         one = HiveProcess(dashboard=True, model_url=model.url)
         try:
@@ -61,7 +61,7 @@ def answers(hive: HiveProcess) -> bool:
 
 @pytest.fixture(scope="module")
 def token(hive: HiveProcess) -> str:
-    """Mara's."""
+    """The token of the operator mara."""
     return str(hive.ask("operators", action="add", name="mara")["token"])
 
 
@@ -79,7 +79,7 @@ def mara(hive: HiveProcess, token: str) -> Iterator[Person]:
 
 
 def propose(hive: HiveProcess, name: str, **files: str) -> str:
-    """Commit files (`prompt_md` is `prompt.md`) where the manager would; the commit."""
+    """Commit files (`prompt_md` is `prompt.md`) to the proposed repository; return the commit."""
     folder = hive.paths.proposed(name)
     git = ["git", "-c", "safe.directory=*", "-c", "user.name=manager", "-c", "user.email=m@h", "-C", str(folder)]
     for file, text in files.items():
@@ -91,7 +91,7 @@ def propose(hive: HiveProcess, name: str, **files: str) -> str:
 
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
-    """One for a module: while it runs, no other test of the process can have an event loop of its own."""
+    """One browser per module: while it runs, no other test in the process can run an event loop."""
     if shutil.which(CHROMIUM) is None:
         if os.environ.get("CI") == "true":
             pytest.fail(f"{CHROMIUM} is not installed")
@@ -110,7 +110,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Callable[[], Page]]:
-    """Fresh browsers, each a person of their own. A page that logs an error or loads from elsewhere fails its test."""
+    """New browser contexts. A page that logs an error or loads an external resource fails its test."""
     contexts: list[BrowserContext] = []
     wrong: list[str] = []
 
@@ -134,10 +134,10 @@ def open_page(browser: Browser) -> Iterator[Callable[[], Page]]:
 
 @pytest.fixture
 def page(open_page: Callable[[], Page], hive: HiveProcess, token: str) -> Page:
-    """Mara's browser, signed in through the form."""
+    """A page of mara, signed in through the form."""
     one = open_page()
     one.goto(f"{hive.url}/login")
-    one.get_by_label("Operator's token").fill(token)
+    one.get_by_label("Operator token").fill(token)
     one.get_by_role("button", name="Sign in").click()
     one.wait_for_url(f"{hive.url}/")
     return one

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README, with a scripted model: `python -m dashboard.make_screenshots` in `tests/`."""
+"""Creates the screenshots of the README with a scripted model: `python -m dashboard.make_screenshots` in `tests/`."""
 
 import time
 from pathlib import Path
@@ -117,7 +117,7 @@ def _play(hive: HiveProcess) -> None:
 def _take(page: Page, url: str, to: Path) -> None:
     page.goto(url)
     page.locator("#live[data-state=live]").wait_for()
-    time.sleep(0.8)  # For a picture alone: clocks ticked, the terminal scrolled.
+    time.sleep(0.8)  # Only for the picture: let the clocks and the terminal settle.
     page.screenshot(path=to)
 
 

@@ -1,4 +1,4 @@
-"""Contrast, labels and roles of every page, by axe; and that everything fits a phone."""
+"""Accessibility of every page (axe), and the layout on a small screen."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -25,7 +25,7 @@ PATHS = (
 
 @pytest.fixture(scope="module")
 def busy(hive: HiveProcess) -> HiveProcess:
-    """Something of everything is on the pages."""
+    """A hive whose pages show every kind of content."""
     hive.spawn("coder", "old", "idle")
     hive.ask("destroy", name="old")
     hive.ask("stop", scope={"agent_names": ["idle"]})
@@ -52,7 +52,7 @@ def busy(hive: HiveProcess) -> HiveProcess:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_axe_finds_nothing(busy: HiveProcess, page: Page, path: str) -> None:
+def test_axe_reports_no_violation(busy: HiveProcess, page: Page, path: str) -> None:
     page.goto(busy.url + path)
     expect(page.locator("#live")).to_have_text("live")
     for details in page.locator("main details").all():
@@ -62,7 +62,7 @@ def test_axe_finds_nothing(busy: HiveProcess, page: Page, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_it_fits_a_small_screen(busy: HiveProcess, page: Page, path: str) -> None:
+def test_pages_fit_a_small_screen(busy: HiveProcess, page: Page, path: str) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(busy.url + path)
     for details in page.locator("main details").all():
@@ -70,7 +70,7 @@ def test_it_fits_a_small_screen(busy: HiveProcess, page: Page, path: str) -> Non
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_the_way_in(busy: HiveProcess, page: Page) -> None:
+def test_login_page_is_accessible(busy: HiveProcess, page: Page) -> None:
     page.context.clear_cookies()
     page.goto(f"{busy.url}/login")
     found = Axe().run(page)

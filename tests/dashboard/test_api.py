@@ -1,4 +1,4 @@
-"""The addresses that programs rely on: snapshot, stream with resume, metrics, description; and no 500 for odd input."""
+"""Routes for programs: snapshot, stream with resume, metrics, schema; malformed input never causes a 500."""
 
 import json
 
@@ -16,7 +16,7 @@ ODD = ("", "-1", "0", "x", "9" * 30, "1e9", "null", "%00", "'", "2026-01-01", "â
 
 
 def first_messages(person: Person, count: int, **asked: object) -> list[tuple[int, dict[str, object]]]:
-    """The stream's ids and events of the first messages; what an agent's harness does meanwhile is in between."""
+    """The ids and events of the first messages in the stream; events of the harness may be in between."""
     found: list[tuple[int, dict[str, object]]] = []
     with person.stream("GET", "/api/stream", **asked) as stream:  # type: ignore[arg-type]
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -31,7 +31,7 @@ def first_messages(person: Person, count: int, **asked: object) -> list[tuple[in
     return found
 
 
-def test_the_stream_goes_on_where_it_was_lost(hive: HiveProcess, mara: Person) -> None:
+def test_stream_resumes_from_last_event_id(hive: HiveProcess, mara: Person) -> None:
     before = mara.get("/api/state").json()["seq"]
     for number in range(3):
         hive.ask("send", to="manager", body=f"number {number}")
@@ -42,7 +42,7 @@ def test_the_stream_goes_on_where_it_was_lost(hive: HiveProcess, mara: Person) -
     assert rest == whole[1:]
 
 
-def test_an_agent_s_state_and_streams(hive: HiveProcess, mara: Person) -> None:
+def test_agent_state_and_streams(hive: HiveProcess, mara: Person) -> None:
     hive.spawn("quiet")
     hive.ask("send", to="quiet", body="wait")
     state = mara.get("/agent/quiet/api/state").json()
@@ -59,7 +59,7 @@ def test_an_agent_s_state_and_streams(hive: HiveProcess, mara: Person) -> None:
     assert mara.get("/agent/ghost/stream").status_code == 404
 
 
-def test_metrics_need_a_session_or_their_own_token(
+def test_metrics_require_a_session_or_the_metrics_token(
     hive: HiveProcess, mara: Person, stranger: Person, token: str
 ) -> None:
     assert stranger.get("/metrics").status_code == 401
@@ -82,18 +82,18 @@ def test_metrics_need_a_session_or_their_own_token(
     assert mara.get("/metrics").text.split("\n")[0] == text.split("\n")[0]
 
 
-def test_figures_without_a_single_commit() -> None:
+def test_metrics_without_any_commit() -> None:
     figures = {"agents": {}, "queue": {}, "in_flight": {}, "commit_seconds": []}
     names = ("seq", "log_bytes", "transient", "questions_pending", "questions_oldest_seconds", "approvals_pending")
     more = ("approvals_oldest_seconds", "turns_24h", "turns_failed_24h", "input_tokens_24h", "output_tokens_24h")
     assert "hive_commit_seconds_count 0" in exposition({**figures, **dict.fromkeys((*names, *more), 0)})
 
 
-def test_health_says_nothing_but_health(hive: HiveProcess) -> None:
+def test_health_reveals_only_health(hive: HiveProcess) -> None:
     assert httpx.get(f"{hive.url}/healthz").json() == {"status": "ok"}
 
 
-def test_the_description_is_json_alone_and_ours(mara: Person) -> None:
+def test_schema_is_json_only(mara: Person) -> None:
     described = mara.get("/schema").json()
     assert {"/approve/{id}", "/answer-question/{id}", "/api/state", "/agent/{name}/login/code"} <= set(
         described["paths"]
@@ -103,7 +103,7 @@ def test_the_description_is_json_alone_and_ours(mara: Person) -> None:
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_odd_input_is_the_asker_s_error(mara: Person, odd: str) -> None:
+def test_malformed_input_is_a_client_error(mara: Person, odd: str) -> None:
     described = mara.get("/schema").json()["paths"]
     for path, methods in described.items():
         for method, operation in methods.items():
@@ -121,7 +121,7 @@ def test_odd_input_is_the_asker_s_error(mara: Person, odd: str) -> None:
             assert reply.status_code < 500, (method, filled, reply.text)
 
 
-def test_bodies_that_are_no_forms(mara: Person) -> None:
+def test_bodies_that_are_not_forms_are_refused(mara: Person) -> None:
     for body, kind in (
         (b"\xff\xfe", "application/x-www-form-urlencoded"),
         (b"{", "application/json"),
@@ -133,7 +133,7 @@ def test_bodies_that_are_no_forms(mara: Person) -> None:
     assert mara.post("/send", content=b"a" * 3_000_000).status_code == 413
 
 
-def test_forms_work_without_a_script(hive: HiveProcess, mara: Person) -> None:
+def test_forms_work_without_javascript(hive: HiveProcess, mara: Person) -> None:
     for path in PAGES:
         assert mara.get(path, headers={"Accept": "text/html"}).status_code == 200, path
     csrf = mara.headers.pop("X-CSRF-Token")

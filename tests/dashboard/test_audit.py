@@ -1,4 +1,4 @@
-"""The audit for people: the state of one agent as of any event, and what cannot be told."""
+"""Audit API: the state of one agent as of an event, and gaps in explanations."""
 
 import pytest
 from system.hive_process import HiveProcess
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.system
 GAP = "which turn it came from: manager sent it while none was under way."
 
 
-def test_the_state_of_one_agent(hive: HiveProcess, mara: Person) -> None:
+def test_audit_state_filters_by_agent(hive: HiveProcess, mara: Person) -> None:
     hive.spawn("coder")
     hive.ask("send", to="coder", body="write a parser")
     head = str(hive.head())
@@ -24,7 +24,7 @@ def test_the_state_of_one_agent(hive: HiveProcess, mara: Person) -> None:
     assert mara.get("/api/audit/state", params={"at": head, "agent": "--help"}).status_code == 400
 
 
-def test_what_cannot_be_told_is_said(hive: HiveProcess, mara: Person) -> None:
+def test_why_reports_what_the_log_cannot_tell(hive: HiveProcess, mara: Person) -> None:
     with hive.agent("manager") as manager:
         id = manager.ask("send", to="operator", body="out of the blue")["id"]
     found = mara.get(f"/api/audit/why/message/{id}").json()

@@ -1,4 +1,4 @@
-"""Whatever an agent writes reaches a page as text: it never runs, never becomes markup, never hides what it is."""
+"""Text of agents reaches a page as text: it never runs, never becomes markup, and control characters are visible."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -25,7 +25,7 @@ BIDI = "safe\u202etxt.exe\u2066\u200b\x1b[31m\x00"
 
 @pytest.fixture(scope="module")
 def written(hive: HiveProcess) -> HiveProcess:
-    """An agent has written the worst into everything it can write into."""
+    """A hive in which an agent wrote hostile text into every field it can write."""
     hive.spawn("coder")
     with hive.agent("coder") as coder, hive.agent("manager") as manager:
         coder.ask("send", to="operator", body=f"{ALL} {BIDI}")
@@ -78,7 +78,7 @@ PATHS = (
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_nothing_runs_and_nothing_becomes_markup(written: HiveProcess, page: Page, path: str) -> None:
+def test_agent_text_neither_runs_nor_becomes_markup(written: HiveProcess, page: Page, path: str) -> None:
     clean = {
         "script": 1,
         "iframe": 0,
@@ -97,7 +97,7 @@ def test_nothing_runs_and_nothing_becomes_markup(written: HiveProcess, page: Pag
         expect(page.locator("#terminal")).to_contain_text("window.pwned=1")
         assert page.locator("#terminal a, #login-url a").count() == 0
     written.ask("send", to="manager", body=ALL)
-    if not page.locator("[data-static]").count():  # All others are updated in place.
+    if not page.locator("[data-static]").count():  # All other pages are updated in place.
         page.wait_for_function("seq => Number(document.body.dataset.seq) >= seq", arg=written.head())
     for selector, count in clean.items():
         assert page.locator(selector).count() == count, selector
@@ -106,21 +106,21 @@ def test_nothing_runs_and_nothing_becomes_markup(written: HiveProcess, page: Pag
     assert "1337" not in page.locator("main").inner_text()
 
 
-def test_what_hides_is_shown_as_what_it_is(written: HiveProcess, mara: Person) -> None:
+def test_control_characters_are_shown_as_escapes(written: HiveProcess, mara: Person) -> None:
     for path in ("/messages", "/your-call", "/agent/coder/"):
         text = mara.get(path, headers={"Accept": "text/html"}).text
         assert not set(text) & set("\u202e\u2066\u200b\x1b\x00"), path
     assert "\\u202e" in mara.get("/messages", headers={"Accept": "text/html"}).text
 
 
-def test_an_option_is_answered_as_it_was_written(written: HiveProcess, mara: Person) -> None:
+def test_option_is_answered_verbatim(written: HiveProcess, mara: Person) -> None:
     with written.agent("coder") as coder:
         id = coder.ask("ask_operator", question="Which?", options=list(HOSTILE))["id"]
     assert mara.post(f"/answer-question/{id}", data={"option": HOSTILE[2]}).status_code == 200
     assert written.event("QuestionResolved", id=id)["answer"] == HOSTILE[2]
 
 
-def test_hostile_names_in_addresses_are_errors_of_the_asker(mara: Person) -> None:
+def test_hostile_names_in_urls_are_client_errors(mara: Person) -> None:
     for name in ("%3Cscript%3E", "..%2f..%2fetc", "%00", "a" * 5_000, "%ff%fe", "operator", "*"):
         for path in (
             f"/agent/{name}/",

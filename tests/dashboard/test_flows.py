@@ -1,4 +1,4 @@
-"""A person's day in a real browser: everything without a reload, and never disturbed while typing."""
+"""The operator's workflows in a real browser, without reloads and without disturbing input."""
 
 import contextlib
 import re
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.system
 
 TRIES = 10
 TRY_MS = 5_000
-"""For a page to come after its keys."""
+"""Time for a page to load after its keyboard shortcut."""
 
 
 @pytest.fixture(autouse=True)
 def _no_reload(page: Page) -> None:
-    """A mark that a reload would wipe; see `stayed`."""
+    """Set a variable that a reload would remove; see `stayed`."""
     page.evaluate("window.stayed = true")
 
 
@@ -39,12 +39,12 @@ def sure(page: Page) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Yes").click()
 
 
-def test_an_agent_s_life(page: Page, hive: HiveProcess) -> None:
+def test_agent_lifecycle_on_the_page(page: Page, hive: HiveProcess) -> None:
     visit(page, hive.url)
     page.get_by_label("Name").fill("builder")
     page.get_by_role("button", name="spawn").click()
     one = page.locator("#agent-builder")
-    expect(page.locator("#toasts")).to_contain_text("builder is spawned.")
+    expect(page.locator("#toasts")).to_contain_text("Spawned builder.")
     expect(one.locator(".chip")).to_have_text("running")
     expect(page.get_by_label("Name")).to_have_value("")
 
@@ -53,9 +53,9 @@ def test_an_agent_s_life(page: Page, hive: HiveProcess) -> None:
     one.get_by_role("button", name="resume").click()
     expect(one.locator(".chip")).to_have_text("running")
     one.get_by_role("button", name="restart").click()
-    expect(page.locator("#toasts")).to_contain_text("builder was restarted.")
+    expect(page.locator("#toasts")).to_contain_text("Restarted builder.")
     one.get_by_role("button", name="rebuild").click()
-    expect(page.locator("#toasts")).to_contain_text("builder was rebuilt.")
+    expect(page.locator("#toasts")).to_contain_text("Rebuilt builder.")
 
     one.get_by_role("button", name="kill").click()
     page.get_by_role("dialog").get_by_role("button", name="No").click()
@@ -83,14 +83,14 @@ def test_an_agent_s_life(page: Page, hive: HiveProcess) -> None:
     assert hive.event("Purged", agent="builder")["by"] == "operator:mara way=dashboard"
 
 
-def test_what_waits_appears_and_is_decided(page: Page, hive: HiveProcess) -> None:
+def test_pending_approval_appears_and_is_decided(page: Page, hive: HiveProcess) -> None:
     visit(page, f"{hive.url}/your-call")
     with hive.agent("manager") as manager:
         id = manager.ask("request_spawn", name="helper", description="Helps.")["id"]
         approval = page.locator(f"#approval-{id}")
         expect(approval).to_contain_text("Helps.")
         expect(page.locator("nav .count")).to_have_text("1")
-        approval.get_by_label(f"Why request {id} is denied").fill("not today")
+        approval.get_by_label(f"Note for denying request {id}").fill("not today")
         approval.get_by_role("button", name="Deny").click()
         expect(approval).to_have_count(0)
         assert hive.event("ApprovalResolved", id=id)["note"] == "not today"
@@ -107,7 +107,7 @@ def test_what_waits_appears_and_is_decided(page: Page, hive: HiveProcess) -> Non
     hive.ask("destroy", name="helper", purge=True)
 
 
-def test_a_proposal_is_approved_by_the_commit_that_was_seen(page: Page, hive: HiveProcess) -> None:
+def test_approval_names_the_commit_that_was_shown(page: Page, hive: HiveProcess) -> None:
     hive.spawn("smith")
     visit(page, f"{hive.url}/your-call")
     sha = propose(hive, "smith", prompt_md="Be brief.\n<script>window.pwned = 1</script>\n\u202egnissim\n")
@@ -129,7 +129,7 @@ def test_a_proposal_is_approved_by_the_commit_that_was_seen(page: Page, hive: Hi
     hive.ask("destroy", name="smith", purge=True)
 
 
-def test_a_configuration_is_shown_as_text_and_rolled_back(page: Page, hive: HiveProcess) -> None:
+def test_configuration_is_shown_as_text_and_rolled_back(page: Page, hive: HiveProcess) -> None:
     files = [{"path": "prompt.md", "text": "Be brief.\n<script>window.pwned = 1</script>\n"}]
     hive.spawn("writer")
     sha = hive.ask("edit", name="writer", files=files)["revision"]
@@ -139,7 +139,7 @@ def test_a_configuration_is_shown_as_text_and_rolled_back(page: Page, hive: Hive
     expect(page.locator("#config")).to_contain_text("<script>window.pwned = 1</script>")
     page.locator("#config").get_by_role("button", name="roll back").click()
     sure(page)
-    expect(page.locator("#toasts")).to_contain_text("configuration before")
+    expect(page.locator("#toasts")).to_contain_text("previous configuration")
     expect(page.locator("#config summary")).not_to_contain_text(sha[:12])
     expect(page.locator("#config")).to_have_attribute("open", "")
     assert page.evaluate("window.pwned") is None
@@ -176,7 +176,7 @@ def test_each_kind_of_question(
     assert stayed(page)
 
 
-def test_a_peer_s_question_is_overridden_and_chips_filter(page: Page, hive: HiveProcess) -> None:
+def test_peer_question_is_overridden_and_filters_work(page: Page, hive: HiveProcess) -> None:
     hive.spawn("peer")
     visit(page, f"{hive.url}/your-call")
     with hive.agent("manager") as manager:
@@ -236,7 +236,7 @@ def test_typing_loses_no_character_while_events_arrive(page: Page, hive: HivePro
     assert stayed(page)
 
 
-def test_a_message_wakes_an_agent_and_its_turn_is_seen(page: Page, hive: HiveProcess) -> None:
+def test_message_starts_a_turn_that_the_page_shows(page: Page, hive: HiveProcess) -> None:
     hive.spawn("talker", paused=False)
     visit(page, f"{hive.url}/agent/talker/")
     expect(page.locator("#inbox")).to_have_count(0)
@@ -289,7 +289,7 @@ def test_messages_stats_and_audit(page: Page, hive: HiveProcess) -> None:
     expect(page.locator(".events .by").first).to_have_text("mara")
     page.locator(".events a").first.click()
     expect(page.locator("#event")).to_contain_text("operator:mara way=dashboard")
-    page.get_by_role("link", name="the state after it").click()
+    page.get_by_role("link", name="state after this event").click()
     expect(page.get_by_role("heading", name=re.compile("As of event"))).to_be_visible()
     slider = page.get_by_label("Position in the log")
     slider.focus()
@@ -307,26 +307,24 @@ def test_messages_stats_and_audit(page: Page, hive: HiveProcess) -> None:
 def test_settings(page: Page, hive: HiveProcess, open_page: Callable[[], Page]) -> None:
     visit(page, f"{hive.url}/settings")
     page.get_by_label("name").fill("noor")
-    page.get_by_role("button", name="make a token").click()
+    page.get_by_role("button", name="create token").click()
     expect(page.locator("#person-noor")).to_be_visible()
     expect(page.locator("#fresh-token")).to_contain_text("noor: ")
     said = page.locator("#fresh-token").inner_text()
     other = open_page()
     other.goto(f"{hive.url}/login")
-    other.get_by_label("Operator's token").fill(said.partition(": ")[2])
+    other.get_by_label("Operator token").fill(said.partition(": ")[2])
     other.get_by_role("button", name="Sign in").click()
     other.wait_for_url(f"{hive.url}/")
     page.locator("#person-noor").get_by_role("button", name="revoke").click()
     sure(page)
     expect(page.locator("#person-noor")).to_contain_text("revoked")
     other.wait_for_url(re.compile(r"/login\?next="))
-    page.get_by_role("button", name="look at this host").click()
+    page.get_by_role("button", name="check this host").click()
     expect(page.locator("#doctor-facts")).to_contain_text("python")
 
 
-def test_a_link_signs_in_once_and_leaves_no_trace_in_the_address(
-    hive: HiveProcess, open_page: Callable[[], Page]
-) -> None:
+def test_login_link_signs_in_once_and_leaves_the_url(hive: HiveProcess, open_page: Callable[[], Page]) -> None:
     url = hive.run("operator", "link").strip()
     first = open_page()
     first.goto(url)
@@ -337,7 +335,7 @@ def test_a_link_signs_in_once_and_leaves_no_trace_in_the_address(
     assert "#" not in second.url
 
 
-def test_keys_reach_everything(page: Page, hive: HiveProcess) -> None:
+def test_keyboard_shortcuts(page: Page, hive: HiveProcess) -> None:
     visit(page, hive.url)
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_contain_text("Your call")
@@ -351,7 +349,7 @@ def test_keys_reach_everything(page: Page, hive: HiveProcess) -> None:
 
 
 def go_to(page: Page, key: str, url: str) -> None:
-    """The second key counts only soon after the first: a busy machine may be too slow for that, again and again."""
+    """Retry, because the second key must follow the first quickly, and a busy machine may be too slow."""
     for _ in range(TRIES):
         page.keyboard.type(f"g{key}")
         with contextlib.suppress(TookTooLong):
@@ -370,7 +368,7 @@ def is_free(address: str | None) -> bool:
     return True
 
 
-def test_it_says_when_it_is_not_live_and_comes_back(page: Page, hive: HiveProcess) -> None:
+def test_page_shows_a_lost_connection_and_recovers(page: Page, hive: HiveProcess) -> None:
     visit(page, hive.url)
     hive.kill()
     expect(page.locator("#live")).to_contain_text("not live")

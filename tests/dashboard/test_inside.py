@@ -1,4 +1,4 @@
-"""From within an agent's walls: the dashboard answers on the host's network, and gives an agent nothing."""
+"""From inside a container: an agent gets nothing from the dashboard."""
 
 import json
 import os
@@ -56,7 +56,7 @@ import os; os.rename("report.new", "report.json")
 
 @pytest.fixture(params=["root", "ordinary user"])
 def hive(request: pytest.FixtureRequest) -> Iterator[HiveProcess]:
-    """A walled hive of root's, whose agents have users of their own; and of somebody else's, whose agents have not."""
+    """A bubblewrap hive of root, whose agents have their own uids, and one of an ordinary user, whose agents do not."""
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
     if why := BubblewrapRuntime().unavailable_reason():
@@ -74,7 +74,7 @@ def hive(request: pytest.FixtureRequest) -> Iterator[HiveProcess]:
             one.close()
 
 
-def test_an_agent_can_do_nothing_at_the_dashboard(hive: HiveProcess) -> None:
+def test_agent_cannot_use_the_dashboard(hive: HiveProcess) -> None:
     token = hive.ask("operators", action="add", name="mara")["token"]
     with hive.agent("manager") as manager:
         assert manager.ask("request_spawn", name="minion")["id"] == 1

@@ -27,18 +27,18 @@ def hive() -> Iterator[HiveProcess]:
         one.close()
 
 
-def test_a_login_from_the_page(page: Page, hive: HiveProcess) -> None:
+def test_login_from_the_agent_page(page: Page, hive: HiveProcess) -> None:
     page.goto(f"{hive.url}/agent/manager/")
     page.evaluate("window.stayed = true")
     expect(page.locator("#state-row .chip")).to_have_text("needs login")
     terminal, code = page.locator("#terminal"), page.get_by_label("login code")
 
     code.fill("too-soon")
-    page.get_by_role("button", name="hand over").click()
+    page.get_by_role("button", name="submit code").click()
     expect(terminal.locator(".login_result").last).to_contain_text("No login is in progress")
 
     page.get_by_role("button", name="log in", exact=True).click()
-    expect(page.locator("#toasts")).to_contain_text("The login begins")
+    expect(page.locator("#toasts")).to_contain_text("The login starts")
     link = page.locator("#login-url a")
     expect(link).to_be_visible(timeout=CLI_PATIENCE_MS)
     address = link.get_attribute("href") or ""
@@ -47,7 +47,7 @@ def test_a_login_from_the_page(page: Page, hive: HiveProcess) -> None:
     assert link.get_attribute("rel") == "noopener noreferrer"
 
     code.fill("not#a-code")
-    page.get_by_role("button", name="hand over").click()
+    page.get_by_role("button", name="submit code").click()
     expect(code).to_have_value("")
     expect(terminal.locator(".login_result")).to_have_count(2, timeout=CLI_PATIENCE_MS)
     expect(terminal.locator(".login_result").last).to_contain_text("✗")

@@ -1,4 +1,4 @@
-"""Every operation of the published description, with input made from it and input that breaks it: never a 5xx."""
+"""Every operation of the OpenAPI schema with valid and invalid input: never a 5xx."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from .conftest import Person
 pytestmark = pytest.mark.system
 
 EXAMPLES = 5
-"""Of each operation and each way; the same ones in every run."""
+"""Examples per operation and mode; the same in every run."""
 SETTINGS = settings(
     max_examples=EXAMPLES,
     derandomize=True,
@@ -31,7 +31,7 @@ SETTINGS = settings(
 
 @pytest.fixture(scope="module")
 def there(hive: HiveProcess) -> dict[str, object]:
-    """Path parameters that lead to something."""
+    """Path parameters that exist."""
     hive.spawn("probed")
     with hive.agent("manager") as manager:
         id = manager.ask("ask_operator", question="Which?", options=["A", "B"])["id"]
@@ -46,7 +46,7 @@ def operations(person: Person) -> list[APIOperation[Any, Any, Any, Any]]:
 
 
 def answered(person: Person, case: Case) -> httpx.Response:
-    """What comes back, to its end unless it is a stream that has none."""
+    """The response, read to its end unless it is an endless stream."""
     asked = case.as_transport_kwargs(base_url=str(person.base_url))
     given = {key: asked[key] for key in ("params", "headers", "data", "json", "files") if asked.get(key) is not None}
     with person.stream(asked["method"], asked["url"], **given) as reply:
@@ -56,7 +56,7 @@ def answered(person: Person, case: Case) -> httpx.Response:
 
 
 def probe(person: Person, token: str, cases: SearchStrategy[Case]) -> None:
-    """Raises AssertionError with a command that shows the defect."""
+    """Raises AssertionError with a command that reproduces the defect."""
 
     @SETTINGS
     @given(cases)
@@ -70,26 +70,28 @@ def probe(person: Person, token: str, cases: SearchStrategy[Case]) -> None:
 
 
 def can_be_broken(operation: APIOperation[Any, Any, Any, Any]) -> bool:
-    """Whether some input is not of its schema: any text is a name, and so is a form's field that may be absent."""
+    """Whether the schema can be violated: any text is a valid name, and an optional form field may be absent."""
     body = operation.definition.raw.get("requestBody")
     schema = {} if body is None else operation.body[0].raw_schema
     return bool(operation.query) or bool(schema.get("required"))
 
 
-def test_input_of_the_description(mara: Person, token: str) -> None:
+def test_valid_input_causes_no_server_error(mara: Person, token: str) -> None:
     for operation in operations(mara):
         probe(mara, token, operation.as_strategy())
     assert mara.get("/api/session").is_success
 
 
-def test_the_same_for_what_is_there(mara: Person, token: str, there: dict[str, object]) -> None:
+def test_valid_input_with_existing_ids_causes_no_server_error(
+    mara: Person, token: str, there: dict[str, object]
+) -> None:
     for operation in operations(mara):
         known = {name: value for name, value in there.items() if f"{{{name}}}" in operation.path}
         if known:
             probe(mara, token, operation.as_strategy(path_parameters=known))
 
 
-def test_input_that_breaks_the_description(mara: Person, token: str) -> None:
+def test_invalid_input_causes_no_server_error(mara: Person, token: str) -> None:
     broken = [operation for operation in operations(mara) if can_be_broken(operation)]
     assert broken
     for operation in broken:

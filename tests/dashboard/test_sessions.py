@@ -1,4 +1,4 @@
-"""Sessions, links and wrong tokens, by a clock that is set."""
+"""Sessions, login links and wrong tokens, with a manual clock."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ START_MS = 1_800_000_000_000
 
 
 class SetClock:
-    """Stands where it is put."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = START_MS
@@ -44,7 +44,7 @@ def sessions(tmp_path: Path, clock: SetClock) -> Sessions:
     return Sessions(tmp_path / "sessions.json", clock)
 
 
-def test_a_session_is_its_opener_s_and_nobody_else_s(sessions: Sessions) -> None:
+def test_session_belongs_to_its_opener(sessions: Sessions) -> None:
     secret = sessions.open("mara", "a" * 64)
     assert sessions.holder(secret).name == "mara"
     for other in (None, "", "x", secret + "x", hashed(secret)):
@@ -52,7 +52,7 @@ def test_a_session_is_its_opener_s_and_nobody_else_s(sessions: Sessions) -> None
             sessions.holder(other)
 
 
-def test_it_ends_when_nobody_uses_it(sessions: Sessions, clock: SetClock) -> None:
+def test_idle_session_expires(sessions: Sessions, clock: SetClock) -> None:
     secret = sessions.open("mara", None)
     clock.now += IDLE_MAX_MS - 1
     sessions.holder(secret)
@@ -63,7 +63,7 @@ def test_it_ends_when_nobody_uses_it(sessions: Sessions, clock: SetClock) -> Non
         sessions.holder(secret)
 
 
-def test_it_ends_however_much_it_is_used(sessions: Sessions, clock: SetClock) -> None:
+def test_session_expires_at_its_maximum_age(sessions: Sessions, clock: SetClock) -> None:
     secret = sessions.open("mara", None)
     while clock.now + IDLE_MAX_MS // 2 < START_MS + SESSION_MAX_MS:
         clock.now += IDLE_MAX_MS // 2
@@ -73,7 +73,7 @@ def test_it_ends_however_much_it_is_used(sessions: Sessions, clock: SetClock) ->
         sessions.holder(secret)
 
 
-def test_signing_out_everywhere_ends_all_of_one_person_and_hangs_up(sessions: Sessions) -> None:
+def test_sign_out_everywhere_ends_all_sessions_of_the_operator(sessions: Sessions) -> None:
     first, second, other = sessions.open("mara", None), sessions.open("mara", None), sessions.open("noor", None)
     hung_up: list[str] = []
     sessions.on_end(sessions.holder(second), lambda: hung_up.append("second"))
@@ -85,7 +85,7 @@ def test_signing_out_everywhere_ends_all_of_one_person_and_hangs_up(sessions: Se
     assert sessions.holder(other).name == "noor"
 
 
-def test_sessions_outlive_the_daemon_and_their_file_opens_nothing(tmp_path: Path, clock: SetClock) -> None:
+def test_sessions_survive_a_restart_and_their_file_holds_no_secret(tmp_path: Path, clock: SetClock) -> None:
     path = tmp_path / "sessions.json"
     before = Sessions(path, clock)
     kept, revoked = before.open("mara", "a" * 64), before.open("noor", "b" * 64)
@@ -98,14 +98,14 @@ def test_sessions_outlive_the_daemon_and_their_file_opens_nothing(tmp_path: Path
         after.holder(revoked)
 
 
-def test_a_damaged_file_signs_everybody_out(tmp_path: Path, clock: SetClock) -> None:
+def test_damaged_session_file_ends_all_sessions(tmp_path: Path, clock: SetClock) -> None:
     path = tmp_path / "sessions.json"
     path.write_text("{")
     with pytest.raises(SignedOut):
         Sessions(path, clock).holder("x")
 
 
-def test_there_is_a_bound_and_the_oldest_gives_way(sessions: Sessions, clock: SetClock) -> None:
+def test_session_limit_ends_the_oldest(sessions: Sessions, clock: SetClock) -> None:
     first = sessions.open("mara", None)
     for _ in range(SESSIONS_MAX):
         clock.now += 1
@@ -115,7 +115,7 @@ def test_there_is_a_bound_and_the_oldest_gives_way(sessions: Sessions, clock: Se
         sessions.holder(first)
 
 
-def test_a_link_is_good_once_and_for_minutes(sessions: Sessions, clock: SetClock) -> None:
+def test_login_link_works_once_and_expires(sessions: Sessions, clock: SetClock) -> None:
     secret = sessions.new_link("mara")
     assert sessions.take_link(secret) == "mara"
     assert sessions.take_link(secret) is None
@@ -124,7 +124,7 @@ def test_a_link_is_good_once_and_for_minutes(sessions: Sessions, clock: SetClock
     assert sessions.take_link(late) is None
 
 
-def test_wrong_tokens_are_limited_by_where_they_come_from(sessions: Sessions, clock: SetClock) -> None:
+def test_wrong_tokens_are_limited_per_source(sessions: Sessions, clock: SetClock) -> None:
     for _ in range(FAILURES_MAX):
         sessions.refuse_flood("here")
         sessions.note_failure("here")

@@ -1,4 +1,4 @@
-"""How the dashboard comes up: beside the daemon, alone, on a taken port; and the first way in."""
+"""Start of the dashboard: with the daemon, separately, on an occupied port; and the first login link."""
 
 import os
 import pty
@@ -27,7 +27,7 @@ def alone() -> Iterator[HiveProcess]:
     one.close()
 
 
-def test_the_first_start_tells_a_terminal_the_way_in_and_nobody_else(alone: HiveProcess) -> None:
+def test_first_start_prints_the_login_link_only_to_a_terminal(alone: HiveProcess) -> None:
     ours, theirs = pty.openpty()
     command = [
         sys.executable,
@@ -75,7 +75,7 @@ def _healthy(url: str) -> bool:
         return False
 
 
-def test_a_taken_port_does_not_stop_the_daemon(alone: HiveProcess) -> None:
+def test_occupied_port_does_not_stop_the_daemon(alone: HiveProcess) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         alone.listen = f"127.0.0.1:{taken.getsockname()[1]}"
         alone.up()
@@ -84,7 +84,7 @@ def test_a_taken_port_does_not_stop_the_daemon(alone: HiveProcess) -> None:
         assert "without a dashboard" in alone.try_run("operator", "link").stderr
 
 
-def test_it_runs_alone_beside_a_daemon_without_one(alone: HiveProcess) -> None:
+def test_dashboard_command_serves_a_daemon_without_one(alone: HiveProcess) -> None:
     alone.up()
     token = alone.ask("operators", action="add", name="mara")["token"]
     command = [sys.executable, "-m", "hive", "dashboard", "--listen", "127.0.0.1:0"]
@@ -99,7 +99,7 @@ def test_it_runs_alone_beside_a_daemon_without_one(alone: HiveProcess) -> None:
         dashboard.wait(30)
 
 
-def test_health_tells_that_the_daemon_is_away_and_pages_wait(alone: HiveProcess) -> None:
+def test_health_reports_a_missing_daemon_and_pages_retry(alone: HiveProcess) -> None:
     alone.listen = "127.0.0.1:0"
     alone.up()
     eventually(lambda: _healthy(alone.url), "the dashboard answers")
@@ -109,6 +109,6 @@ def test_health_tells_that_the_daemon_is_away_and_pages_wait(alone: HiveProcess)
         alone.paths.dashboard_socket.unlink()
         assert httpx.get(f"{url}/healthz").status_code == 503
         page = person.get("/", headers={"Accept": "text/html"})
-        assert (page.status_code, "tries again" in page.text) == (503, True)
+        assert (page.status_code, "reloads every" in page.text) == (503, True)
         assert person.get("/api/state").status_code == 503
         assert person.get("/agent/manager/api/state").json() == {"reachable": False, "inbox": [], "recent": []}

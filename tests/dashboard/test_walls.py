@@ -1,4 +1,4 @@
-"""Nobody gets in or decides without a session, from wherever they come; what was decided says who did and how."""
+"""No access and no decision without a session; events record the operator and the way."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from .conftest import PAGES, Person
 pytestmark = pytest.mark.system
 
 ANYBODYS_PYTHON = "/usr/bin/python3"
-"""This one's may lie where no other user looks."""
+"""The interpreter of the test may be in a folder that other users cannot read."""
 AS_ROOT = pytest.mark.skipif(
     os.geteuid() != 0 or not Path(ANYBODYS_PYTHON).exists(),
     reason="only root gives the dashboard and agents users of their own; /usr/bin/python3 plays them",
@@ -35,7 +35,7 @@ MORE_PATHS = (
 
 
 def routes(mara: Person) -> list[tuple[str, str]]:
-    """Every method and path, by the application's own description."""
+    """Every method and path of the OpenAPI schema."""
     described = mara.get("/schema").raise_for_status().json()["paths"]
     found = [(method.upper(), path) for path, methods in described.items() for method in methods]
     assert len(found) > 40
@@ -46,7 +46,7 @@ def routes(mara: Person) -> list[tuple[str, str]]:
     return filled
 
 
-def test_every_route_without_a_session_is_closed(mara: Person, stranger: Person) -> None:
+def test_every_route_requires_a_session(mara: Person, stranger: Person) -> None:
     for method, path in [*routes(mara), *(("GET", path) for path in (*PAGES, *MORE_PATHS))]:
         if path in OPEN:
             continue
@@ -58,7 +58,7 @@ def test_every_route_without_a_session_is_closed(mara: Person, stranger: Person)
             assert page.status_code == 401, path
 
 
-def test_a_session_that_was_made_up_or_ended_is_none(hive: HiveProcess, token: str) -> None:
+def test_forged_or_ended_session_is_refused(hive: HiveProcess, token: str) -> None:
     with Person(hive) as person:
         person.sign_in(token).raise_for_status()
         replayed = person.cookies[COOKIE]
@@ -69,19 +69,19 @@ def test_a_session_that_was_made_up_or_ended_is_none(hive: HiveProcess, token: s
         assert httpx.get(f"{hive.url}/api/state", headers={b"Cookie": cookie}).status_code == 401, value
 
 
-def test_signing_out_everywhere_ends_the_others_and_their_streams(hive: HiveProcess) -> None:
+def test_sign_out_everywhere_ends_other_sessions_and_streams(hive: HiveProcess) -> None:
     token = hive.ask("operators", action="add", name="noor")["token"]
     with Person(hive) as here, Person(hive) as there:
         here.sign_in(token).raise_for_status()
         there.sign_in(token).raise_for_status()
         with there.stream("GET", "/api/stream") as stream:
             assert here.post("/logout", data={"everywhere": "true"}).status_code == 200
-            for _ in stream.iter_lines():  # It ends, or this waits until the client's timeout.
+            for _ in stream.iter_lines():  # The loop ends with the stream, or fails by the client's timeout.
                 pass
         assert there.get("/api/state").status_code == 401
 
 
-def test_a_revoked_token_opens_nothing_and_its_sessions_end(hive: HiveProcess) -> None:
+def test_revoked_token_is_refused_and_ends_its_sessions(hive: HiveProcess) -> None:
     token = hive.ask("operators", action="add", name="ex")["token"]
     with Person(hive) as ex:
         ex.sign_in(token).raise_for_status()
@@ -90,7 +90,7 @@ def test_a_revoked_token_opens_nothing_and_its_sessions_end(hive: HiveProcess) -
         assert ex.sign_in(token).status_code == 401
 
 
-def test_forms_from_elsewhere_are_refused(hive: HiveProcess, mara: Person) -> None:
+def test_cross_site_forms_are_refused(hive: HiveProcess, mara: Person) -> None:
     def spawn(**headers: str) -> int:
         kept = {name: value for name, value in mara.headers.items() if name.lower() not in ("origin", "x-csrf-token")}
         given = {"Origin": hive.url, "X-CSRF-Token": mara.headers["X-CSRF-Token"], **headers}
@@ -119,11 +119,11 @@ def test_forms_from_elsewhere_are_refused(hive: HiveProcess, mara: Person) -> No
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/healthz", "/static/hive.js", "/api/state"])
-def test_another_host_name_reaches_nothing(hive: HiveProcess, mara: Person, path: str) -> None:
+def test_unknown_host_header_is_refused(hive: HiveProcess, mara: Person, path: str) -> None:
     assert mara.get(path, headers={"Host": "rebound.example"}).status_code == 403
 
 
-def test_two_hosts_are_none(hive: HiveProcess) -> None:
+def test_two_host_headers_are_refused(hive: HiveProcess) -> None:
     port = int(hive.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as raw:
         raw.sendall(f"GET /login HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
@@ -145,7 +145,7 @@ def test_cookies_and_headers_are_strict(hive: HiveProcess, token: str) -> None:
         assert person.get("/").headers["cache-control"] == "no-store"
 
 
-def test_no_page_has_a_script_or_style_inline(mara: Person) -> None:
+def test_pages_have_no_inline_script_or_style(mara: Person) -> None:
     for path in (*PAGES, "/agent/manager/", "/login"):
         text = mara.get(path, headers={"Accept": "text/html"}).text
         assert "<script>" not in text
@@ -154,7 +154,7 @@ def test_no_page_has_a_script_or_style_inline(mara: Person) -> None:
         assert "//" not in text.replace(f"{mara.base_url}", "").replace("https://ntfy.example/", ""), path
 
 
-def test_onward_leads_only_to_pages_of_its_own(hive: HiveProcess, token: str) -> None:
+def test_login_redirects_only_to_own_pages(hive: HiveProcess, token: str) -> None:
     with Person(hive) as person:
         for onward in ("//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/\t/evil"):
             reply = person.post("/login", data={"token": token, "next": onward})
@@ -165,7 +165,7 @@ def test_onward_leads_only_to_pages_of_its_own(hive: HiveProcess, token: str) ->
         )
 
 
-def test_a_link_opens_one_session_in_its_maker_s_name(hive: HiveProcess, stranger: Person) -> None:
+def test_login_link_opens_one_session_for_its_creator(hive: HiveProcess, stranger: Person) -> None:
     url = hive.run("operator", "link").strip()
     secret = url.partition("#")[2]
     assert url == f"{hive.url}/login#{secret}"
@@ -177,7 +177,7 @@ def test_a_link_opens_one_session_in_its_maker_s_name(hive: HiveProcess, strange
     assert not hive.events(data=secret)
 
 
-def test_decisions_say_who_and_how(hive: HiveProcess, mara: Person) -> None:
+def test_decisions_record_operator_and_way(hive: HiveProcess, mara: Person) -> None:
     id = mara.post("/request-spawn", data={"name": "asked"}).json()["id"]
     assert mara.post(f"/deny/{id}", data={"note": "not yet"}).status_code == 200
     resolved = hive.event("ApprovalResolved", id=id)
@@ -185,7 +185,7 @@ def test_decisions_say_who_and_how(hive: HiveProcess, mara: Person) -> None:
     assert mara.post(f"/approve/{id}").status_code == 409
 
 
-def test_the_socket_of_the_dashboard_has_no_power_of_its_own(hive: HiveProcess) -> None:
+def test_dashboard_socket_requires_a_session(hive: HiveProcess) -> None:
     with Lines(hive.paths.dashboard_socket) as dashboard:
         for cmd in ("state", "list", "spawn", "approve", "operators", "events", "who"):
             for session in ({}, {"session": None}, {"session": "x"}):
@@ -198,7 +198,7 @@ def test_the_socket_of_the_dashboard_has_no_power_of_its_own(hive: HiveProcess) 
 
 
 @AS_ROOT
-def test_the_dashboard_s_own_user_reaches_nothing_else(hive: HiveProcess) -> None:
+def test_dashboard_uid_cannot_reach_other_files(hive: HiveProcess) -> None:
     (pid,) = dashboards(hive)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
@@ -227,7 +227,7 @@ def test_the_dashboard_s_own_user_reaches_nothing_else(hive: HiveProcess) -> Non
 
 
 def dashboards(hive: HiveProcess) -> list[int]:
-    """The processes of this hive's dashboard: one, or none between two."""
+    """The dashboard processes of this hive: one, or none during a restart."""
     found = []
     for pid in hive.processes():
         with contextlib.suppress(OSError):
@@ -237,7 +237,7 @@ def dashboards(hive: HiveProcess) -> list[int]:
 
 
 @AS_ROOT
-def test_an_agent_s_user_is_turned_away_even_with_a_stolen_session(hive: HiveProcess, mara: Person) -> None:
+def test_agent_uid_is_refused_even_with_a_stolen_session(hive: HiveProcess, mara: Person) -> None:
     ask = (
         "import sys,urllib.request,urllib.error\n"
         "request = urllib.request.Request(sys.argv[1], headers={'Cookie': sys.argv[2]})\n"
@@ -252,8 +252,8 @@ def test_an_agent_s_user_is_turned_away_even_with_a_stolen_session(hive: HivePro
 
 
 @AS_ROOT
-def test_no_trick_with_ports_or_closed_connections_lets_an_agent_in(hive: HiveProcess, mara: Person) -> None:
-    """It borrows the port of somebody's connection at another loopback address; or closes before it is looked up."""
+def test_agent_uid_cannot_hide_by_port_reuse_or_closed_connections(hive: HiveProcess, mara: Person) -> None:
+    """The client uses another user's port on another loopback address, or closes before the uid lookup."""
     send = (
         "import socket,sys\n"
         "own, port, to, waits, request = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]\n"
@@ -276,20 +276,20 @@ def test_no_trick_with_ports_or_closed_connections_lets_an_agent_in(hive: HivePr
             command = [ANYBODYS_PYTHON, "-c", send, own, str(borrowed), str(to), waits, request]
             done = subprocess.run(command, user=agent, group=agent, capture_output=True, text=True, check=True)
             assert done.stdout.strip() == ("403" if waits == "yes" else "")
-    assert mara.get("/api/state").status_code == 200  # After the others: requests are taken up in order.
+    assert mara.get("/api/state").status_code == 200  # Requests are processed in order, so the earlier ones are done.
     assert not hive.events("Resumed", agent="manager")
     assert mara.post("/resume/manager").status_code == 200
     assert mara.post("/pause/manager").status_code == 200
 
 
-def test_a_dashboard_that_dies_comes_back_and_sessions_stay(hive: HiveProcess, mara: Person) -> None:
+def test_crashed_dashboard_restarts_and_keeps_sessions(hive: HiveProcess, mara: Person) -> None:
     (pid,) = dashboards(hive)
     os.kill(pid, 9)
 
     def answers() -> bool:
         try:
             return mara.get("/api/state").status_code == 200
-        except httpx.TransportError:  # The connection to the one that died.
+        except httpx.TransportError:  # The connection to the killed process.
             return False
 
     eventually(answers, "the next dashboard answers")
@@ -302,7 +302,7 @@ def test_wrong_tokens_are_limited(hive: HiveProcess) -> None:
     assert answers[-1] == 429
 
 
-def test_the_daemon_s_death_ends_the_dashboard() -> None:
+def test_dashboard_exits_with_the_daemon() -> None:
     hive = HiveProcess(dashboard=True).up()
     try:
         pids = eventually(lambda: dashboards(hive), "it runs")

@@ -1,4 +1,4 @@
-"""The webhook hears what waits on a person, again when it did not listen, and nothing waits for it."""
+"""The webhook receives what needs an operator, with retries, and blocks nothing."""
 
 import threading
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ from hive.projections.table import Recorded
 from .conftest import Person
 
 DEAF = 10_000
-"""So many refusals are more than any test lives to see."""
+"""More refusals than a test ever reaches."""
 
 
 class Ntfy(HTTPServer):
-    """Takes what is posted; refuses as often as it is told to."""
+    """An HTTP server that records posts and refuses a given number of them."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -63,7 +63,7 @@ def ntfy() -> Iterator[Ntfy]:
         thread.join()
 
 
-def test_what_is_worth_telling() -> None:
+def test_which_events_notify_the_webhook() -> None:
     question = QuestionAdded(id=QuestionId(7), asker="coder", target=None, question="Which?")
     told = notification_for(question)
     assert told is not None
@@ -88,7 +88,7 @@ def test_what_is_worth_telling() -> None:
     ] == ["approval", "needs_login", "crash", "budget", None]
 
 
-def test_a_refusal_does_not_tell_the_address(ntfy: Ntfy) -> None:
+def test_webhook_error_hides_the_url(ntfy: Ntfy) -> None:
     told = notification_for(NeedsLogin(agent="x"))
     assert told is not None
     for url in ("file:///etc/passwd", "ftp://127.0.0.1/secret", "http://127.0.0.1:9/secret", "http:///secret"):
@@ -132,18 +132,18 @@ CRASHED = Crashed(agent="x", incarnation="i", reason="exit code 3")
         (tuple(asked(id) for id in range(PENDING_MAX + 2)), list(range(3, PENDING_MAX + 3))),
     ],
 )
-def test_what_was_not_told_yet_follows_from_the_log(events: tuple[AnyEvent, ...], left: list[int]) -> None:
+def test_pending_notifications_follow_from_the_log(events: tuple[AnyEvent, ...], left: list[int]) -> None:
     waiting = folded(*events).waiting(PENDING_MAX_MS)
     assert [row.seq for row in waiting] == left
     assert all(len(row.told.text) <= 1_000 for row in waiting)
 
 
-def test_what_nobody_took_for_a_day_is_not_told() -> None:
+def test_notification_expires_after_a_day() -> None:
     assert [row.seq for row in folded(asked(1), asked(2)).waiting(PENDING_MAX_MS + 1)] == [2]
 
 
 @pytest.mark.system
-def test_it_is_told_tried_again_and_recorded(hive: HiveProcess, mara: Person, ntfy: Ntfy) -> None:
+def test_webhook_retries_and_records_the_delivery(hive: HiveProcess, mara: Person, ntfy: Ntfy) -> None:
     assert mara.post("/webhook-test").status_code == 409
     (hive.paths.settings).write_text(f'[webhook]\nurl = "{ntfy.url}"\n')
     eventually(lambda: mara.post("/webhook-test").status_code == 200, "the new settings")
@@ -168,7 +168,7 @@ def test_it_is_told_tried_again_and_recorded(hive: HiveProcess, mara: Person, nt
 
 
 @pytest.mark.system
-def test_what_a_killed_daemon_had_not_told_is_told_by_the_next(ntfy: Ntfy) -> None:
+def test_next_daemon_sends_notifications_of_a_killed_one(ntfy: Ntfy) -> None:
     hive = HiveProcess()
     try:
         hive.paths.state.mkdir(mode=0o700)

@@ -1,12 +1,12 @@
-// What a page does by itself: it stays current without disturbing anybody, sends forms, ticks clocks, shows a turn.
-// Text from strangers only ever becomes text (textContent); markup comes from this dashboard's own templates alone.
+// Client code of every page: updates in place without disturbing input, sends forms, updates clocks, shows turns.
+// Untrusted text is only ever set with textContent; markup comes only from the dashboard's own templates.
 
 const HEARTBEAT_MS = 5000, TRANSIT_MS = 2000, SETTLE_MS = 60, AT_MOST_EVERY_MS = 250, TOAST_MS = 6000, SCREEN_LINES = 2000;
 const $ = (selector, within = document) => within.querySelector(selector);
 const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
 const csrf = () => $("meta[name=csrf]")?.content ?? "";
 
-// ---- Staying current: the page is fetched again and what differs is put in place.
+// ---- Updates in place: fetch the page again and patch the differences into the document.
 
 const touched = new WeakSet();
 document.addEventListener("input", (event) => touched.add(event.target));
@@ -37,7 +37,7 @@ function morphChildren(old, fresh) {
   const wantedIds = new Set($$(":scope > [id]", fresh).map((child) => child.id));
   let place = old.firstChild;
   for (const wanted of [...fresh.childNodes]) {
-    while (place?.id && !wantedIds.has(place.id)) place = dropped(place);  // Or what follows would not find its own.
+    while (place?.id && !wantedIds.has(place.id)) place = dropped(place);  // Otherwise later nodes would not match their counterparts.
     let found = wanted.id ? named.get(wanted.id) : null;
     if (!found && place && same(place, wanted) && !place.id) found = place;
     if (found && same(found, wanted)) {
@@ -50,7 +50,7 @@ function morphChildren(old, fresh) {
   while (place) place = dropped(place);
 }
 
-// Takes a node away, unless somebody types in there: then it stays until they leave it. Returns the next one.
+// Removes a node, unless the user is typing in it: then it stays until the field loses focus. Returns the next node.
 function dropped(place) {
   const next = place.nextSibling, field = document.activeElement;
   if (place.nodeType === Node.ELEMENT_NODE && place.contains(field) && beingTyped(field)) {
@@ -99,7 +99,7 @@ function put(html) {
   tick();
 }
 
-// ---- The stream of events: each one is a reason to look again.
+// ---- The event stream: each event triggers an update.
 
 let source = null, state = "connecting";
 function say(now) {
@@ -124,9 +124,10 @@ function beat() {
   setTimeout(() => { if (!document.hidden) refresh().then(() => { if (state === "lost" && source?.readyState === EventSource.OPEN) say("live"); }); beat(); }, transit ? TRANSIT_MS : HEARTBEAT_MS);
 }
 
-// ---- Clocks
+// ---- Clocks and durations
 
-function lasting(ms) {
+function duration(ms) {
+  if (ms > 0 && ms < 1000) return ms >= 100 ? `${(ms / 1000).toFixed(1)}s` : `${Math.round(ms)}ms`;
   const s = Math.max(0, Math.floor(ms / 1000));
   if (s < 60) return `${s}s`;
   if (s < 3600) return `${Math.floor(s / 60)}m ${s % 60}s`;
@@ -136,16 +137,17 @@ function lasting(ms) {
 
 function tick() {
   const now = Date.now();
-  for (const one of $$("[data-since]")) write(one, lasting(now - one.dataset.since));
-  for (const one of $$("[data-deadline]")) write(one, lasting(one.dataset.deadline - now));
+  for (const one of $$("[data-since]")) write(one, duration(wholeSeconds(now - one.dataset.since)));
+  for (const one of $$("[data-deadline]")) write(one, duration(wholeSeconds(one.dataset.deadline - now)));
   for (const one of $$("time[data-ago]")) {
     const age = now - Date.parse(one.dateTime);
-    write(one, age < 5000 ? "now" : age < 7 * 86400000 ? `${lasting(age).split(" ")[0]} ago` : one.dateTime.slice(0, 10));
+    write(one, age < 5000 ? "now" : age < 7 * 86400000 ? `${duration(age).split(" ")[0]} ago` : one.dateTime.slice(0, 10));
   }
 }
+const wholeSeconds = (ms) => Math.floor(ms / 1000) * 1000;
 const write = (one, text) => { if (one.textContent !== text) one.textContent = text; };
 
-// ---- Forms: a spinner while they are sent, the button back afterwards, a toast, and one question before harm.
+// ---- Forms: a spinner while sending, the button enabled again afterwards, a toast, a confirmation for destructive actions.
 
 function toast(text, bad = false) {
   const one = document.createElement("div");
@@ -177,14 +179,14 @@ async function post(form, button) {
     const reply = await fetch(path, { method: "POST", body: fields, headers: { Accept: "application/json", "X-CSRF-Token": csrf() } });
     const said = await reply.json().catch(() => ({ error: `The dashboard answered ${reply.status}.` }));
     if (reply.status === 401) { location.reload(); return; }
-    if (!reply.ok) { toast(said.error ?? said.detail ?? `That did not work (${reply.status}).`, true); return; }
+    if (!reply.ok) { toast(said.error ?? said.detail ?? `The request failed (${reply.status}).`, true); return; }
     if (said.next) { location.assign(said.next); return; }
     if (said.token) fresh(said);
     if (said.message) toast(said.message);
     if (!form.hasAttribute("data-no-reset")) form.reset();
     for (const field of form.elements) touched.delete(field);
   } catch {
-    toast("The dashboard cannot be reached. Nothing says whether it was done; look before you try again.", true);
+    toast("The dashboard is not reachable. The request may have been carried out; check before you retry.", true);
   } finally {
     for (const one of buttons) { one.disabled = false; delete one.dataset.busy; }
     button?.removeAttribute("aria-busy");
@@ -224,12 +226,12 @@ async function signIn(form) {
     const said = await reply.json();
     if (reply.ok) { location.assign(said.next); return; }
     error.textContent = said.error;
-  } catch { error.textContent = "The dashboard cannot be reached."; }
+  } catch { error.textContent = "The dashboard is not reachable."; }
   button.disabled = false;
   button.removeAttribute("aria-busy");
 }
 
-// A login link carries its secret behind the #, where no server and no log sees it.
+// A login link has its secret in the fragment (after #), which browsers do not send to servers.
 function takeLink() {
   if (!$("#sign-in") || location.hash.length < 2) return;
   const secret = location.hash.slice(1);
@@ -245,11 +247,11 @@ addEventListener("hashchange", takeLink);
 const brief = (value) => typeof value === "string" ? value : value === undefined || value === null ? "" : JSON.stringify(value);
 function words(line) {
   switch (line.type ?? line.kind) {
-    case "turn_started": return `▶ turn, woken by ${brief(line.wake_from)} (${brief(line.messages)} message${line.messages === 1 ? "" : "s"})`;
-    case "turn_ended": return `■ ${brief(line.result_kind ?? line.result ?? "ended")}` + (line.duration_ms != null ? ` after ${line.duration_ms < 1000 ? `${line.duration_ms} ms` : lasting(line.duration_ms)}` : "") + (line.input_tokens != null ? `, ${line.input_tokens} in, ${line.output_tokens} out` : "") + (line.note ? ` – ${line.note}` : "");
+    case "turn_started": return `▶ turn started, woken by ${brief(line.wake_from)} (${brief(line.messages)} message${line.messages === 1 ? "" : "s"})`;
+    case "turn_ended": return `■ ${brief(line.result_kind ?? line.result ?? "ended")}` + (line.duration_ms != null ? ` after ${duration(line.duration_ms)}` : "") + (line.input_tokens != null ? `, ${line.input_tokens} in, ${line.output_tokens} out` : "") + (line.note ? ` – ${line.note}` : "");
     case "tool_call": return `⚙ ${brief(line.name ?? line.tool)} ${brief(line.input ?? line.arguments ?? line.text)}`;
     case "tool_result": return `↳ ${brief(line.text ?? line.content ?? line.output)}`;
-    case "login_url": return `Open this address, then hand the code over: ${brief(line.url)}`;
+    case "login_url": return `Open this URL, then submit the code: ${brief(line.url)}`;
     case "login_result": return `${line.ok ? "✓" : "✗"} ${brief(line.text)}`;
     default: return brief(line.text ?? line);
   }
@@ -292,14 +294,14 @@ function watch(screen) {
   turns.onerror = () => { if (turns.readyState === EventSource.CLOSED) setTimeout(() => watch(screen), 2000); };
 }
 
-// ---- Notifications of the browser, if its person asked for them
+// ---- Browser notifications, if enabled
 
 const TELLS = {
   QuestionAdded: (data) => data.target ? null : `${data.asker} asks: ${data.question}`,
   ApprovalRequested: (data) => `Approve? ${data.kind} ${data.agent}`,
   NeedsLogin: (data) => `${data.agent} needs a login`,
   Crashed: (data) => `${data.agent} crashed: ${data.reason}`,
-  BudgetReached: (data) => `${data.agent} is over its budget`,
+  BudgetReached: (data) => `${data.agent} has used up its budget`,
 };
 const wanted = () => localStorage.getItem("hive-notify") === "yes" && window.Notification?.permission === "granted";
 function notify(event) {
@@ -308,7 +310,7 @@ function notify(event) {
 }
 function notifyState() {
   const place = $("#notify-state");
-  if (place) place.textContent = wanted() ? "on, when this page is in the background" : window.Notification ? "off" : "this browser has none";
+  if (place) place.textContent = wanted() ? "on while this page is in the background" : window.Notification ? "off" : "not supported by this browser";
 }
 document.addEventListener("click", async (event) => {
   if (event.target.id === "notify") {
@@ -330,13 +332,13 @@ document.addEventListener("click", async (event) => {
       return row;
     });
     $("#doctor-facts").replaceChildren(...rows);
-    if (!rows.length) toast(reply.error ?? "The doctor said nothing.", true);
+    if (!rows.length) toast(reply.error ?? "The checks returned no result.", true);
     event.target.disabled = false;
     event.target.removeAttribute("aria-busy");
   }
 });
 
-// ---- Keys
+// ---- Keyboard shortcuts
 
 let leader = 0;
 document.addEventListener("keydown", (event) => {

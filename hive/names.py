@@ -15,6 +15,9 @@ SYSTEM: Final = "system"
 EVERYONE: Final = "*"
 """Recipient of a broadcast."""
 
+BUDGET_USED_UP: Final = "hive: the budget of this agent is used up"
+"""How the broker's refusal of a model request begins. The harness ends the turn when it reads this."""
+
 AGENT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 RESERVED: Final = frozenset({MANAGER, OPERATOR, SYSTEM})
 

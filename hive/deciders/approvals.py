@@ -1,6 +1,7 @@
 """Rules for approvals: request, pin, decide once. Only the operator decides; an approved spawn is one commit."""
 
 from hive.clock import TimeMs
+from hive.deciders import egress
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, checked_name, checked_text, living
 from hive.deciders.roster import add_agent, refuse_taken
 from hive.errors import AlreadyDone, LimitReached, NotFound, NotYours, Refused
@@ -51,6 +52,8 @@ class Approve(Command, frozen=True, kw_only=True):
 
     id: ApprovalId
     sha: str | None = None
+    for_all: bool = False
+    """Of kind `egress`: allow the host for every agent, not only for the one that asked."""
 
 
 class Deny(Command, frozen=True, kw_only=True):
@@ -127,12 +130,16 @@ def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
             raise Refused(f"Approval {row.id} is for {row.fetched_sha}, not {command.sha}; look at its diff again.")
     elif command.sha is not None:
         raise Refused(f"Approval {row.id} is a {row.kind} and has no commit; leave the sha out.")
+    if command.for_all and row.kind != "egress":
+        raise Refused(f"Approval {row.id} is a {row.kind}; only a request for a host can be approved for all agents.")
     decision = DecisionBuilder(hive, now)
     if row.kind == "spawn":
         refuse_taken(hive, row.agent)
     _resolve(decision, row, "approved", None)
     if row.kind == "spawn":
         add_agent(decision, row.agent, approval_id=row.id)
+    if row.kind == "egress":
+        egress.approve_one(decision, row, for_all=command.for_all)
     return decision.events
 
 
@@ -147,6 +154,8 @@ def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
         checked_label(command.note, "note")
     decision = DecisionBuilder(hive, now)
     _resolve(decision, row, "denied", command.note)
+    if row.kind == "egress":
+        egress.deny_one(decision, row)
     return decision.events
 
 
@@ -195,7 +204,7 @@ def fail_approved(decision: DecisionBuilder, row: Approval, error: str) -> None:
 def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, commit_ref: str) -> ApprovalRequested:
     if command.description is not None:
         checked_text(command.description, "description")
-    if len(hive.approvals.pending()) >= PENDING_MAX:
+    if len(hive.approvals.pending()) - len(hive.approvals.pending_egress()) >= PENDING_MAX:
         raise LimitReached(f"{PENDING_MAX} approvals wait for the operator; withdraw some or wait.")
     return ApprovalRequested(
         id=hive.ids.next_approval(),
@@ -208,6 +217,10 @@ def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, com
 
 
 def _resolve(decision: DecisionBuilder, row: Approval, status: str, note: str | None) -> None:
+    if row.kind == "egress":
+        until = decision.now + egress.DENIED_FOR_MS if status == "denied" else None
+        egress.resolve(decision, row, status, note, until)
+        return
     resolved = ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)  # type: ignore[arg-type]
     decision.add(resolved)
     decision.tell(

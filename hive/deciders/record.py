@@ -68,7 +68,7 @@ def end_turn(command: EndTurn, hive: Hive, now: TimeMs) -> Decision:
     row = living(hive, command.report.agent)
     decision = DecisionBuilder(hive, now)
     decision.add(command.report)
-    enforce_budget(decision, row, row.budget, command.report)
+    enforce_budget(decision, row, row.budget, ended=command.report)
     return decision.events
 
 

@@ -6,6 +6,7 @@ from hive.events import (
     agents,
     approvals,
     daemon,
+    egress,
     messages,
     notifications,
     operators,
@@ -70,6 +71,11 @@ AnyEvent = (
     | operators.OperatorRevoked
     | notifications.NotificationDelivered
     | notifications.NotificationFailed
+    | egress.EgressAllowed
+    | egress.EgressDenied
+    | egress.EgressRevoked
+    | egress.ModelUsed
+    | egress.PricesSet
     | daemon.Booted
     | daemon.ShutDown
     | daemon.LogCarriedOver

@@ -20,6 +20,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens: int | None = None
     """Input, output and cache tokens together."""
     turns: int | None = None
+    usd: float | None = None
+    """Dollars, by the prices in `hive.toml`."""
 
 
 class AgentAdded(Event, frozen=True, kw_only=True):
@@ -223,8 +225,10 @@ class BudgetReached(Event, frozen=True, kw_only=True):
     agent: AgentName
     budget: Budget
     turns: int
-    """Used within the window, as reported by the harness."""
+    """Used within the window: metered by the broker, or reported by the harness where nothing was metered."""
     tokens: int
+    dollars: float | None = None
+    """Only of a budget in dollars."""
     until_ms: TimeMs
 
 

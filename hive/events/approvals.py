@@ -5,7 +5,7 @@ from typing import Literal
 from hive.events.base import ApprovalId, Event
 from hive.names import AgentName
 
-Kind = Literal["spawn", "apply_commit"]
+Kind = Literal["spawn", "apply_commit", "egress"]
 Status = Literal["pending", "approved", "denied", "failed", "cancelled"]
 
 
@@ -18,8 +18,12 @@ class ApprovalRequested(Event, frozen=True, kw_only=True):
     kind: Kind
     requester: AgentName
     commit_ref: str = ""
-    """The commit as the requester named it; empty for a spawn."""
+    """What was asked for, as it was named; empty unless the kind is `apply_commit`."""
     description: str | None = None
+    host: str | None = None
+    """Of kind `egress`: the host that the agent wants to reach."""
+    port: int | None = None
+    """Of kind `egress`; None: every port."""
 
 
 class ProposalPinned(Event, frozen=True, kw_only=True):

@@ -44,14 +44,18 @@ class QuestionClosed(Notice, frozen=True, kw_only=True):
     answerer: str
 
 
-class ApprovalResolved(Notice, frozen=True, kw_only=True):
-    """To the manager: the outcome of a request."""
+class ApprovalResolved(Notice, frozen=True, kw_only=True, omit_defaults=True):
+    """To the manager, or of kind `egress` to the agent that asked: the outcome of a request."""
 
     id: ApprovalId
     agent: AgentName
     kind: str
     status: str
-    note: str | None = None
+    note: str | None
+    host: str | None = None
+    port: int | None = None
+    until: str | None = None
+    """Of a denied host: it is not asked for again before this time."""
 
 
 class Killed(Notice, frozen=True, kw_only=True):
@@ -103,6 +107,7 @@ class BudgetReached(Notice, frozen=True, kw_only=True):
     agent: AgentName
     turns: int
     tokens: int
+    dollars: float | None
     hours: int
     until: str
 

@@ -32,13 +32,16 @@ class Approval(msgspec.Struct, frozen=True):
     description: str | None = None
     carried_out: bool = False
     """Approved, and the change succeeded or failed."""
+    host: str | None = None
+    """Of kind `egress`."""
+    port: int | None = None
     over_seq: Seq | None = None
     """The event that ended it; orders the history, since times can be equal."""
 
 
 class Approvals(Projection):
     NAME = "approvals"
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self) -> None:
         self.all: Table[ApprovalId, Approval] = Table("approvals", Approval)
@@ -62,6 +65,10 @@ class Approvals(Projection):
         """Pending approvals, by ascending id."""
         return sorted((row for row in self.all if row.status == "pending"), key=lambda row: row.id)
 
+    def pending_egress(self, agent: AgentName | None = None) -> list[Approval]:
+        """Pending requests for hosts, of one agent or of all, by ascending id."""
+        return [row for row in self.pending() if row.kind == "egress" and agent in (None, row.agent)]
+
     def under_way(self) -> list[Approval]:
         """Approved and not yet carried out, by ascending id."""
         rows = (row for row in self.all if row.status == "approved" and not row.carried_out)
@@ -80,6 +87,8 @@ class Approvals(Projection):
             event.commit_ref,
             recorded.at_ms,
             description=event.description,
+            host=event.host,
+            port=event.port,
         )
         self.all.put(event.id, row)
 
@@ -93,6 +102,7 @@ class Approvals(Projection):
             note=event.note,
             resolved_ms=recorded.at_ms,
             resolved_by=recorded.by,
+            carried_out=event.kind == "egress",  # The rule is in the same commit.
         )
         self._put(row, recorded)
 

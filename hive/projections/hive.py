@@ -11,6 +11,7 @@ from hive.events.codec import Codec
 from hive.events.log import GENESIS, Row
 from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
+from hive.projections.egress import Egress
 from hive.projections.ids import Ids
 from hive.projections.messages import Messages
 from hive.projections.notifications import Notifications
@@ -20,6 +21,7 @@ from hive.projections.reminders import Reminders
 from hive.projections.table import Projection, Recorded
 from hive.projections.transient import Transient
 from hive.projections.turns import Turns
+from hive.projections.usage import Usage
 
 Handler = Callable[[Any, Recorded], None]
 
@@ -36,6 +38,8 @@ class Hive:
         self.reminders = Reminders()
         self.transient = Transient()
         self.turns = Turns()
+        self.usage = Usage()
+        self.egress = Egress()
         self.operators = Operators()
         self.notifications = Notifications()
         self.seq: Seq = 0

@@ -1,6 +1,7 @@
 """Turns: the current and the newest of each agent, and sums per hour of the last month."""
 
 from collections import deque
+from collections.abc import Collection
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +15,10 @@ from hive.projections.table import Projection, Recorded, Table
 
 HOUR_MS = 3_600_000
 HOURS_KEPT = 24 * 31
+MODELS_KEPT = 20
+"""Models counted separately for one agent and hour; further ones count as `OTHER_MODEL`."""
+UNKNOWN_MODEL = "unknown"
+OTHER_MODEL = "other"
 TOOLS_KEPT = 200
 """Distinct tool names counted per agent and hour."""
 RECENT_KEPT = 50
@@ -41,6 +46,27 @@ class Turn(msgspec.Struct, frozen=True):
     report: TurnEnded
 
 
+class Tokens(msgspec.Struct, frozen=True):
+    """Token counts of each kind."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+
+    def __add__(self, other: "Tokens") -> "Tokens":
+        return Tokens(
+            self.input + other.input,
+            self.output + other.output,
+            self.cache_read + other.cache_read,
+            self.cache_creation + other.cache_creation,
+        )
+
+    @property
+    def total(self) -> int:
+        return self.input + self.output + self.cache_read + self.cache_creation
+
+
 class Hour(msgspec.Struct, frozen=True):
     """Sums over one agent's turns that ended in one hour. Unknown figures add nothing."""
 
@@ -56,11 +82,13 @@ class Hour(msgspec.Struct, frozen=True):
     cache_creation_tokens: int = 0
     tool_calls: int = 0
     tools: dict[str, int] = {}
+    models: dict[str, Tokens] = {}
+    """Reported tokens by model."""
 
 
 class Turns(Projection):
     NAME = "turns"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
@@ -148,8 +176,12 @@ class Turns(Projection):
 
 def added(hour: Hour, *reports: TurnEnded) -> Hour:
     """The sums with these turns."""
-    tools = dict(hour.tools)
+    tools, models = dict(hour.tools), dict(hour.models)
     for report in reports:
+        tokens = reported_tokens(report)
+        if tokens.total:
+            model = counted_model(report.model, models)
+            models[model] = models.get(model, Tokens()) + tokens
         for name, count in calls_by_tool(report).items():
             if name in tools or len(tools) < TOOLS_KEPT:
                 tools[name] = tools.get(name, 0) + count
@@ -165,4 +197,22 @@ def added(hour: Hour, *reports: TurnEnded) -> Hour:
         cache_creation_tokens=hour.cache_creation_tokens + sum(report.cache_creation_tokens or 0 for report in reports),
         tool_calls=hour.tool_calls + sum(report.tool_call_count or 0 for report in reports),
         tools=tools,
+        models=models,
     )
+
+
+def reported_tokens(report: TurnEnded) -> Tokens:
+    """The tokens of a turn; an unknown count is 0."""
+    return Tokens(
+        report.input_tokens or 0,
+        report.output_tokens or 0,
+        report.cache_read_tokens or 0,
+        report.cache_creation_tokens or 0,
+    )
+
+
+def counted_model(model: str | None, known: Collection[str]) -> str:
+    """The name under which a model is counted: agents choose these names, so their number is limited."""
+    name = model or UNKNOWN_MODEL
+    is_kept = name in known or len(known) < MODELS_KEPT
+    return name if is_kept else OTHER_MODEL

@@ -80,6 +80,8 @@ def approval(row: Approval) -> dict[str, Any]:
             "resolved_by": row.resolved_by,
             "note": row.note,
             "description": row.description,
+            "host": row.host,
+            "port": row.port,
         }
     )
 

@@ -12,6 +12,7 @@ from hive.deciders.base import Command
 from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
 from hive.events.agents import Budget
 from hive.events.base import By
+from hive.events.egress import Price
 from hive.events.turns import TurnEnded
 
 NAMES = ("manager", "a", "b", "c")
@@ -37,7 +38,7 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "incarnation": st.sampled_from(INCARNATIONS),
     "alive": st.frozensets(st.sampled_from(INCARNATIONS), max_size=2),
     "reason": st.sampled_from(sorted(COUNTED_REASONS | UNCOUNTED_REASONS)),
-    "budget": st.sampled_from((None, Budget(hours=1, turns=1), Budget(hours=24, tokens=100))),
+    "budget": st.sampled_from((None, Budget(hours=1, turns=1), Budget(hours=24, tokens=100), Budget(hours=2, usd=0.5))),
     "recipients": st.sampled_from([None, (), ("a", "b")]),
     "id": _IDS,
     "ids": st.lists(_IDS, max_size=4).map(tuple),
@@ -57,6 +58,11 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "note": st.none() | st.just("not now"),
     "commit_ref": st.just("main"),
     "model": st.sampled_from((None, "claude-x")),
+    "entry": st.sampled_from(("example.org", "example.org:443", "*.example.org", "192.0.2.7", "[2001:db8::7]:22")),
+    "host": st.sampled_from(("example.org", "www.example.org", "192.0.2.7")),
+    "port": st.sampled_from((80, 443)),
+    "why": st.just("for the docs"),
+    "prices": st.sampled_from(({}, {"claude-x": Price(input=3.0, output=15.0)}, {"claude-y": Price(input=1.0)})),
     "name": st.sampled_from(("mara", "ada")),
     "folder": st.sampled_from(("p", "q")),
     "path": st.sampled_from(("p", "/srv/q")),

@@ -39,6 +39,7 @@ from hive.events.agents import (
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
 from hive.events.daemon import Booted, CommandKeyed, LogCarriedOver, ShutDown, Warned
+from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked
@@ -129,6 +130,12 @@ _WORK: list[AnyEvent] = [
     MessageRequeued(id=MessageId(3), to="b", reason="crashed", counts=True),
     MessageDead(id=MessageId(3), to="b", reason="5 deliveries ended in a failed turn or a dead harness"),
     TurnEnded(agent="b", result_kind="failed", note="overloaded"),
+    PricesSet(prices={"claude-x": Price(input=3.0, output=15.0, cache_read=0.3), "claude-y": Price(input=1.0)}),
+    PricesSet(prices={"claude-x": Price(input=3.0, output=15.0, cache_read=0.3, cache_write=3.75)}),
+    ModelUsed(
+        agent="a", model="claude-x", requests=3, input_tokens=90, output_tokens=30, cache_read_tokens=7, errors=1
+    ),
+    ModelUsed(agent="a", model="claude-z", requests=1, input_tokens=9, cache_creation_tokens=4),
     QuestionResolved(id=QuestionId(1), asker="a", target=None, answer="LL", answerer="operator"),
 ]
 _TROUBLE: list[AnyEvent] = [
@@ -143,6 +150,19 @@ _TROUBLE: list[AnyEvent] = [
     ApprovalRequested(id=ApprovalId(4), agent="b", kind="apply_commit", requester="operator", commit_ref="main"),
     ApprovalResolved(id=ApprovalId(4), agent="b", kind="apply_commit", status="denied", note="not now"),
     ApprovalRequested(id=ApprovalId(5), agent="e", kind="spawn", requester="manager"),
+    ApprovalRequested(
+        id=ApprovalId(6), agent="a", kind="egress", requester="a", description="docs", host="example.org", port=443
+    ),
+    ApprovalResolved(id=ApprovalId(6), agent="a", kind="egress", status="approved"),
+    EgressAllowed(agent="a", host="example.org", port=443, approval_id=ApprovalId(6)),
+    ApprovalRequested(id=ApprovalId(7), agent="b", kind="egress", requester="b", host="192.0.2.7", port=22),
+    ApprovalResolved(id=ApprovalId(7), agent="b", kind="egress", status="denied", note="no"),
+    EgressDenied(agent="b", host="192.0.2.7", port=22, until_ms=SOON_MS, approval_id=ApprovalId(7)),
+    ApprovalRequested(id=ApprovalId(8), agent="b", kind="egress", requester="b", host="www.example.org", port=443),
+    EgressAllowed(host="*.example.net"),
+    EgressDenied(agent="d", host="example.com"),
+    EgressDenied(host="example.com", port=25),
+    EgressRevoked(host="*.example.net"),
     NeedsUpdate(agent="b"),
     NeedsLogin(agent="b", refused=True),
     LoggedIn(agent="b"),

@@ -3,13 +3,16 @@
 from typing import Any
 
 from hive.clock import TimeMs, rfc3339
-from hive.deciders.budgets import CheckBudget
+from hive.deciders.budgets import CheckBudget, budget_refusal
 from hive.deciders.controls import SetPaused
+from hive.deciders.egress import RecordModelUse, SetPrices
 from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.record import EndTurn
 from hive.events import AnyEvent, notices
 from hive.events.agents import Budget, BudgetFreed, BudgetReached, BudgetSet, Paused, Resumed, Started
+from hive.events.egress import ModelUsed, Price, PricesSet
 from hive.events.turns import TurnEnded
+from hive.names import BUDGET_USED_UP
 from hive.projections.turns import HOUR_MS
 
 from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, told
@@ -32,7 +35,12 @@ def reached(budget: Budget = THREE_TURNS, turns: int = 3, until: TimeMs = UNTIL)
 
 def notice(turns: int = 3, hours: int = 2) -> notices.BudgetReached:
     return notices.BudgetReached(
-        agent="coder", turns=turns, tokens=turns * 127, hours=hours, until=rfc3339(UNTIL - (2 - hours) * HOUR_MS)
+        agent="coder",
+        turns=turns,
+        tokens=turns * 127,
+        dollars=None,
+        hours=hours,
+        until=rfc3339(UNTIL - (2 - hours) * HOUR_MS),
     )
 
 
@@ -116,3 +124,81 @@ def test_destroyed_agent_has_no_budget_pause() -> None:
     hive = folded(given(THREE_TURNS, reached()))
     assert hive.agents.all["coder"].paused
     check(given=MANAGED, when=CheckBudget(by=DAEMON_BY, agent="nobody"), then=[])
+
+
+def used(model: str = "claude-x", tokens: int = 127) -> ModelUsed:
+    return ModelUsed(agent="coder", model=model, requests=1, input_tokens=tokens)
+
+
+USE = RecordModelUse(by=DAEMON_BY, agent="coder", model="claude-x", requests=1, input_tokens=127)
+TOKENS = Budget(hours=2, tokens=381)
+PRICES = PricesSet(prices={"claude-x": Price(input=1_000.0, output=5_000.0), "claude-cheap": Price(input=1.0)})
+
+
+def metered(budget: Budget, tokens: int, dollars: float | None = None, until: TimeMs = UNTIL) -> list[AnyEvent]:
+    """Budget used up by metered tokens, without a turn that has ended."""
+    reached = BudgetReached(agent="coder", budget=budget, turns=0, tokens=tokens, dollars=dollars, until_ms=until)
+    notice = notices.BudgetReached(
+        agent="coder", turns=0, tokens=tokens, dollars=dollars, hours=2, until=rfc3339(until)
+    )
+    return [reached, told(1, "operator", notice)]
+
+
+def test_metered_use_that_exhausts_the_budget_pauses() -> None:
+    check(given=given(TOKENS, used()), when=USE, then=[used()])
+    check(given=given(TOKENS, used(), used()), when=USE, then=[used(), *metered(TOKENS, 381)])
+
+
+def test_metered_tokens_count_instead_of_reported_ones() -> None:
+    nothing = TurnEnded(agent="coder", input_tokens=0, output_tokens=0)
+    check(given=given(TOKENS, nothing, used(), used()), when=USE, then=[used(), *metered_turns(TOKENS, 1, 381)])
+    boast = TurnEnded(agent="coder", input_tokens=10_000)
+    check(given=given(TOKENS, used()), when=EndTurn(by=by("coder"), report=boast), then=[boast])
+
+
+def metered_turns(budget: Budget, turns: int, tokens: int) -> list[AnyEvent]:
+    until = rfc3339(UNTIL)
+    notice = notices.BudgetReached(agent="coder", turns=turns, tokens=tokens, dollars=None, hours=2, until=until)
+    reached = BudgetReached(agent="coder", budget=budget, turns=turns, tokens=tokens, until_ms=UNTIL)
+    return [reached, told(1, "operator", notice)]
+
+
+def test_budget_in_dollars_counts_by_the_prices() -> None:
+    budget = Budget(hours=2, usd=0.25)
+    check(given=given(budget, PRICES), when=USE, then=[used()])
+    check(given=given(budget, PRICES, used()), when=USE, then=[used(), *metered(budget, 254, 0.254)])
+
+
+def test_model_without_a_price_counts_at_the_highest_price() -> None:
+    budget = Budget(hours=2, usd=0.25)
+    free = used("claude-unpriced")
+    check(given=given(budget, PRICES, free), when=USE, then=[used(), *metered(budget, 254, 0.254)])
+    dated = used("claude-cheap-20260131", 1_000)
+    check(given=given(budget, PRICES, dated), when=USE, then=[used()])
+
+
+def test_new_prices_are_applied_to_the_budget() -> None:
+    budget = Budget(hours=2, usd=0.1)
+    prices = {"claude-x": Price(input=1_000.0)}
+    set_prices = SetPrices(by=DAEMON_BY, prices=prices)
+    check(
+        given=given(budget, used()),
+        when=set_prices,
+        then=[PricesSet(prices=prices), *metered(budget, 127, 0.127)],
+    )
+
+
+def test_budget_refusal_counts_use_that_is_not_recorded_yet() -> None:
+    hive = folded(given(TOKENS, used()))
+    assert budget_refusal(hive, "coder", NOW, [used()]) is None
+    refusal = budget_refusal(hive, "coder", NOW, [used(tokens=254)])
+    assert refusal == f"{BUDGET_USED_UP} until {rfc3339(UNTIL)}. Its messages wait."
+
+
+def test_budget_refusal_ends_with_the_pause_and_when_the_operator_resumes() -> None:
+    exhausted = given(TOKENS, used(tokens=381), *metered(TOKENS, 381))
+    assert budget_refusal(folded(exhausted), "coder", NOW) is not None
+    resumed = folded([*exhausted, Resumed(agent="coder")])
+    assert budget_refusal(resumed, "coder", NOW) is None
+    assert budget_refusal(resumed, "coder", UNTIL) is None
+    assert budget_refusal(resumed, "nobody", NOW) is None

@@ -37,7 +37,7 @@ EVENTS: list[Entry] = [
             id=MessageId(1),
             sender="system",
             to="manager",
-            body=body(ApprovalTold(id=ApprovalId(1), agent="coder", kind="spawn", status="approved")),
+            body=body(ApprovalTold(id=ApprovalId(1), agent="coder", kind="spawn", status="approved", note=None)),
         ),
     ),
     ("actor:agent", Started(agent="coder", incarnation="c1", reason="spawn")),

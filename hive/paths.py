@@ -124,6 +124,13 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "sessions.json"
 
     @property
+    def control_group(self) -> str:
+        """The name of the control group of all agents; unique among the hives of one host."""
+        import hashlib  # Only the daemon needs it.
+
+        return hashlib.sha256(bytes(self.run)).hexdigest()[:12]
+
+    @property
     def agents_run(self) -> Path:
         return self.run / "agents"
 

@@ -63,6 +63,18 @@ class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
 
 
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of each agent. A value here is the default and the maximum; without it, both follow the host's size."""
+
+    memory_mb: int | None = None
+    processes: int | None = None
+    """Processes and threads."""
+    cpu_percent: int | None = None
+    """100 is one core. Without it only the equal weight of all agents limits an agent."""
+    disk_mb: int | None = None
+    """Of `/state` and the proposed repository together."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. Every key is optional."""
 
@@ -72,6 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     forge: ForgeSettings = ForgeSettings()
     nix: NixSettings = NixSettings()
     webhook: WebhookSettings = WebhookSettings()
+    limits: LimitSettings = LimitSettings()
 
 
 def load(path: Path) -> Settings:
@@ -176,6 +189,10 @@ def _check(settings: Settings, name: str) -> None:
     check_listen(settings.dashboard.listen, f"{name}: dashboard.listen")
     if settings.claude.idle_minutes <= 0:
         raise BadRequest(f"{name}: claude.idle_minutes must be over 0.")
+    for key in LimitSettings.__struct_fields__:
+        value = getattr(settings.limits, key)
+        if value is not None and value <= 0:
+            raise BadRequest(f"{name}: limits.{key} must be over 0.")
     for key, url in (
         ("claude.base_url", settings.claude.base_url),
         ("forge.url", settings.forge.url),

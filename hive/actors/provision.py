@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
@@ -16,7 +18,7 @@ from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import launch, ownership, protocol
+from hive.runtimes import launch, limits, ownership, protocol
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
@@ -25,7 +27,6 @@ DUMMY_KEY = "hive-dummy-"
 """With `--model-url`, an agent's key is this plus its name. No login is needed, and the model can tell agents apart."""
 BUILD_SLOT = 0
 """The uid slot of build commands. No agent has it, so a build cannot access an agent's files."""
-MIB = 1024 * 1024
 
 
 class Provisioner:
@@ -103,7 +104,27 @@ class Provisioner:
         Raises:
             BadRequest: invalid configuration. BuildFailed: its build command failed. Unavailable: a tool is missing.
         """
-        return self.builder.build(name, revision, uid=self.reserve_uid(BUILD_SLOT))
+        generation = self.builder.build(name, revision, uid=self.reserve_uid(BUILD_SLOT))
+        agent_file.load(generation, self._maximum())
+        return generation
+
+    def default_limits(self) -> Limits:
+        """The limits of an agent whose configuration sets none."""
+        return limits.defaults(self._settings().limits, limits.host_size(self.paths.state))
+
+    def limits(self, file: AgentFile) -> Limits:
+        """The limits of an agent with this configuration."""
+        own, usual = file.limits, self.default_limits()
+        return msgspec.structs.replace(
+            usual,
+            memory_bytes=usual.memory_bytes if own.memory_mb is None else own.memory_mb * limits.MIB,
+            processes=own.processes or usual.processes,
+            cpu_percent=own.cpu_percent or usual.cpu_percent,
+            disk_bytes=usual.disk_bytes if own.disk_mb is None else own.disk_mb * limits.MIB,
+        )
+
+    def _maximum(self) -> dict[str, int]:
+        return limits.maximum(self._settings().limits, limits.host_size(self.paths.state))
 
     def container(
         self, row: Agent, mounts: list[Mount], binds: tuple[Bind, ...], revision: str
@@ -132,10 +153,8 @@ class Provisioner:
             uid=uid,
             mounts=tuple(protocol.Mount(Path(one.host_path), one.folder, one.read_only) for one in mounts),
             binds=binds,
-            limits=Limits(
-                memory_bytes=None if file.limits.memory_mb is None else file.limits.memory_mb * MIB,
-                processes=file.limits.processes,
-            ),
+            limits=self.limits(file),
+            hive=self.paths.control_group,
         )
         return container, file
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import typer
 
-from hive import lock, settings
+from hive import lock
 from hive.cli import screen
 from hive.cli.screen import Column, Styled
 from hive.cli.session import Noun, Session
 from hive.errors import HiveError
 from hive.paths import Paths
 from hive.runtimes.host_checks import HostCheck, runtime_checks
+from hive.settings import Settings, load
 
 noun = Noun("Daemon")
 
@@ -36,9 +37,11 @@ ESSENTIAL = frozenset({"runtime", "git", "python", "SQLite", "Claude Code", "sta
 @noun.command("doctor", example="hive doctor")
 def doctor(hive: Session) -> None:
     """Check this host's requirements and print the fixes."""
+    settings, problems = _settings(hive.paths)
     checks = [
         *_host(),
-        *runtime_checks(hive.paths.state, _image(hive.paths)),
+        *problems,
+        *runtime_checks(hive.paths.state, settings),
         *_optional(),
         *_folders(hive.paths),
         *_backup(hive.paths),
@@ -56,12 +59,12 @@ def doctor(hive: Session) -> None:
         raise typer.Exit(1)
 
 
-def _image(paths: Paths) -> Path | None:
-    """The image of hive.toml; a bad file is reported by `hive up`."""
+def _settings(paths: Paths) -> tuple[Settings, list[HostCheck]]:
+    """The settings, or the defaults and what is wrong with `hive.toml`."""
     try:
-        return settings.load(paths.settings).runtime.image_path(paths.state)
-    except HiveError:
-        return None
+        return load(paths.settings), []
+    except HiveError as error:
+        return Settings(), [HostCheck(name="hive.toml", good=False, says="is invalid", fix=str(error))]
 
 
 def _host() -> Iterator[HostCheck]:

@@ -4,6 +4,7 @@ import difflib
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,9 @@ BUDGET_HOURS_MAX = 24 * 30
 """The daemon keeps usage sums for one month."""
 
 
+NO_MAXIMUM: Mapping[str, int] = {}
+
+
 _Table = TypeVar("_Table", bound=msgspec.Struct)
 
 
@@ -46,6 +50,11 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     memory_mb: int | None = None
     processes: int | None = None
+    """Processes and threads."""
+    cpu_percent: int | None = None
+    """100 is one core."""
+    disk_mb: int | None = None
+    """Of `/state` and the proposed repository together."""
     turn_minutes: float | None = None
     """A longer turn is cancelled and its messages are requeued."""
     budget_hours: int = 24
@@ -72,8 +81,10 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A shell command that runs in a sandbox before the configuration is deployed."""
 
 
-def load(folder: Path) -> AgentFile:
+def load(folder: Path, maximum: Mapping[str, int] = NO_MAXIMUM) -> AgentFile:
     """Load the agent file of a configuration folder. Without a file, return the defaults.
+
+    `maximum` has the highest value that this host allows for each key of `[limits]`.
 
     Raises:
         BadRequest: one line naming the file, the line and the key.
@@ -87,11 +98,11 @@ def load(folder: Path) -> AgentFile:
         return AgentFile()
     except OSError as error:
         raise BadRequest(f"{path}: cannot be read: {error.strerror}.") from error
-    return parse(raw, str(path))
+    return parse(raw, str(path), maximum)
 
 
-def parse(raw: bytes, name: str = AGENT_FILE) -> AgentFile:
-    """Decode and check. Errors call the file `name`.
+def parse(raw: bytes, name: str = AGENT_FILE, maximum: Mapping[str, int] = NO_MAXIMUM) -> AgentFile:
+    """Decode and check. Errors call the file `name`; `maximum` as for `load`.
 
     Raises:
         BadRequest: one line naming the file, the line and the key.
@@ -113,6 +124,7 @@ def parse(raw: bytes, name: str = AGENT_FILE) -> AgentFile:
     named = {key: source.convert(value, McpServer, ("mcp_servers", key)) for key, value in servers.items()}
     _check_servers(named, source)
     _check_values(whole, source)
+    _check_limits(whole.limits, source, maximum)
     return msgspec.structs.replace(whole, mcp_servers=named)
 
 
@@ -142,11 +154,19 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
     prompt = Path(whole.prompt)
     if prompt.is_absolute() or ".." in prompt.parts:
         raise source.bad(("prompt",), "must be a path inside the repository")
-    for field in ("memory_mb", "processes", "turn_minutes", "budget_hours", "budget_tokens", "budget_turns"):
-        value = getattr(whole.limits, field)
-        if value is not None and value <= 0:
+
+
+def _check_limits(limits: AgentLimits, source: "_Source", maximum: Mapping[str, int]) -> None:
+    for field in AgentLimits.__struct_fields__:
+        value = getattr(limits, field)
+        if value is None:
+            continue
+        if value <= 0:
             raise source.bad(("limits", field), "must be more than 0")
-    if whole.limits.budget_hours > BUDGET_HOURS_MAX:
+        if value > maximum.get(field, value):
+            why = f"this host allows at most {maximum[field]}; lower it, or raise limits.{field} in hive.toml"
+            raise source.bad(("limits", field), why)
+    if limits.budget_hours > BUDGET_HOURS_MAX:
         raise source.bad(("limits", "budget_hours"), f"must be at most {BUDGET_HOURS_MAX}")
 
 

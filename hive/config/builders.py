@@ -17,11 +17,10 @@ from hive.config.repositories import UNFINISHED, Repositories
 from hive.errors import HiveError, LimitReached
 from hive.names import AgentName
 from hive.paths import Paths
-from hive.runtimes.protocol import Container, Ended, Limits, Running, Runtime
+from hive.runtimes import limits
+from hive.runtimes.protocol import Container, Ended, Running, Runtime
 
 BUILD_TIME_LIMIT_S = 600
-BUILD_MEMORY_LIMIT_BYTES = 4 * 1024**3
-BUILD_PROCESSES_MAX = 512
 OUTPUT_LINES_KEPT = 100
 """Lines of the build output that the tag failed/<id> keeps."""
 LOOK_EVERY_S = 0.1
@@ -129,7 +128,8 @@ class PlainBuilder:
                 socket_folder=work / "socket",
                 record=record,
                 uid=uid,
-                limits=Limits(memory_bytes=BUILD_MEMORY_LIMIT_BYTES, processes=BUILD_PROCESSES_MAX),
+                limits=limits.of_build(limits.host_size(self._paths.state)),
+                hive=self._paths.control_group,
             )
             self._runtime.start(container)
             self._await(record)

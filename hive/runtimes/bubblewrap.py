@@ -13,11 +13,11 @@ from pathlib import Path
 
 from hive.errors import Unavailable
 from hive.runtimes import idmap, installation, launch, ownership, seccomp
-from hive.runtimes.protocol import Container, Exit, Running, Status
+from hive.runtimes.protocol import Container, Exit, Limits, Running, Status
 from hive.runtimes.record import Record
 
-TMP_BYTES = 2 * 1024**3
-"""Size of /tmp and of /dev/shm, each; both count as the agent's memory."""
+TMP_MAX_BYTES = 2 * 1024**3
+"""Size of /tmp and of /dev/shm, each, unless half of the agent's memory is less; both count as its memory."""
 PROBE_S = 10.0
 INIT = Path(__file__).with_name("init.py")
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -193,8 +193,13 @@ def _arguments(container: Container) -> list[str]:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
-        arguments += ["--perms", "1777", "--size", str(TMP_BYTES), "--tmpfs", folder]
+        arguments += ["--perms", "1777", "--size", str(tmp_bytes(container.limits)), "--tmpfs", folder]
     return [*arguments, "--perms", "0755", "--dir", "/work"]
+
+
+def tmp_bytes(limits: Limits) -> int:
+    """The size of /tmp; also of /dev/shm."""
+    return TMP_MAX_BYTES if limits.memory_bytes is None else min(TMP_MAX_BYTES, limits.memory_bytes // 2)
 
 
 def _binds(container: Container, folders: list[_Folder], *, idmapped: bool) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from hive.errors import Unavailable
-from hive.runtimes import cgroup
+from hive.runtimes import limits
 from hive.runtimes.bubblewrap import maps_owners
-from hive.runtimes.choose import choose, sandboxed
+from hive.runtimes.choose import AUTO, choose, sandboxed
+from hive.settings import LimitSettings, Settings
 
 PROGRAMS = {
     "git": "apt-get install git",
@@ -29,17 +30,23 @@ class HostCheck(msgspec.Struct, frozen=True, kw_only=True):
     """What to do; None if the check passed."""
 
 
-def runtime_checks(state: Path, image: Path | None = None) -> list[HostCheck]:
-    """All checks; `state` is the hive's state folder, which may not exist yet; `image` is the one of hive.toml."""
-    return [_runtime(image), *_programs(), *_kinds(image), _user(), *_limits(), *_owners(state)]
+def runtime_checks(state: Path, settings: Settings) -> list[HostCheck]:
+    """All checks; `state` is the hive's state folder, which may not exist yet. Takes tens of milliseconds."""
+    image = settings.runtime.image_path(state)
+    runtime, kind = _runtime(image)
+    if settings.runtime.kind != AUTO:
+        kind = settings.runtime.kind
+    user = [_user(), *_limits(state, settings.limits, kind)]
+    return [runtime, *_programs(), *_kinds(image), *user, *_owners(state)]
 
 
-def _runtime(image: Path | None) -> HostCheck:
+def _runtime(image: Path | None) -> tuple[HostCheck, str]:
+    """The check, and the kind that `auto` selects here."""
     try:
         runtime = choose(image=image)
     except Unavailable as error:
-        return HostCheck(name="runtime", good=False, says="no sandbox for agents works here", fix=str(error))
-    return HostCheck(name="runtime", good=True, says=f"`auto` is {runtime.kind}")
+        return HostCheck(name="runtime", good=False, says="no sandbox for agents works here", fix=str(error)), AUTO
+    return HostCheck(name="runtime", good=True, says=f"`auto` is {runtime.kind}"), runtime.kind
 
 
 def _programs() -> Iterator[HostCheck]:
@@ -63,28 +70,38 @@ def _user() -> HostCheck:
     return HostCheck(
         name="user",
         good=False,
-        says="not root: agents run sandboxed as your own user, without limits of memory and processes",
+        says="not root: agents run sandboxed as your own user",
         fix="Run `hive up` as root to give each agent its own user.",
     )
 
 
-def _limits() -> Iterator[HostCheck]:
-    given: set[str] = set()
+def _limits(state: Path, settings: LimitSettings, kind: str) -> Iterator[HostCheck]:
+    host = limits.host_size(state)
+    usual, most = limits.defaults(settings, host), limits.maximum(settings, host)
+    values = {
+        "memory": f"{(usual.memory_bytes or 0) // limits.MIB} MiB for each agent, at most {most['memory_mb']}",
+        "processes": f"{usual.processes} for each agent, at most {most['processes']}",
+        "cpu": f"{usual.cpu_percent or most['cpu_percent']} % for each agent, at most {most['cpu_percent']}",
+        "open files": f"{usual.open_files} for each process",
+        "disk": f"{(usual.disk_bytes or 0) // limits.MIB} MiB for each agent, at most {most['disk_mb']}",
+    }
+    for one in limits.enforcement(kind, state):
+        says = f"{values[one.limit]}; enforced by {one.by}" if one.limit in values else f"enforced by {one.by}"
+        if one.missing is not None:
+            says = f"{says}. {one.missing}"
+        good = one.missing is None
+        yield HostCheck(name=f"limit: {one.limit}", good=good, says=says, fix=None if good else _limit_fix(kind))
+
+
+def _limit_fix(kind: str) -> str:
+    if kind == "process":
+        return "Use a sandboxed runtime."
     if os.geteuid() == 0:
-        given = {controller for _, _, controllers in cgroup.hierarchies() for controller in controllers}
-    for controller, what in (
-        ("memory", "hive distinguishes out of memory from a kill"),
-        ("pids", "processes are limited"),
-    ):
-        if controller in given:
-            yield HostCheck(name=f"cgroup {controller}", good=True, says=what)
-            continue
-        yield HostCheck(
-            name=f"cgroup {controller}",
-            good=False,
-            says=f"no {controller} limit is enforced",
-            fix=f"Run as root, with a writable cgroup hierarchy that has the {controller} controller.",
-        )
+        return "Give this host control groups with the memory, pids and cpu controllers, writable for root."
+    return (
+        "Start hive as root or in a delegated control group: `systemd-run --user --scope -p Delegate=yes hive up`, "
+        "or a systemd unit with `Delegate=yes`."
+    )
 
 
 def _owners(state: Path) -> Iterator[HostCheck]:

@@ -18,7 +18,7 @@ import ctypes
 import marshal
 from collections.abc import Callable
 
-from hive.runtimes import spawn
+from hive.runtimes import rlimits, spawn
 
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
@@ -89,6 +89,7 @@ def main() -> None:
     spec = marshal.loads(spawn.read_all(spec_fd))
     try:
         drop_privileges(spec["uid"])
+        rlimits.apply(spec["rlimits"])
         held = spawn.PausedProcess(spec["argv"], spec["environment"], spec["folder"])
     except OSError as error:
         os.write(report_fd, f"failed {error}\n".encode())

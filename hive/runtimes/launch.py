@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from hive.errors import AlreadyDone, Unavailable
-from hive.runtimes import cgroup
+from hive.runtimes import cgroup, rlimits
 from hive.runtimes.protocol import Container, Running
 from hive.runtimes.record import Record
 
@@ -53,6 +53,9 @@ class _Spec(TypedDict):
     environment: dict[str, str]
     folder: str
     cgroups: list[cgroup.Plan]
+    rlimits: list[rlimits.Rlimit]
+    state: str
+    """The state folder, whose file system may be full."""
     sandbox: Mapping[str, Any] | None
 
 
@@ -75,8 +78,15 @@ def start(
     if isinstance(status, Running):
         raise AlreadyDone(f"Agent {container.name} already runs as process {status.pid}.")
     limits = container.limits
-    plans = [*cgroup.plan(group_name(container), limits.memory_bytes, limits.processes), *more_groups]
-    head = {"incarnation": container.incarnation, "name": container.name, "groups": [plan[1] for plan in plans]}
+    plans = cgroup.plan(
+        group_name(container),
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        cpu_percent=limits.cpu_percent,
+        all_memory_bytes=limits.all_memory_bytes,
+    )
+    plans += more_groups
+    head = {"incarnation": container.incarnation, "name": container.name, "groups": cgroup.leaves(plans)}
     spec: _Spec = {
         "record": str(container.record),
         "head": msgspec.json.encode(head),
@@ -84,6 +94,8 @@ def start(
         "environment": environment,
         "folder": folder,
         "cgroups": plans,
+        "rlimits": rlimits.of_limits(limits, sandboxed=sandbox is not None),
+        "state": str(container.state),
         "sandbox": None if sandbox is None else dict(sandbox),
     }
     # marshal: the shim is the same interpreter, and importing json would cost it 1 MB of memory.
@@ -95,12 +107,17 @@ def start(
             raise AlreadyDone(f"Agent {container.name} is already being started.")
         case _:
             reason = outcome.removeprefix("failed ") or "its shim ended without a report"
-            cgroup.remove([directory for _, directory, _ in plans])  # The shim may have been killed before it could.
+            cgroup.remove(cgroup.leaves(plans))  # The shim may have been killed before it could.
             raise Unavailable(f"Agent {container.name} could not be started: {reason}")
 
 
 def group_name(container: Container) -> str:
-    """The name of the agent's control group; unique among the hives of one host."""
+    """The agent's control group, below its hive's."""
+    return f"{container.hive}/{unique_name(container)}"
+
+
+def unique_name(container: Container) -> str:
+    """The agent's name on this host, unique among all hives."""
     import hashlib
 
     return f"{container.name}.{hashlib.sha256(bytes(container.record.resolve())).hexdigest()[:12]}"

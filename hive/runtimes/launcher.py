@@ -17,7 +17,7 @@ import ctypes
 import marshal
 import socket
 
-from hive.runtimes import init, spawn
+from hive.runtimes import init, rlimits, spawn
 
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
@@ -77,6 +77,7 @@ def main() -> None:
         os.dup2(output_fd, 1)
         os.dup2(output_fd, 2)
         init.drop_privileges(spec["uid"])
+        rlimits.apply(spec["rlimits"])
         if spec["seccomp"]:
             filter_calls(spec["seccomp"])
 

@@ -210,7 +210,7 @@ def _escaped(path: str) -> str:
 
 def machine_name(container: Container) -> str:
     """Short, and unique among the hives of a host."""
-    return f"h-{launch.group_name(container)}"[:NAME_MAX].replace("_", "-")
+    return f"h-{launch.unique_name(container)}"[:NAME_MAX].replace("_", "-")
 
 
 def _machine_id(container: Container) -> str:

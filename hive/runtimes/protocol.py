@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from signal import SIGRTMIN, Signals
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -28,10 +28,20 @@ class Bind(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent may use; None is unlimited."""
+    """What a container may use; None is unlimited. `limits` computes an agent's."""
 
     memory_bytes: int | None = None
+    """Includes the tmpfs of /tmp and /dev/shm."""
     processes: int | None = None
+    """Processes and threads."""
+    cpu_percent: int | None = None
+    """100 is one core. Independent of it, busy agents get equal parts of the CPU."""
+    disk_bytes: int | None = None
+    """Of the state folder and the proposed repository; not enforced by the container itself."""
+    open_files: int | None = None
+    """Of each process."""
+    all_memory_bytes: int | None = None
+    """Of all containers of the hive together, so that the daemon keeps a part of the host's memory."""
 
 
 class Container(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +75,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[Mount, ...] = ()
     binds: tuple[Bind, ...] = ()
     limits: Limits = Limits()
+    hive: str = "hive"
+    """Identifies the hive on this host. All its containers share one parent control group."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,17 +86,24 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
     signal: int | None = None
     out_of_memory: bool | None = None
     """None if no cgroup could tell."""
+    limit: Literal["memory", "processes", "disk"] | None = None
+    """The limit that the run hit, if that explains its end."""
     at_ms: int | None = None
 
     def reason(self) -> str:
-        """`exit code 1`, `signal 9 (SIGKILL)`, `out of memory` or `unknown`."""
+        """`exit code 1`, `signal 9 (SIGKILL)`, `out of memory`, `too many processes`, `disk full` or `unknown`."""
         if self.out_of_memory:
             return "out of memory"
+        if self.limit is not None:
+            return _LIMIT_REASONS[self.limit]
         if self.signal is not None:
             return f"signal {self.signal} ({_signal_name(self.signal)})"
         if self.code is not None:
             return f"exit code {self.code}"
         return "unknown"
+
+
+_LIMIT_REASONS = {"memory": "out of memory", "processes": "too many processes", "disk": "disk full"}
 
 
 def _signal_name(number: int) -> str:

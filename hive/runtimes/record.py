@@ -169,8 +169,8 @@ class Record:
         told = _decode(self._folder / "exit.json", _Exit)
         if told is None or told.incarnation != run.incarnation:
             return None
-        told_exit = Exit(code=told.code, signal=told.signal, out_of_memory=told.out_of_memory, at_ms=told.at_ms)
-        return Ended(incarnation=run.incarnation, exit=told_exit)
+        fields = {field: getattr(told, field) for field in Exit.__struct_fields__}
+        return Ended(incarnation=run.incarnation, exit=Exit(**fields))
 
     def _shim_at_work(self) -> bool:
         """Whether a shim holds the record. Does not take the lock, because a starting shim would then fail."""

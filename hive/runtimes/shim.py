@@ -6,7 +6,7 @@ daemon only through the files of the record folder: `lock` (held while the shim 
 """
 
 # Importing pathlib costs each shim 1 MB of memory.
-# ruff: noqa: PTH100, PTH105, PTH106, PTH108, PTH110, PTH120, PTH123
+# ruff: noqa: PTH100, PTH106, PTH108, PTH110, PTH120
 
 import os
 import sys
@@ -21,7 +21,7 @@ import select
 import signal
 import time
 
-from hive.runtimes import cgroup, spawn
+from hive.runtimes import cgroup, end_cause, record_files, rlimits, spawn
 from hive.runtimes.output import Output
 
 READ_BYTES = 65536
@@ -31,6 +31,10 @@ MAX_WAIT_STATUS = 0xFFFF
 HALT_S = 5.0
 """How long a booted system may take to shut down after its program has ended."""
 SIGNAL_POWER_OFF = signal.SIGRTMIN + 4
+SAMPLE_MS = 30_000
+"""How often refused forks are sampled: only recent ones explain an end."""
+DATA_BYTES = 256 * 1024 * 1024
+"""The shim's own memory limit."""
 REPORT_LINE_BYTES = 4096
 """The agent may forge the reports of the container's init, so their length is limited."""
 
@@ -67,6 +71,8 @@ class Run:
         """The init of a booted system; 0 for other runs."""
         self._halt_by: float | None = None
         """When a system that is shutting down is killed."""
+        self._refused_before = False
+        """Whether forks were refused in the last sampled interval."""
         self._child = 0
         self._status: int | None = None
         """Raw wait status of the child: the program, bubblewrap or systemd-nspawn."""
@@ -82,7 +88,7 @@ class Run:
         Raises:
             FailedError: it could not be executed. Nothing keeps running and the record is unchanged.
         """
-        before = _read(f"{self._record}/run.json")
+        before = record_files.read(f"{self._record}/run.json")
         if os.path.exists(f"{self._record}/ordered"):
             os.unlink(f"{self._record}/ordered")
         try:
@@ -93,7 +99,7 @@ class Run:
             self._kill_child()
             self._groups.remove()
             if before:
-                _replace(f"{self._record}/run.json", before)
+                record_files.replace(f"{self._record}/run.json", before)
             elif os.path.exists(f"{self._record}/run.json"):
                 os.unlink(f"{self._record}/run.json")
             raise FailedError(str(error)) from error
@@ -120,10 +126,10 @@ class Run:
         init = self._boot(sandbox, fds) if "nspawn" in sandbox else self._run_bubblewrap(sandbox, fds)
         for fd in (*fds, self._output_write):
             os.close(fd)
-        inside = {key: self._spec[key] for key in ("argv", "environment", "folder")}
+        inside = {key: self._spec[key] for key in ("argv", "environment", "folder", "rlimits")}
         inside |= {"uid": sandbox["program_uid"], "seccomp": sandbox["seccomp"]}
         with contextlib.suppress(BrokenPipeError):  # The container has ended; its error is read next.
-            _write_all(spec_write, marshal.dumps(inside))
+            record_files.write_all(spec_write, marshal.dumps(inside))
         os.close(spec_write)
         self._expect("held")
         root = spawn.only_child(self._child)
@@ -173,6 +179,9 @@ class Run:
     def _enter(self, output: int) -> None:
         """In the child: join the agent's groups and redirect output to a pipe of the shim."""
         self._groups.join()
+        rlimits.unlimit_data()
+        if self._spec["sandbox"] is None:
+            rlimits.apply(self._spec["rlimits"])
         os.dup2(output, 1)
         os.dup2(output, 2)
 
@@ -201,7 +210,7 @@ class Run:
             f'"root_started":{spawn.started(root) or 0},"shim":{os.getpid()},'
             f'"shim_started":{spawn.started(os.getpid()) or 0},"since_ms":{now},"boot":"{spawn.boot_id()}"}}'
         )
-        _replace(f"{self._record}/run.json", self._spec["head"].removesuffix(b"}") + facts.encode())
+        record_files.replace(f"{self._record}/run.json", self._spec["head"].removesuffix(b"}") + facts.encode())
         return now
 
     def watch(self) -> None:
@@ -213,7 +222,10 @@ class Run:
                 os.set_blocking(fd, False)
                 poll.register(fd, select.POLLIN)
         while self._status is None:
-            for fd, _ in poll.poll(self._patience_ms()):
+            events = poll.poll(self._patience_ms())
+            if not events and self._halt_by is None:
+                self._refused_before = self._groups.newly_refused()
+            for fd, _ in events:
                 if fd == self._wake:
                     _read_some(fd)
                 elif fd == self._console and console is not None and (data := _read_some(fd)):
@@ -232,16 +244,16 @@ class Run:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._root, SIGNAL_POWER_OFF)
 
-    def _patience_ms(self) -> float | None:
+    def _patience_ms(self) -> float:
         """How long to wait for news; kills a system that does not shut down."""
         if self._halt_by is None:
-            return None
+            return SAMPLE_MS
         left_s = self._halt_by - time.monotonic()
         if left_s <= 0:
             for pid in (self._root, self._child):  # The system outlives systemd-nspawn.
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            return None
+            return SAMPLE_MS
         return left_s * 1000
 
     def _take(self, fd: int) -> bool:
@@ -266,6 +278,7 @@ class Run:
 
     def _end(self) -> None:
         at_ms = time.time_ns() // 1_000_000
+        self._refused_before |= self._groups.newly_refused()  # Before `kill` refuses forks itself.
         if self._life >= 0:
             os.close(self._life)
         self._groups.kill()
@@ -277,16 +290,32 @@ class Run:
         if self._report >= 0:
             self._take(self._report)
         code, by_signal = self._how_it_ended()
-        out_of_memory = self._groups.out_of_memory()
-        if out_of_memory and not (by_signal == signal.SIGKILL and not os.path.exists(f"{self._record}/ordered")):
-            out_of_memory = False  # A child was killed for memory; the program ended for another reason.
+        oom, limit = self._groups.out_of_memory(), self._limit_hit(code, by_signal)
         self._groups.remove()
         if self._root:
             with contextlib.suppress(OSError):  # systemd-nspawn leaves it where /run is on a disk.
                 os.rmdir(self._spec["sandbox"]["leftover"])
+        # If only a child was killed for memory, the program ended for another reason.
+        out_of_memory = None if oom is None else oom and limit == end_cause.MEMORY
         facts = {"code": code, "signal": by_signal, "out_of_memory": out_of_memory, "at_ms": at_ms}
-        pairs = ",".join(f'"{key}":{_json(value)}' for key, value in facts.items())
-        _replace(f"{self._record}/exit.json", self._spec["head"].removesuffix(b"}") + f",{pairs}}}".encode())
+        pairs = ",".join(f'"{key}":{record_files.json(value)}' for key, value in facts.items())
+        if limit is not None:
+            pairs += f',"limit":"{limit}"'
+        record_files.replace(
+            f"{self._record}/exit.json", self._spec["head"].removesuffix(b"}") + f",{pairs}}}".encode()
+        )
+
+    def _limit_hit(self, code: int | None, by_signal: int | None) -> str | None:
+        """The limit that explains the end; none explains a success or an ordered end."""
+        if code == 0 or os.path.exists(f"{self._record}/ordered"):
+            return None
+        return end_cause.limit_hit(
+            self._output.tail,
+            self._spec["state"],
+            killed=by_signal == signal.SIGKILL,
+            oom=self._groups.out_of_memory(),
+            refused=None if self._groups.refused_processes() is None else self._refused_before,
+        )
 
     def _how_it_ended(self) -> tuple[int | None, int | None]:
         """Exit code or signal. Init's report takes precedence: bubblewrap turns signals into codes."""
@@ -334,7 +363,7 @@ def _exec_sandbox(sandbox: "Spec", fds: list[int]) -> None:
 
 def _memory_file(content: bytes) -> int:
     fd = os.memfd_create("hive", 0)
-    _write_all(fd, content)
+    record_files.write_all(fd, content)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
@@ -345,34 +374,6 @@ def _read_some(fd: int) -> bytes | None:
         return os.read(fd, READ_BYTES)
     except BlockingIOError:
         return None
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
-
-
-def _replace(path: str, content: bytes) -> None:
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        _write_all(fd, content)
-    finally:
-        os.close(fd)
-    os.replace(f"{path}.new", path)
-
-
-def _json(value: bool | int | None) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(int(value))
 
 
 def _lock(record: str) -> bool:
@@ -395,6 +396,7 @@ def main() -> None:
     os.umask(0o077)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    rlimits.limit_data(DATA_BYTES)
     os.write(ready_fd, f"shim {os.getpid()}\n".encode())
     spec: Spec = marshal.loads(spawn.read_all(spec_fd))
     os.close(spec_fd)
@@ -408,7 +410,7 @@ def main() -> None:
         os.write(ready_fd, f"failed {' '.join(str(error).split())}\n".encode())
         return
     del spec
-    with contextlib.suppress(BrokenPipeError):  # The daemon has ended; the next one finds the run on record.
+    with contextlib.suppress(BrokenPipeError):  # The next daemon finds the run on record.
         os.write(ready_fd, f"running {pid} {since_ms}\n".encode())
     os.close(ready_fd)
     run.watch()

@@ -142,6 +142,7 @@ def kill_descendants() -> None:
 
 
 def below(pid: int) -> list[int]:
+    """Host pids of all descendants of a process."""
     found = [pid]
     for ancestor in found:
         found += children(ancestor)

@@ -14,6 +14,7 @@ from hive.runtimes.os_tree import BootedRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Running, Runtime
 
+PYTHON = "/usr/bin/python3"
 DEADLINE_S = 30.0
 """Much longer than any step; reached only on failure."""
 PAUSE_S = 0.01

@@ -12,6 +12,7 @@ from hive.runtimes.bubblewrap import BubblewrapRuntime, maps_owners
 from hive.runtimes.choose import choose, sandboxed
 from hive.runtimes.host_checks import runtime_checks
 from hive.runtimes.protocol import Exit, Mount
+from hive.settings import Settings
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives agents a uid of their own")
 
@@ -45,10 +46,10 @@ def test_bubblewrap_error_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_every_failed_check_has_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    facts = runtime_checks(tmp_path / "not" / "yet")
+    facts = runtime_checks(tmp_path / "not" / "yet", Settings())
     assert {"runtime", "git", "python3", "bubblewrap", "user"} <= {fact.name for fact in facts}
     monkeypatch.setenv("PATH", str(tmp_path))
-    lacking = {fact.name: fact for fact in runtime_checks(tmp_path) if not fact.good}
+    lacking = {fact.name: fact for fact in runtime_checks(tmp_path, Settings()) if not fact.good}
     assert {"runtime", "bubblewrap"} <= set(lacking)
     assert all(fact.fix for fact in lacking.values())
 

@@ -18,6 +18,7 @@ from hive.runtimes.host_checks import runtime_checks
 from hive.runtimes.nspawn import NspawnRuntime
 from hive.runtimes.os_tree import AGENT_ID
 from hive.runtimes.protocol import Container, Running
+from hive.settings import RuntimeSettings, Settings
 
 LOOK = """
 import glob, json, os, subprocess
@@ -118,7 +119,8 @@ def test_auto_falls_back_from_a_missing_image(lab: Lab, tmp_path: Path):
 def test_doctor_says_what_nspawn_lacks(image: Path | None, says: str, tmp_path: Path):
     if os.geteuid() != 0 or shutil.which("systemd-nspawn") is None:
         pytest.skip("nspawn lacks more here")
-    found = {check.name: check for check in runtime_checks(tmp_path, image)}
+    settings = Settings(runtime=RuntimeSettings(image=None if image is None else str(image)))
+    found = {check.name: check for check in runtime_checks(tmp_path, settings)}
     assert not found["nspawn"].good
     assert says in (found["nspawn"].fix or "")
 

@@ -68,6 +68,7 @@ def test_contract_and_isolation_pass_as_ordinary_user(as_user):
             "-rs",
             str(HERE / "test_contract.py"),
             str(HERE / "test_isolation.py"),
+            str(HERE / "test_limits.py"),
             str(HERE / "test_ownership.py"),
         ],
         check=False,

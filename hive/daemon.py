@@ -21,6 +21,8 @@ from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail, webhook
 from hive.actors.anchoring import Anchoring, Anchors
+from hive.actors.broker import LISTENS as BROKER_LISTENS
+from hive.actors.broker import BrokerProcess
 from hive.actors.budget_watch import BudgetWatch
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
@@ -28,9 +30,11 @@ from hive.actors.crash_watch import CrashWatch
 from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
+from hive.actors.policies import Policies
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
+from hive.actors.recent_tries import RecentTries
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
 from hive.audit import carry_over
@@ -96,7 +100,9 @@ def _host_users(settings: Settings, runtime: Runtime, dashboard: bool) -> list[R
         return []
     agents = Reserved("runtime.first_uid", settings.runtime.first_uid, AGENT_USERS)
     helpers = [Reserved("dashboard.uid", settings.dashboard.uid)] if dashboard else []
-    return helpers if runtime.kind == "process" else [*helpers, agents]
+    if runtime.kind == "process":
+        return helpers
+    return [*helpers, Reserved("broker.uid", settings.broker.uid), agents]
 
 
 def _carry_over(paths: Paths) -> None:
@@ -159,6 +165,8 @@ class _Daemon:
         self._settings = settings
         self._runtime = runtime
         self._listen = listen
+        self._model_url = model_url
+        self._tries = RecentTries()
         self._listener = self._bind_listener() if dashboard else None
         self._sessions = Sessions(paths.sessions, self._clock)
         configuration = self._configuration = Configuration(paths, self._now, self._runtime)
@@ -252,10 +260,20 @@ class _Daemon:
             self._checkpointer = Checkpointer.start(self._paths.state)
             return self._checkpointer
 
+        def broker() -> "pykka.ActorRef[Any]":
+            uid = self._settings.now.broker.uid if os.geteuid() == 0 else None
+            policies = Policies(self._paths, self._now, client, self._model_url)
+            return BrokerProcess.start(
+                client, self._provisioner, policies, clock, uid, self._settings.reload, self._tries
+            )
+
+        has_broker = self._runtime.kind != "process"
+        brokers = [Child("broker", broker, listens=BROKER_LISTENS)] if has_broker else []
         listener = self._listener
         dashboard = [] if listener is None else [Child("dashboard", lambda: DashboardProcess.start(listener, clock))]
         return [
             Child("checkpointer", checkpointer),
+            *brokers,
             Child("anchoring", lambda: Anchoring.start(self._anchors, clock)),
             Child(
                 "question watchdog",

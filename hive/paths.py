@@ -141,6 +141,14 @@ class Paths(msgspec.Struct, frozen=True):
     def agent_socket(self, name: AgentName) -> Path:
         return self.agents_run / name / "hive.sock"
 
+    def agent_net_socket(self, name: AgentName) -> Path:
+        """The agent's way out. The broker serves it; in the container it is `/run/hive/net.sock`."""
+        return self.agents_run / name / "net.sock"
+
+    def build_run(self, name: AgentName) -> Path:
+        """Holds a socket like `net.sock` for the agent's build commands, which run as another user."""
+        return self.run / "builds" / name
+
     def record(self, name: AgentName) -> Path:
         """Where the shim stores the pid, exit reason and output of the agent's run."""
         return self.run / "records" / name

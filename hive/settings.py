@@ -75,6 +75,11 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of `/state` and the proposed repository together."""
 
 
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    uid: int = 209_998
+    """Under root, the host user that the broker runs as. Choose one that nobody else has."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. Every key is optional."""
 
@@ -85,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nix: NixSettings = NixSettings()
     webhook: WebhookSettings = WebhookSettings()
     limits: LimitSettings = LimitSettings()
+    broker: BrokerSettings = BrokerSettings()
 
 
 def load(path: Path) -> Settings:
@@ -106,7 +112,7 @@ def load(path: Path) -> Settings:
 def taken_over(old: Settings, new: Settings) -> Settings:
     """Apply `new` to a running daemon. Its listen addresses and host users stay as in `old`."""
     dashboard = msgspec.structs.replace(old.dashboard, metrics_token_file=new.dashboard.metrics_token_file)
-    return msgspec.structs.replace(new, runtime=old.runtime, dashboard=dashboard)
+    return msgspec.structs.replace(new, runtime=old.runtime, dashboard=dashboard, broker=old.broker)
 
 
 def parse(raw: bytes, name: str = "hive.toml") -> Settings:
@@ -186,6 +192,8 @@ def _check(settings: Settings, name: str) -> None:
         raise BadRequest(f"{name}: runtime.first_uid must be at least 1000; lower uids are system users.")
     if not 1_000 <= settings.dashboard.uid < settings.runtime.first_uid:
         raise BadRequest(f"{name}: dashboard.uid must be at least 1000 and below runtime.first_uid.")
+    if not 1_000 <= settings.broker.uid < settings.runtime.first_uid or settings.broker.uid == settings.dashboard.uid:
+        raise BadRequest(f"{name}: broker.uid must be at least 1000, below runtime.first_uid, and not dashboard.uid.")
     check_listen(settings.dashboard.listen, f"{name}: dashboard.listen")
     if settings.claude.idle_minutes <= 0:
         raise BadRequest(f"{name}: claude.idle_minutes must be over 0.")

@@ -18,7 +18,7 @@ from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import launch, limits, ownership, protocol
+from hive.runtimes import launch, limits, network, ownership, protocol
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
@@ -61,13 +61,13 @@ class Provisioner:
             self._users.reserve(Reserved("runtime.first_uid", uid))
         return uid
 
-    def socket_group(self, name: AgentName, slot: int) -> int | None:
+    def socket_group(self, folder: Path, slot: int) -> int | None:
         """The group that must own an agent's socket; None: the daemon's group.
 
         A sandbox that maps the daemon's uid to the agent's needs no other group: it would lock the agent out.
         """
         uid = self.uid(slot)
-        return None if uid is None or maps_owners(self.paths.agent_run(name)) else uid
+        return None if uid is None or maps_owners(folder) else uid
 
     def key_ms(self) -> TimeMs | None:
         """When the key or model address was configured, so that agents need no login. None: not configured."""
@@ -184,6 +184,8 @@ class Provisioner:
             environment["HIVE_MANAGER"] = "1"
         if (model := row.model or (None if file.model else settings.claude.model)) is not None:
             environment["HIVE_MODEL"] = model
+        if self.runtime.kind != "process":
+            return {**environment, **self._model_environment(row.name, settings)}
         base_url = self._model_url or settings.claude.base_url
         if base_url is not None:
             environment["ANTHROPIC_BASE_URL"] = base_url
@@ -191,4 +193,11 @@ class Provisioner:
             environment["ANTHROPIC_API_KEY"] = DUMMY_KEY + row.name
         elif settings.claude.api_key_file is not None:
             environment["ANTHROPIC_API_KEY"] = secret(self.paths.state, settings.claude.api_key_file)
+        return environment
+
+    def _model_environment(self, name: AgentName, settings: Settings) -> dict[str, str]:
+        """In a sandbox the broker serves the model and adds the key. The dummy key stops the CLI asking for a login."""
+        environment = {"ANTHROPIC_BASE_URL": f"{network.URL}/model/anthropic"}
+        if self._model_url is not None or settings.claude.api_key_file is not None:
+            environment["ANTHROPIC_API_KEY"] = DUMMY_KEY + name
         return environment

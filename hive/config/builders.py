@@ -116,8 +116,10 @@ class PlainBuilder:
             copy, record = work / "tree", work / RECORD
             copy.mkdir(mode=0o700)
             self._repositories.check_out(name, sha, copy)
-            for empty in ("config", "socket"):
-                (work / empty).mkdir(mode=0o755)
+            (work / "config").mkdir(mode=0o755)
+            # Has the agent's network: the daemon binds `net.sock` there.
+            socket_folder = self._paths.build_run(name)
+            socket_folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             container = Container(
                 name=name,
                 incarnation=f"build-{sha[:12]}",
@@ -125,7 +127,7 @@ class PlainBuilder:
                 environment={"HOME": "/tmp", "HIVE_BUILD": command},
                 state=copy,
                 config=work / "config",
-                socket_folder=work / "socket",
+                socket_folder=socket_folder,
                 record=record,
                 uid=uid,
                 limits=limits.of_build(limits.host_size(self._paths.state)),

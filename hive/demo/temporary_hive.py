@@ -87,7 +87,8 @@ def _choose_host_users(paths: Paths) -> None:
         return
     first = free_first_uid()
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
-    paths.settings.write_text(f"[runtime]\nfirst_uid = {first}\n\n[dashboard]\nuid = {first - 1}\n")
+    helpers = f"[dashboard]\nuid = {first - 1}\n\n[broker]\nuid = {first - 2}\n"
+    paths.settings.write_text(f"[runtime]\nfirst_uid = {first}\n\n{helpers}")
     paths.settings.chmod(0o600)
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hive.errors import Unavailable
-from hive.runtimes import idmap, installation, launch, ownership, seccomp
+from hive.runtimes import idmap, installation, launch, network, ownership, seccomp
 from hive.runtimes.protocol import Container, Exit, Limits, Running, Status
 from hive.runtimes.record import Record
 
@@ -25,7 +25,6 @@ SYSTEM_FOLDERS = ("/usr", "/nix/store")
 ETC = (
     "alternatives",
     "ca-certificates",
-    "hosts",
     "ld.so.cache",
     "ld.so.conf",
     "ld.so.conf.d",
@@ -33,21 +32,24 @@ ETC = (
     "pki/ca-trust/extracted",
     "pki/tls/certs",
     "protocols",
-    "resolv.conf",
     "services",
     "ssl/certs",
     "ssl/openssl.cnf",
     "static",
 )
 """World-readable parts of the host's /etc that programs need."""
+ETC_NETWORK = ("hosts", "resolv.conf")
+"""Only on the host's network: the broker resolves names for the others."""
 BEFORE_DROP = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_OVERRIDE")
 """What init needs to read its own file and to switch to the agent's uid; it drops them all."""
 NAMESPACES = ("--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
+UNSHARE_NETWORK = "--unshare-net"
+"""Leaves `lo` alone, and bubblewrap brings it up."""
 INSTALL = "Install it with `apt-get install bubblewrap` (or your system's package manager)."
 
 
 class BubblewrapRuntime:
-    """Isolation by namespaces. Agents share the host's network, so loopback services must not trust local callers."""
+    """Isolation by namespaces, the network's included: the forwarder to the broker is the only way out."""
 
     kind = "bubblewrap"
 
@@ -58,7 +60,20 @@ class BubblewrapRuntime:
         program = shutil.which("bwrap")
         if program is None:
             return f"bubblewrap is not installed. {INSTALL}"
-        command = [program, *_unsharing(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", "true"]
+        command = [
+            program,
+            *_unsharing(),
+            UNSHARE_NETWORK,
+            "--ro-bind",
+            "/",
+            "/",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--",
+            "true",
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -91,6 +106,7 @@ class BubblewrapRuntime:
             "uid": container.uid if root else None,
             "program_uid": container.uid if root else None,
             "init": [sys.executable, "-I", "-S", str(INIT)],
+            "port": network.PORT if container.network == "own" else 0,
         }
         return launch.start(container, environment=environment_of(container), folder="/state", sandbox=sandbox)
 
@@ -179,6 +195,7 @@ def _unsharing() -> list[str]:
 def _arguments(container: Container) -> list[str]:
     """The namespaces and the read-only system."""
     arguments = ["--die-with-parent", "--new-session", "--as-pid-1", *_unsharing(), "--hostname", container.name]
+    arguments += [UNSHARE_NETWORK] if container.network == "own" else []
     for folder in SYSTEM_FOLDERS:
         arguments += ["--ro-bind-try", folder, folder]
     for name in SYSTEM_LINKS:
@@ -189,7 +206,7 @@ def _arguments(container: Container) -> list[str]:
             arguments += ["--ro-bind", str(path), str(path)]
     for folder in sorted({str(parent) for name in ETC for parent in Path("/etc", name).parents} - {"/"}):
         arguments += ["--perms", "0755", "--dir", folder]
-    for name in ETC:
+    for name in ETC if container.network == "own" else (*ETC, *ETC_NETWORK):
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     arguments += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/dev/shm"):
@@ -231,6 +248,7 @@ def _files(container: Container) -> list[tuple[str, bytes]]:
         ("/etc/group", _lines(groups)),
         ("/etc/nsswitch.conf", _lines(["passwd: files", "group: files", "hosts: files dns"])),
         ("/etc/hostname", _lines([container.name])),
+        *([("/etc/hosts", _lines(["127.0.0.1 localhost", "::1 localhost"]))] if container.network == "own" else []),
     ]
 
 
@@ -255,6 +273,7 @@ def environment_of(container: Container) -> dict[str, str]:
         "TERM": "dumb",
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",
+        **(network.proxy_environment() if container.network == "own" else {}),
         **container.environment,
         "HIVE_AGENT_SOCKET": "/run/hive/hive.sock",
         "HIVE_AGENT_STATE": "/state",

@@ -44,6 +44,8 @@ class Sandbox(TypedDict):
     program_uid: int | None
     """The uid to switch to inside; None as above."""
     init: list[str]
+    port: int
+    """Of 127.0.0.1, where the forwarder listens inside; 0: any, on the host's network."""
 
 
 class _Spec(TypedDict):

@@ -22,12 +22,12 @@ from hive.runtimes import init, rlimits, spawn
 PR_SET_SECCOMP = 22
 SECCOMP_MODE_FILTER = 2
 POWER_OFF = 0x4321FEDC
-FDS = 4
+FDS = 5
 STEP_BYTES = 8
 
 
 def connect(path: str) -> tuple[int, ...]:
-    """The shim's descriptors: specification, start signal, reports, output."""
+    """The shim's descriptors: specification, start signal, reports, listener of `hive forward`, output."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         _, fds, _, _ = socket.recv_fds(connection, 1, FDS)
@@ -64,7 +64,7 @@ class _Filter(ctypes.Structure):
 
 def main() -> None:
     try:
-        spec_fd, go_fd, report_fd, output_fd = connect(sys.argv[1])
+        spec_fd, go_fd, report_fd, forward_fd, output_fd = connect(sys.argv[1])
     except (OSError, ValueError):  # The shim has died meanwhile.
         power_off()
         return
@@ -82,13 +82,15 @@ def main() -> None:
             filter_calls(spec["seccomp"])
 
     try:
-        held = spawn.PausedProcess(spec["argv"], spec["environment"], spec["folder"], become_agent)
+        forwarding = init.Forwarding(spec["port"], forward_fd, spec["uid"])
+        environment = forwarding.fill_in(spec["environment"])
+        held = spawn.PausedProcess(spec["argv"], environment, spec["folder"], become_agent)
     except OSError as error:
         os.write(report_fd, f"failed {error}\n".encode())
         return
     spec.clear()
     os.close(output_fd)
-    init.supervise(held, go_fd, report_fd, end_with_shim)
+    init.supervise(held, forwarding, go_fd, report_fd, end_with_shim)
     os.close(report_fd)  # The shim shuts the system down now.
     end_with_shim(go_fd)
 

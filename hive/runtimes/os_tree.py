@@ -11,7 +11,7 @@ from typing import Final, TypedDict
 import msgspec
 
 from hive.errors import Unavailable
-from hive.runtimes import bubblewrap, cgroup, installation, launch, machine, seccomp
+from hive.runtimes import bubblewrap, cgroup, installation, launch, machine, network, seccomp
 from hive.runtimes.protocol import Container, Exit, Running, Status
 from hive.runtimes.record import Record
 
@@ -57,6 +57,8 @@ class Machine(TypedDict):
     """The host's id of the agent."""
     program_uid: int
     seccomp: bytes | None
+    port: int
+    """See `launch.Sandbox`."""
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +115,7 @@ class BootedRuntime:
             "uid": container.uid,
             "program_uid": AGENT_ID,
             "seccomp": seccomp.program(),
+            "port": network.PORT if container.network == "own" else 0,
         }
         return launch.start(
             container,
@@ -187,9 +190,10 @@ def _arguments(container: Container, tree: Tree, inside: list[str]) -> list[str]
     place, uid = container.record.resolve(), container.uid or 0
     arguments = ["--quiet", f"--directory={place}/{machine.ROOT}", f"--machine={machine_name(container)}"]
     arguments += [f"--hostname={container.name}", f"--private-users={uid - AGENT_ID}:{machine.IDS}"]
-    arguments += ["--private-users-ownership=off", "--private-network", "--register=no", "--keep-unit", "--settings=no"]
+    arguments += ["--private-users-ownership=off", "--register=no", "--keep-unit", "--settings=no"]
     arguments += ["--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=read-only"]
     arguments += [f"--uuid={_machine_id(container)}", f"--tmpfs=/tmp:mode=1777,size={ROOT_BYTES}"]
+    arguments += ["--private-network"] if container.network == "own" else []
     # The trailing colon adds systemd's own folders.
     arguments += [f"--bind-ro={_escaped(f'{place}/{machine.UNITS}')}:{UNITS}", f"--setenv=SYSTEMD_UNIT_PATH={UNITS}:"]
     arguments += [f"--bind={_escaped(f'{place}/{machine.CONTROL}')}:{CONTROL}"]

@@ -44,6 +44,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of all containers of the hive together, so that the daemon keeps a part of the host's memory."""
 
 
+Network = Literal["own", "host"]
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a runtime needs to start one agent."""
 
@@ -77,6 +80,11 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     hive: str = "hive"
     """Identifies the hive on this host. All its containers share one parent control group."""
+    network: Network = "own"
+    """`own`: a network namespace with `lo` alone, and the forwarder to `net.sock` in the socket folder.
+
+    `host`: the host's network; the forwarder still serves the model. A runtime without walls ignores it.
+    """
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The sandbox's system call filter. It refuses set-user-id and set-group-id files and hides the daemon's keyring.
+"""The sandbox's system call filter. It refuses set-user-id and set-group-id files and most socket families.
 
 A mount maps a folder's owner to the agent, so a set-user-id file would run with that owner's rights on the host.
 A filter cannot inspect the arguments of io_uring and openat2; both return "not implemented", which programs handle.
@@ -38,9 +38,18 @@ class _Machine(NamedTuple):
     architecture: int
     keyrings: tuple[int, ...]
     """add_key, request_key, keyctl: the session keyring is inherited from the daemon, and no namespace hides it."""
+    sockets: tuple[int, int]
+    """socket and socketpair."""
     calls: tuple[_Call, ...]
 
 
+FAMILY_NOT_SUPPORTED = 0x00050061
+"""As a kernel without the family answers."""
+FAMILIES = (1, 2, 10)
+"""Unix, inet and inet6. Others (vsock, packet, bluetooth, alg …) may bypass a network namespace."""
+NETLINK = 16
+NETLINK_ROUTE = 0
+"""The one netlink protocol that programs need, to list their interfaces."""
 HIDDEN_CALLS = (425, 437)
 """io_uring_setup and openat2 have the same numbers on every architecture."""
 _FCHMODAT2 = _Call(452, mode=2)
@@ -48,6 +57,7 @@ _MACHINES = {
     "x86_64": _Machine(
         0xC000003E,
         (248, 249, 250),
+        (41, 53),
         (
             _Call(2, mode=2, flags=1),  # open
             _Call(85, mode=1),  # creat
@@ -63,6 +73,7 @@ _MACHINES = {
     "aarch64": _Machine(
         0xC00000B7,
         (217, 218, 219),
+        (198, 199),
         (
             _Call(33, mode=2),  # mknodat
             _Call(52, mode=1),  # fchmod
@@ -84,6 +95,9 @@ def program() -> bytes | None:
     code += _load(NUMBER_OFFSET) + _step(JUMP_GREATER_EQUAL, X32_CALLS, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
     for number in (*HIDDEN_CALLS, *machine.keyrings):
         code += _step(JUMP_EQUAL, number, 0, 1) + _step(RETURN, NOT_IMPLEMENTED)
+    for number in machine.sockets:
+        block = _families()
+        code += _step(JUMP_EQUAL, number, 0, len(block) // len(_load(0))) + block
     for call in machine.calls:
         block = b""
         if call.flags is not None:
@@ -92,6 +106,16 @@ def program() -> bytes | None:
         block += _step(RETURN, NOT_PERMITTED) + _step(RETURN, ALLOW)
         code += _step(JUMP_EQUAL, call.number, 0, len(block) // len(_load(0))) + block
     return code + _step(RETURN, ALLOW)
+
+
+def _families() -> bytes:
+    """Let the listed families through, and netlink with the one protocol."""
+    block = _load_argument(0)
+    for family in FAMILIES:
+        block += _step(JUMP_EQUAL, family, 0, 1) + _step(RETURN, ALLOW)
+    block += _step(JUMP_EQUAL, NETLINK, 1, 0) + _step(RETURN, FAMILY_NOT_SUPPORTED)
+    block += _load_argument(2) + _step(JUMP_EQUAL, NETLINK_ROUTE, 0, 1) + _step(RETURN, ALLOW)
+    return block + _step(RETURN, FAMILY_NOT_SUPPORTED)
 
 
 def _step(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:

@@ -21,7 +21,7 @@ import select
 import signal
 import time
 
-from hive.runtimes import cgroup, end_cause, record_files, rlimits, spawn
+from hive.runtimes import cgroup, end_cause, network, record_files, rlimits, spawn
 from hive.runtimes.output import Output
 
 READ_BYTES = 65536
@@ -122,12 +122,12 @@ class Run:
         spec_read, spec_write = os.pipe()
         go_read, go_write = os.pipe()
         self._report, report_write = os.pipe()
-        fds = [spec_read, go_read, report_write]
+        fds = [spec_read, go_read, report_write, spawn.listen_unix(self._record, network.FORWARD_SOCKET_NAME)]
         init = self._boot(sandbox, fds) if "nspawn" in sandbox else self._run_bubblewrap(sandbox, fds)
         for fd in (*fds, self._output_write):
             os.close(fd)
         inside = {key: self._spec[key] for key in ("argv", "environment", "folder", "rlimits")}
-        inside |= {"uid": sandbox["program_uid"], "seccomp": sandbox["seccomp"]}
+        inside |= {"uid": sandbox["program_uid"], "seccomp": sandbox["seccomp"], "port": sandbox["port"]}
         with contextlib.suppress(BrokenPipeError):  # The container has ended; its error is read next.
             record_files.write_all(spec_write, marshal.dumps(inside))
         os.close(spec_write)

@@ -4,13 +4,15 @@ Stdlib only.
 """
 
 # Importing pathlib costs each shim 1 MB of memory.
-# ruff: noqa: PTH123, PTH208
+# ruff: noqa: PTH101, PTH108, PTH123, PTH208
 
 import contextlib
 import os
 from collections.abc import Callable
 
 PR_SET_CHILD_SUBREAPER = 36
+
+LISTEN_BACKLOG = 128
 
 
 class PausedProcess:
@@ -154,3 +156,20 @@ def only_child(pid: int) -> int:
     if len(found) != 1:
         raise OSError(f"Expected one process below {pid}, found {found}.")
     return found[0]
+
+
+def listen_unix(folder: str, name: str) -> int:
+    """Listen on a socket file for this process's user alone, in a folder with a path of any length."""
+    import _socket  # The socket module costs each shim 2 MB of memory.
+
+    opened = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if name in os.listdir(folder):
+            os.unlink(f"{folder}/{name}")
+        listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        listener.bind(f"/proc/self/fd/{opened}/{name}")
+        os.chmod(f"{folder}/{name}", 0o600)
+        listener.listen(LISTEN_BACKLOG)
+        return listener.detach()
+    finally:
+        os.close(opened)

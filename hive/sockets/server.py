@@ -1,8 +1,6 @@
 """Opens and closes the sockets: host, dashboard, and one per agent. Runs on the event loop only."""
 
 import asyncio
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from hive.events.agents import AgentAdded, Destroyed, Revived
 from hive.events.operators import OperatorRevoked
 from hive.names import MANAGER, AgentName
 from hive.projections.table import Recorded
+from hive.runtimes import unix_socket
 from hive.sockets.agent_session import AgentSession
 from hive.sockets.agent_verbs import AGENT_VERBS
 from hive.sockets.audit_verbs import AUDIT_VERBS
@@ -32,8 +31,6 @@ CONNECTIONS_MAX = 4_096
 """Per socket. Further connections are closed."""
 BACKLOG = 4_096
 """Every client may connect at the same time."""
-SOCKET_MODE = 0o660
-FOLDER_MODE = 0o755
 
 HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS, **AUDIT_VERBS, **HOST_ONLY_VERBS}
 DASHBOARD_VERBS = {**{cmd: verb for cmd, verb in HOST_VERBS.items() if cmd not in WITHHELD}, **SESSION_VERBS}
@@ -125,8 +122,8 @@ class Sockets:
             await AgentSession(name, connection, self._services, verbs, decoder).serve()
 
         path = self._services.paths.agent_socket(name)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-        group = await asyncio.to_thread(self._services.provisioner.socket_group, name, slot)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=unix_socket.FOLDER_MODE)
+        group = await asyncio.to_thread(self._services.provisioner.socket_group, path.parent, slot)
         self._agents[name] = await _listen(path, serve, group)
 
     def _remove_left_over(self, living: set[AgentName]) -> None:
@@ -152,29 +149,9 @@ async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]]
         await serve(connection)
 
     try:
-        bound = _bound(path, group)
+        bound = unix_socket.bound(path, group)
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(lambda: LineConnection(bounded, opened), sock=bound, backlog=BACKLOG)
     except OSError as error:
         raise Unavailable(f"Cannot create the socket {path}: {error}.") from error
     return _Listening(path, server, opened)
-
-
-def _bound(path: Path, group: int | None) -> socket.socket:
-    """Bind without listening, so that nobody can connect before the mode is set."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
-    path.unlink(missing_ok=True)
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # Avoids the limit of 107 bytes for a socket path.
-        if group is not None:
-            os.chown(path.name, -1, group, dir_fd=folder, follow_symlinks=False)
-        os.chmod(path.name, SOCKET_MODE, dir_fd=folder)
-    except OSError:
-        bound.close()
-        raise
-    finally:
-        os.close(folder)
-    bound.setblocking(False)
-    return bound

@@ -31,6 +31,8 @@ def status(path, data=None, **headers):
         return opener.open(urllib.request.Request(url + path, data, headers), timeout=20).status
     except urllib.error.HTTPError as error:
         return error.code
+    except urllib.error.URLError as error:
+        return type(error.reason).__name__
 def opens(path):
     try:
         if path.endswith(".sock"):
@@ -92,20 +94,9 @@ def test_agent_cannot_use_the_dashboard(hive: HiveProcess) -> None:
         hive.ask("send", to="prober", body="look around")
         found = eventually(lambda: _report(state / "report.json"), "the prober reports")
         (approval,) = mara.get("/api/state").json()["state"]["approvals"]
-    turned_away = _is_root(hive)
-    assert found == {
-        "read": 403 if turned_away else 401,
-        "page": 403 if turned_away else 303,
-        "approve": 403 if turned_away else 401,
-        "guess": 403 if turned_away else 401,
-        "stolen": 403 if turned_away else 200,
-        "opened": [],
-    }
+    tries = ("read", "page", "approve", "guess", "stolen")
+    assert found == {**dict.fromkeys(tries, "ConnectionRefusedError"), "opened": []}
     assert approval["status"] == "pending"
-
-
-def _is_root(hive: HiveProcess) -> bool:
-    return hive.folder.stat().st_uid == 0
 
 
 def _report(path: Path) -> dict[str, Any] | None:

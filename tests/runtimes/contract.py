@@ -12,7 +12,7 @@ import pytest
 from hive.runtimes.choose import sandboxed
 from hive.runtimes.os_tree import BootedRuntime
 from hive.runtimes.process import ProcessRuntime
-from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Running, Runtime
+from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Network, Running, Runtime
 
 PYTHON = "/usr/bin/python3"
 DEADLINE_S = 30.0
@@ -72,6 +72,7 @@ class Lab:
         environment: dict[str, str] | None = None,
         mounts: tuple[Mount, ...] = (),
         limits: Limits = UNLIMITED,
+        network: Network = "own",
     ) -> Container:
         self._incarnation += 1
         home = self.root / "agents" / name
@@ -89,6 +90,7 @@ class Lab:
             uid=self.uid(name) if os.geteuid() == 0 else None,
             mounts=mounts,
             limits=limits,
+            network=network,
         )
 
     def uid(self, name: str) -> int:

@@ -126,7 +126,7 @@ def test_other_processes_are_invisible(sandboxed_lab: Lab):
         "answer = pids, os.getpid(), [open(f'/proc/{n}/comm').read().strip() for n in pids]",
     )
     pids, own, names = answer
-    assert pids == [1, own] or boots(sandboxed_lab.runtime)
+    assert pids == [1, own, own + 1] or boots(sandboxed_lab.runtime)
     assert "sleep" not in names, "the other agent's process"
     answer = inside(
         sandboxed_lab,
@@ -238,7 +238,7 @@ def test_promised_programs_exist(sandboxed_lab: Lab):
         "sh",
         "-ec",
         "git init -q /state/repo; cd /state/repo; git -c user.name=a -c user.email=a@b commit -q --allow-empty -m x;"
-        "python3 -c 'import ssl, sqlite3; print(1)'; test -r /etc/resolv.conf; test -r /etc/hosts;"
+        "python3 -c 'import ssl, sqlite3; print(1)'; test -r /etc/hosts;"
         "test -d /work; echo $HOME",
     )
     assert lines == ["1", "/state"]
@@ -249,18 +249,6 @@ def test_agent_runs_as_its_own_host_user(sandboxed_lab: Lab):
     running = sandboxed_lab.start(sandboxed_lab.container("sleep", "1000"))
     status = Path(f"/proc/{running.pid}/status").read_text()
     assert f"Uid:\t{sandboxed_lab.uid('coder')}\t" in status
-
-
-def test_agent_shares_host_network(sandboxed_lab: Lab):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        if boots(sandboxed_lab.runtime):
-            assert inside(sandboxed_lab, succeeding(f"socket.create_connection(('127.0.0.1', {port}))")) == []
-            return
-        assert (
-            inside(sandboxed_lab, f"import socket\nsocket.create_connection(('127.0.0.1', {port}))\nanswer = 'there'")
-            == "there"
-        )
 
 
 def test_harness_is_importable(sandboxed_lab: Lab):

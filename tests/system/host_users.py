@@ -13,6 +13,8 @@ TEST_LOCK = Path("/run/hive-test-uids.lock")
 """The byte at offset N is locked while a test process uses the Nth range."""
 BESIDE_DEMOS = 500
 """Distance from the ranges that demos choose."""
+KEYS = (("runtime", "first_uid", 0), ("dashboard", "uid", 1), ("broker", "uid", 2))
+"""Tables and keys of hive.toml, and how far below the first agent's uid each lies."""
 
 
 class TestUsers:
@@ -31,8 +33,8 @@ class TestUsers:
         if self._fd is None:
             self._fd, self.first_uid = _claim()
         text = settings.read_text() if settings.exists() else ""
-        for table, key, uid in (("runtime", "first_uid", self.first_uid), ("dashboard", "uid", self.first_uid - 1)):
-            text = _with_key(text, table, f"{key} = {uid}")
+        for table, key, below in KEYS:
+            text = _with_key(text, table, f"{key} = {self.first_uid - below}")
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(text)
         settings.chmod(0o600)

@@ -15,6 +15,7 @@ from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
 from hive.clock import Clock, TimeMs
 from hive.config.agent_file import AgentLimits
+from hive.config.escaping import escaped
 from hive.deciders.base import Command
 from hive.deciders.destroy import RecordDestroyed
 from hive.deciders.lifecycle import (
@@ -33,11 +34,15 @@ from hive.events.transient import TransientKind
 from hive.names import AgentName
 from hive.projections import agents as roster
 from hive.runtimes.protocol import Bind, Ended, Exit, NeverRan, Running
+from hive.runtimes.record import Record
 
 log = structlog.get_logger()
 
 STOP_GRACE_S = 10.0
 """Time for the harness to interrupt its turn and requeue its messages before the container is killed."""
+
+LAST_LINE_MAX_CHARACTERS = 300
+"""Of the output in a Crashed event."""
 
 TRANSIENTS: Final[dict[Act, TransientKind]] = {
     "spawn": "spawning",
@@ -291,11 +296,19 @@ class Agent(pykka.ThreadingActor):
             signal=how.signal,
             out_of_memory=how.out_of_memory,
             ended_ms=how.at_ms,
+            last_line=self._last_line(),
         )
         if self._journal.ask(crash).events:
             row, _ = self._row()
             if row.restart_ms is not None:
                 self._await_restart(row.restart_ms)
+
+    def _last_line(self) -> str | None:
+        line = Record(self._record).last_line()
+        if line is None:
+            return None
+        line = escaped(line[: LAST_LINE_MAX_CHARACTERS + 1])
+        return line if len(line) <= LAST_LINE_MAX_CHARACTERS else f"{line[: LAST_LINE_MAX_CHARACTERS - 1]}…"
 
     def _await_restart(self, at: TimeMs) -> None:
         self._cancel_restart()

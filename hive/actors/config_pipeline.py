@@ -249,7 +249,8 @@ class ConfigPipeline(pykka.ThreadingActor):
             if row is None:
                 raise NotFound(f"{name} was destroyed.")
             if row.crashes:  # The start of this deploy reset the count to 0.
-                raise Unavailable(f"{name} does not start on it: {row.failure}. See: hive logs {name}")
+                said = "" if row.last_line is None else f" ({row.last_line})"
+                raise Unavailable(f"{name} does not start on it: {row.failure}{said}. See: hive logs {name}")
             if not row.running or row.hello == row.incarnation:
                 return
             self._sleep()

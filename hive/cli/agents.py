@@ -106,7 +106,9 @@ def _show_agents(rows: list[dict[str, Any]]) -> None:
 
 
 def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
-    notes = [str(row["failure"])] if row.get("failure") else []
+    notes = []
+    if row.get("failure"):
+        notes.append(f"{row['failure']}: {row['last_line']}" if row.get("last_line") else str(row["failure"]))
     if row.get("unresponsive"):
         notes.append("unresponsive")
     if row.get("needs_update"):

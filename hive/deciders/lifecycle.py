@@ -72,6 +72,7 @@ class RecordCrash(Command, frozen=True, kw_only=True):
     signal: int | None = None
     out_of_memory: bool | None = None
     ended_ms: TimeMs | None = None
+    last_line: str | None = None
 
 
 class RecordRebuilt(Command, frozen=True, kw_only=True):
@@ -169,14 +170,19 @@ def record_crash(command: RecordCrash, hive: Hive, now: TimeMs) -> Decision:
         out_of_memory=command.out_of_memory,
         ended_ms=command.ended_ms,
         restart_ms=restart_ms,
+        last_line=command.last_line,
     )
     decision.add(crashed)
     requeue_all(decision, row.name, "crashed")
     if row.name != MANAGER:
         restart_at = None if restart_ms is None else rfc3339(restart_ms)
-        decision.tell(MANAGER, notices.Crashed(agent=row.name, reason=command.reason, restart_at=restart_at))
+        notice = notices.Crashed(
+            agent=row.name, reason=command.reason, restart_at=restart_at, last_line=command.last_line
+        )
+        decision.tell(MANAGER, notice)
     if restart_ms is None:
-        decision.tell(OPERATOR, notices.Rested(agent=row.name, reason=_why_rest(row, command.reason)))
+        rested = notices.Rested(agent=row.name, reason=_why_rest(row, command.reason), last_line=command.last_line)
+        decision.tell(OPERATOR, rested)
     return decision.events
 
 

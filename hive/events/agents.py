@@ -93,6 +93,8 @@ class Crashed(Event, frozen=True, kw_only=True):
     ended_ms: TimeMs | None = None
     restart_ms: TimeMs | None = None
     """When it is restarted; None: it stays stopped until somebody starts it."""
+    last_line: str | None = None
+    """The last line that the container wrote, escaped and shortened. The agent chooses it, so it proves nothing."""
 
 
 class Rebuilt(Event, frozen=True, kw_only=True):

@@ -67,6 +67,8 @@ class Crashed(Notice, frozen=True, kw_only=True):
     reason: str
     restart_at: str | None
     """None: it is not restarted."""
+    last_line: str | None = None
+    """The last line that its container wrote."""
 
 
 class Rebuilt(Notice, frozen=True, kw_only=True):
@@ -99,6 +101,8 @@ class Rested(Notice, frozen=True, kw_only=True):
 
     agent: AgentName
     reason: str
+    last_line: str | None = None
+    """The last line that its container wrote."""
 
 
 class BudgetReached(Notice, frozen=True, kw_only=True):

@@ -33,6 +33,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     started_ms: TimeMs | None = None
     failure: str | None = None
     """Why it does not run although it should, for people."""
+    last_line: str | None = None
+    """The last line that the container of a crashed agent wrote."""
     crashes: int = 0
     """Crashes in a row."""
     restart_ms: TimeMs | None = None
@@ -70,7 +72,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 class Agents(Projection):
     NAME = "agents"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.all: Table[AgentName, Agent] = Table("agents", Agent)
@@ -182,6 +184,7 @@ class Agents(Projection):
             running=False,
             incarnation=None,
             failure=event.reason,
+            last_line=event.last_line,
             crashes=crashes_in_a_row(row, recorded.at_ms),
             restart_ms=event.restart_ms,
             unresponsive=False,

@@ -52,11 +52,10 @@ def notification_for(event: AnyEvent) -> Notification | None:
             return Notification(
                 "needs_login", agent, f"{agent} needs a login", "It rests until then.", f"/agent/{agent}/"
             )
-        case Crashed(agent=agent, reason=reason, restart_ms=restart):
+        case Crashed(agent=agent, reason=reason, restart_ms=restart, last_line=line):
             after = "It rests." if restart is None else "It is started again."
-            return Notification(
-                "crash", agent, f"{agent} crashed", f"{reason}. {after}", f"/agent/{agent}/", restart is None
-            )
+            text = f"{reason}. {after}" if line is None else f"{reason}. {after} Its last line: {line}"
+            return Notification("crash", agent, f"{agent} crashed", text, f"/agent/{agent}/", restart is None)
         case BudgetReached(agent=agent, turns=turns, tokens=tokens, budget=budget, until_ms=until):
             text = f"{turns} turns and {tokens} tokens in {budget.hours} h. It is paused until {rfc3339(until)}."
             return Notification("budget", agent, f"{agent} has used its budget up", text, f"/agent/{agent}/")

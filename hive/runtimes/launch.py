@@ -88,7 +88,12 @@ def start(
         all_memory_bytes=limits.all_memory_bytes,
     )
     plans += more_groups
-    head = {"incarnation": container.incarnation, "name": container.name, "groups": cgroup.leaves(plans)}
+    head = {
+        "incarnation": container.incarnation,
+        "name": container.name,
+        "groups": cgroup.leaves(plans),
+        "output_from": Record(container.record).output_size(),
+    }
     spec: _Spec = {
         "record": str(container.record),
         "head": msgspec.json.encode(head),

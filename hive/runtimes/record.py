@@ -46,6 +46,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     shim_started: int
     since_ms: int
     boot: str
+    output_from: int = 0
+    """Size of the file `output` before the run; the file has the output of earlier runs, too."""
 
     def here(self) -> bool:
         """Whether the run belongs to this boot; if not, its pids mean other processes."""
@@ -108,13 +110,27 @@ class Record:
 
     def output(self, lines: int) -> list[str]:
         """The newest lines of both files; a rotation during the read duplicates no line."""
-        newest, inode = _tail(self._folder / "output")
+        newest, inode, _ = _tail(self._folder / "output")
         found = newest.splitlines()
         if len(found) < lines:
-            older, older_inode = _tail(self._folder / "output.1")
+            older, older_inode, _ = _tail(self._folder / "output.1")
             if older_inode != inode:
                 found = (older + newest).splitlines()
         return [line.decode(errors="replace") for line in found[-lines:]] if lines > 0 else []
+
+    def output_size(self) -> int:
+        return _tail(self._folder / "output", 0)[2]
+
+    def last_line(self) -> str | None:
+        """The last line that is not blank of the newest run's output; None if it wrote none."""
+        run = self._run()
+        if run is None:
+            return None
+        written, _, size = _tail(self._folder / "output")
+        if size >= run.output_from:  # Otherwise the file was rotated during the run: all of it is this run's.
+            written = written[max(0, len(written) - (size - run.output_from)) :]
+        lines = written.decode(errors="surrogateescape").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), None)
 
     def _alive(self) -> Run | None:
         run = self._run() if isinstance(self.status(), Running) else None
@@ -209,11 +225,12 @@ def _decode(path: Path, kind: type[_T]) -> _T | None:
         raise CorruptState(f"{path} is damaged: {error}. Stop the agent and remove the file.") from error
 
 
-def _tail(path: Path) -> tuple[bytes, int]:
+def _tail(path: Path, limit: int = OUTPUT_READ_BYTES) -> tuple[bytes, int, int]:
+    """The end of a file, its inode and its size."""
     try:
         with path.open("rb") as file:
             facts = os.fstat(file.fileno())
-            file.seek(max(0, facts.st_size - OUTPUT_READ_BYTES))
-            return file.read(OUTPUT_READ_BYTES), facts.st_ino
+            file.seek(max(0, facts.st_size - limit))
+            return file.read(min(limit, facts.st_size)), facts.st_ino, facts.st_size
     except FileNotFoundError:
-        return b"", 0
+        return b"", 0, 0

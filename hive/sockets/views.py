@@ -117,6 +117,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "transient": None if held is None else {"kind": held.kind, "since": rfc3339(held.since_ms)},
             "turn": None if turn is None else {"since": rfc3339(turn.since_ms), "wake_from": turn.wake_from},
             "failure": row.failure,
+            "last_line": None if row.failure is None else row.last_line,
             "restart_at": _at(row.restart_ms),
             "started_at": _at(row.started_ms) if row.running else None,
             "rate_limited_until": _at(row.rate_limited_until_ms),

@@ -1,4 +1,4 @@
-"""The fixture `env`: a journal with a manual clock. Stops all actors after each test."""
+"""Fixtures: a journal with a manual clock, and agents with real processes. All actors stop after each test."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pykka
 import pytest
 
+from .containers import Containers
 from .journal_environment import JournalEnvironment
 
 
@@ -17,3 +18,15 @@ def env(tmp_path: Path) -> Iterator[JournalEnvironment]:
     for ref in others:
         ref.stop()
     one.close()
+
+
+@pytest.fixture
+def containers(tmp_path: Path, env: JournalEnvironment) -> Iterator[Containers]:
+    one = Containers(tmp_path, env)
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def coder(containers: Containers) -> "pykka.ActorRef[object]":
+    return containers.spawned()

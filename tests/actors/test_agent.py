@@ -1,39 +1,21 @@
 """The agent actor with real processes: acts, records, kicks and recovery."""
 
 import shutil
-from collections.abc import Iterator
-from pathlib import Path
 
 import pykka
 import pytest
 
-from hive.actors.agent import ContainerEnded, Do, Ticket
+from hive.actors.agent import Do, Ticket
 from hive.deciders.approvals import Approve, Pin, RequestCommit
-from hive.deciders.axes import ReportLogin
-from hive.deciders.lifecycle import CRASHES_MAX, RESTART_FIRST_MS, BeginAct, RecordRebuilt
+from hive.deciders.lifecycle import RESTART_FIRST_MS, BeginAct, RecordRebuilt
 from hive.deciders.messages import Recv, Send
 from hive.errors import HiveError, NotYours, Unavailable
 from hive.events.agents import Act
 from hive.events.base import agent
 from hive.names import OPERATOR
-from hive.runtimes.protocol import Ended, Exit
 
 from .containers import Containers
 from .journal_environment import DAEMON_BY, OPERATOR_BY, JournalEnvironment, eventually
-
-ENDS_AT_ONCE = "exit 3"
-
-
-@pytest.fixture
-def containers(tmp_path: Path, env: JournalEnvironment) -> Iterator[Containers]:
-    one = Containers(tmp_path, env)
-    yield one
-    one.close()
-
-
-@pytest.fixture
-def coder(containers: Containers) -> "pykka.ActorRef[object]":
-    return containers.spawned()
 
 
 def begun(containers: Containers, act: Act, *, purge: bool = False) -> None:
@@ -202,78 +184,6 @@ def test_stopping_actor_answers_waiting_callers(containers: Containers, coder: "
         tickets.append(late)
     outcomes = [ticket.exception(60) for ticket in tickets]
     assert all(outcome is None or isinstance(outcome, Unavailable) for outcome in outcomes)
-
-
-# Crashes
-
-
-def test_crash_is_recorded_and_restarted_after_a_delay_with_a_kick(
-    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
-) -> None:
-    containers.runtime.kill(containers.paths.record("coder"))
-    containers.tell_of_the_end(coder)
-    eventually(lambda: "Crashed" in env.types(), "the crash is recorded")
-    assert containers.row().failure == "signal 9 (SIGKILL)"
-    eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
-    env.manual.advance(RESTART_FIRST_MS - 1)
-    assert not containers.row().running
-    env.manual.advance(1)
-    eventually(lambda: containers.row().running, "it is started again")
-    assert containers.runs()
-    eventually(lambda: containers.kicks() == ["crash"], "it is kicked once")
-
-
-def test_repeated_crashes_end_in_rest_until_a_manual_start(containers: Containers, env: JournalEnvironment) -> None:
-    containers.provisioner.program = ENDS_AT_ONCE
-    coder = containers.spawned()
-    for number in range(1, CRASHES_MAX + 1):
-        containers.tell_of_the_end(coder)
-        eventually(lambda number=number: env.types().count("Crashed") == number, "the crash is recorded")  # type: ignore[misc]
-        if number < CRASHES_MAX:
-            eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
-            env.manual.advance(RESTART_FIRST_MS << (number - 1))
-            eventually(lambda: containers.row().running, "it is started again")
-    row = containers.row()
-    assert (row.running, row.restart_ms, row.failure) == (False, None, "exit code 3")
-    told = env.client.read(lambda hive: hive.messages.newest(OPERATOR, 1))[0].body
-    assert '"event":"rested"' in told
-    containers.provisioner.program = "exec sleep 1000"
-    containers.do(coder, "start")
-    assert containers.row().crashes == 0
-    assert containers.runs()
-
-
-def test_agent_that_needs_login_is_not_restarted(
-    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
-) -> None:
-    env.ask(ReportLogin(by=agent("coder"), agent="coder", logged_in=False))
-    containers.runtime.kill(containers.paths.record("coder"))
-    containers.tell_of_the_end(coder)
-    eventually(lambda: "Crashed" in env.types(), "the crash is recorded")
-    assert containers.row().restart_ms is None
-
-
-def test_late_report_of_an_older_run_is_ignored(
-    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
-) -> None:
-    before = len(env.rows())
-    coder.tell(ContainerEnded("coder", Ended(incarnation="another", exit=Exit(code=1))))
-    containers.settle(coder)
-    assert types_after(env, before) == []
-    assert containers.runs()
-
-
-def test_stop_cancels_a_scheduled_restart(
-    containers: Containers, coder: "pykka.ActorRef[object]", env: JournalEnvironment
-) -> None:
-    containers.runtime.kill(containers.paths.record("coder"))
-    containers.tell_of_the_end(coder)
-    eventually(lambda: env.manual.waits_for() is not None, "the restart waits")
-    containers.do(coder, "stop")
-    env.manual.advance(10 * RESTART_FIRST_MS)
-    containers.settle(coder)
-    assert not containers.row().running
-    assert env.manual.waits_for() is None
 
 
 # Recovery

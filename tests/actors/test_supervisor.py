@@ -1,8 +1,7 @@
 """The supervisor starts children, routes events, restarts crashed children and gives up on crash loops."""
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import blinker
@@ -71,13 +70,6 @@ class SupervisedRecorders:
             return ref
 
         return start
-
-
-@pytest.fixture
-def containers(tmp_path: Path, env: JournalEnvironment) -> Iterator[Containers]:
-    one = Containers(tmp_path, env)
-    yield one
-    one.close()
 
 
 @pytest.fixture

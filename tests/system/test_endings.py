@@ -67,6 +67,10 @@ def test_crash_loop_backs_off_and_ends_in_rest(hive: HiveProcess) -> None:
         assert len(told(hive, "manager", "crashed", agent=name)) == CRASHES_MAX
         row = hive.row(name)
         assert (row["running"], row["failed"], row["failure"]) == (False, True, reason)
+    said = hive.row("broken")["last_line"]
+    assert said, "the interpreter says why it does not start"
+    assert told(hive, "operator", "rested", agent="broken")[0]["last_line"] == said
+    assert said in hive.run("agents")
     hive.kill()
     hive.up()
     hive.becomes_whole()

@@ -300,7 +300,7 @@ const TELLS = {
   QuestionAdded: (data) => data.target ? null : `${data.asker} asks: ${data.question}`,
   ApprovalRequested: (data) => `Approve? ${data.kind} ${data.agent}`,
   NeedsLogin: (data) => `${data.agent} needs a login`,
-  Crashed: (data) => `${data.agent} crashed: ${data.reason}`,
+  Crashed: (data) => `${data.agent} crashed: ${data.reason}${data.last_line ? `: ${data.last_line}` : ""}`,
   BudgetReached: (data) => `${data.agent} has used up its budget`,
 };
 const wanted = () => localStorage.getItem("hive-notify") === "yes" && window.Notification?.permission === "granted";

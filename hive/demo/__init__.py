@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from hive.demo.failures import explain, failure_in
 from hive.demo.scripts import FIRST_REQUEST, LAST_QUESTION
 from hive.demo.steps import STEPS, DemoStep
 from hive.demo.temporary_hive import DemoHive, missing_tool, running
@@ -33,10 +34,7 @@ def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
     with running(keep, dashboard=stays) as demo:
         console.print("[bold]A temporary hive[/] with the real Claude Code CLI. Only the paid model is scripted.")
         console.print(f"[dim]{escape(demo.ready)}[/]\n")
-        missed = _follow(demo, console)
-        if missed:
-            for step in missed:
-                console.print(f"[red]Missing in the log:[/] {step.type}: {escape(step.text)}")
+        if not follow_steps(demo, console):
             return 1
         _verify_log(demo, console)
         if stays:
@@ -48,8 +46,11 @@ def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
     return 0
 
 
-def _follow(demo: DemoHive, console: Console) -> list[DemoStep]:
-    """Follow the log until it has every step or the time is over. Returns the missing steps."""
+def follow_steps(demo: DemoHive, console: Console) -> bool:
+    """Follow the log until it has every step; False if the time is over or an agent cannot run.
+
+    After a failure, prints why and the first missing step.
+    """
     left = list(STEPS)
     follower = HostClient(demo.paths.host_socket)
     timer = threading.Timer(DEMO_MAX_S, follower.hang_up)
@@ -61,13 +62,21 @@ def _follow(demo: DemoHive, console: Console) -> list[DemoStep]:
             for reply in follower.follow("events", **{"from": 1, "follow": True}):
                 for event in reply["events"]:
                     _match(event, left, operator, console, began)
+                    if (failure := failure_in(event)) is not None:
+                        explain(failure, demo, console)
+                        raise Unavailable("The demo stops, because this agent is not started again.")
                 if not left:
-                    break
+                    return True
     except HiveError as error:
         console.print(f"[red]{escape(str(error))}[/]")
     finally:
         timer.cancel()
-    return left
+    found = len(STEPS) - len(left)
+    console.print(
+        f"[red]{found} of {len(STEPS)} steps are in the log.[/] The first missing one is {left[0].type}: "
+        f"{escape(left[0].text)}"
+    )
+    return False
 
 
 def _match(event: dict[str, Any], left: list[DemoStep], operator: HostClient, console: Console, began: float) -> None:

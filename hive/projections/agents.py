@@ -50,6 +50,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     harness_version: str | None = None
     model: str | None = None
     """The operator's choice; None: the configuration decides."""
+    model_set_ms: TimeMs | None = None
     active_model: str | None = None
     """Of the newest turn."""
     status_text: str | None = None
@@ -105,7 +106,7 @@ class Agents(Projection):
             facts.IncarnationSeen: lambda event, _: self._set(event.agent, hello=event.incarnation),
             facts.StatusSet: lambda event, at: self._set(event.agent, status_text=event.text, status_set_ms=at.at_ms),
             facts.RateLimited: lambda event, _: self._set(event.agent, rate_limited_until_ms=event.until_ms),
-            facts.ModelSet: lambda event, _: self._set(event.agent, model=event.model),
+            facts.ModelSet: lambda event, at: self._set(event.agent, model=event.model, model_set_ms=at.at_ms),
             facts.RecipientsAllowed: lambda event, _: self._set(event.agent, recipients=event.recipients),
             facts.BudgetSet: lambda event, _: self._set(event.agent, budget=event.budget),
             facts.BudgetReached: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=event.until_ms),

@@ -130,7 +130,17 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
     await session.services.journal.ask(command)
     presence.speaks_for(session.name, session.connection, incarnation)
     session.incarnation = incarnation
+    if session.services.hub.found_without_model(session.name):
+        await _send_model(session)
     return {}
+
+
+async def _send_model(session: AgentSession) -> None:
+    """Send a model that was chosen during this run: an earlier daemon may have died before the harness had it."""
+    row = await session.services.journal.read(lambda hive: hive.agents.living_one(session.name))
+    if row is not None and row.model_set_ms is not None and row.model_set_ms >= (row.started_ms or 0):
+        value = {} if row.model is None else {"value": row.model}
+        session.services.hub.add_control(session.name, {"action": "model", **value})
 
 
 async def send(session: AgentSession, request: Send) -> Reply:

@@ -10,7 +10,7 @@ import msgspec
 
 from hive.deciders import approvals, controls, roster
 from hive.deciders.base import living
-from hive.errors import BadRequest, HiveError, NotFound, Refused
+from hive.errors import BadRequest, HiveError, NotFound, Refused, Unavailable
 from hive.events.agents import Act
 from hive.events.base import Event
 from hive.names import AgentName
@@ -22,6 +22,8 @@ from hive.sockets.requests import Limit, Request
 
 LOG_LINES_MAX: Final = 10_000
 FOLLOW_EVERY_S: Final = 0.5
+CONTROL_WAIT_S: Final = 10.0
+"""For a harness to take a control. A connected one needs milliseconds."""
 """Polling interval of a followed log."""
 
 
@@ -261,8 +263,13 @@ async def control(session: HostSession, request: Control) -> Reply:
     elif not row.running:
         raise Refused(f'agent "{row.name}" is not running; start it first')
     if row.running:
-        value = {} if request.value is None else {"value": request.value}
-        session.services.hub.add_control(row.name, {"action": request.action, **value})
+        hub, value = session.services.hub, {} if request.value is None else {"value": request.value}
+        id = hub.add_control(row.name, {"action": request.action, **value})
+        # A model is in the log. Any other control is lost with the daemon, so it counts only once the harness has it.
+        if request.action != "model" and not await hub.control_taken(row.name, id, CONTROL_WAIT_S):
+            raise Unavailable(
+                f"The harness of {row.name} did not take this within {CONTROL_WAIT_S:.0f} s. It is dropped; try again."
+            )
     return {}
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -138,6 +138,10 @@ class Hub:
         self._live: dict[AgentName, deque[msgspec.Raw]] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
         self._controls: dict[AgentName, deque[dict[str, str]]] = {}
+        self._taken: dict[str, asyncio.Future[bool]] = {}
+        """By control id, for those who wait: True if the harness took it, False if its run ended before."""
+        self._has_model: set[AgentName] = set()
+        """Agents whose harness knows the chosen model: this daemon started it or has sent the choice."""
 
     def will_send(self, to: str) -> None:
         """Call before asking the journal to send. A parked recv then reads in the same batch, so one commit makes the
@@ -158,6 +162,7 @@ class Hub:
                     self.receiving.wake_all(event.agent)
                     self.controlled.wake_all(event.agent)
                 case Started():
+                    self._has_model.add(event.agent)
                     self._drop_cancels(event.agent)
                 case _:
                     pass  # No request waits for this event.
@@ -200,13 +205,41 @@ class Hub:
         finally:
             followers.discard(feed)
 
-    def add_control(self, agent: AgentName, control: dict[str, str]) -> None:
-        """Raises LimitReached: too many controls wait for the harness."""
+    def add_control(self, agent: AgentName, control: dict[str, str]) -> str:
+        """Queue a control for the harness and return its id.
+
+        Raises:
+            LimitReached: too many controls wait for the harness.
+        """
         waiting = self._controls.setdefault(agent, deque())
         if len(waiting) >= CONTROLS_MAX:
             raise LimitReached(f"{agent} has {CONTROLS_MAX} unprocessed controls; restart it.")
-        waiting.append({"id": secrets.token_urlsafe(CONTROL_ID_BYTES), **control})
+        id = secrets.token_urlsafe(CONTROL_ID_BYTES)
+        waiting.append({"id": id, **control})
         self.controlled.wake_all(agent)
+        return id
+
+    async def control_taken(self, agent: AgentName, id: str, within_s: float) -> bool:
+        """Wait until the harness has taken a control. False: it did not in this time, and the control is dropped."""
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._taken[id] = taken
+        try:
+            async with asyncio.timeout(within_s):
+                await taken
+            return taken.result()
+        except TimeoutError:
+            return False
+        finally:  # Also if the operator's connection ends: a control that nobody knows of must not run later.
+            del self._taken[id]
+            if not taken.done() or taken.cancelled():
+                self._drop(agent, lambda control: control["id"] == id)
+
+    def found_without_model(self, agent: AgentName) -> bool:
+        """Whether the harness may not know the chosen model, because an earlier daemon started it. True only once."""
+        if agent in self._has_model:
+            return False
+        self._has_model.add(agent)
+        return True
 
     def next_control(self, agent: AgentName, done: str | None) -> dict[str, str] | None:
         """The oldest control. It stays until reported `done`, so a control whose reply was lost is sent again.
@@ -217,18 +250,29 @@ class Hub:
         if not waiting:
             return None
         if done is None:
+            self._settle(waiting[0], True)
             return waiting.popleft()
         if waiting[0]["id"] == done:
-            waiting.popleft()
+            self._settle(waiting.popleft(), True)
         return waiting[0] if waiting else None
 
     def _drop_cancels(self, agent: AgentName) -> None:
         """Drop cancels that were meant for a turn of the previous run."""
-        waiting = self._controls.pop(agent, ())
-        if left := deque(control for control in waiting if control["action"] != "cancel"):
+        self._drop(agent, lambda control: control["action"] == "cancel")
+
+    def _drop(self, agent: AgentName, is_dropped: Callable[[dict[str, str]], bool]) -> None:
+        waiting = self._controls.pop(agent, deque())
+        for control in filter(is_dropped, waiting):
+            self._settle(control, False)
+        if left := deque(control for control in waiting if not is_dropped(control)):
             self._controls[agent] = left
+
+    def _settle(self, control: dict[str, str], taken: bool) -> None:
+        if (future := self._taken.get(control["id"])) is not None and not future.done():
+            future.set_result(taken)
 
     def forget(self, agent: AgentName) -> None:
         """Drop everything kept for a destroyed agent."""
         self._live.pop(agent, None)
-        self._controls.pop(agent, None)
+        self._drop(agent, lambda _: True)
+        self._has_model.discard(agent)

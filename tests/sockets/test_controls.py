@@ -1,10 +1,17 @@
 """Controls wait in the hub until the harness reports them done."""
 
+import asyncio
+
 from hive.clock import SystemClock
 from hive.events.agents import Started
 from hive.events.base import Seq, actor
 from hive.projections.table import Recorded
 from hive.sockets.hub import Hub
+
+STARTED = Recorded(
+    Seq(1), "2026-01-31T09:30:00.000Z", str(actor("test")), Started(agent="coder", incarnation="new", reason="crash")
+)
+DEADLINE_S = 30.0
 
 
 def queued(*actions: str) -> Hub:
@@ -28,6 +35,34 @@ def test_control_is_repeated_until_it_is_done() -> None:
     assert hub.next_control("coder", second["id"]) is None
 
 
+def test_waiting_caller_learns_whether_the_harness_took_the_control() -> None:
+    async def scene() -> None:
+        hub = Hub(SystemClock())
+        done = hub.add_control("coder", {"action": "compact"})
+        taken = asyncio.ensure_future(hub.control_taken("coder", done, DEADLINE_S))
+        await asyncio.sleep(0)
+        assert hub.next_control("coder", "") is not None
+        assert hub.next_control("coder", done) is None
+        assert await taken
+        late = hub.add_control("coder", {"action": "compact"})
+        assert not await hub.control_taken("coder", late, 0)
+        assert hub.next_control("coder", "") is None, "a refused control is dropped"
+        gone = asyncio.ensure_future(
+            hub.control_taken("coder", hub.add_control("coder", {"action": "cancel"}), DEADLINE_S)
+        )
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        assert hub.next_control("coder", "") is None, "the control of a caller that hung up is dropped"
+        ended = hub.add_control("coder", {"action": "cancel"})
+        waits = asyncio.ensure_future(hub.control_taken("coder", ended, DEADLINE_S))
+        await asyncio.sleep(0)
+        hub.on_committed([STARTED])
+        assert not await waits
+
+    asyncio.run(scene())
+
+
 def test_control_is_removed_at_once_without_a_done_report() -> None:
     hub = queued("compact", "new_session")
     taken = [hub.next_control("coder", None) for _ in range(3)]
@@ -36,8 +71,7 @@ def test_control_is_removed_at_once_without_a_done_report() -> None:
 
 def test_cancel_does_not_reach_the_next_run() -> None:
     hub = queued("cancel", "compact")
-    started = Started(agent="coder", incarnation="new", reason="crash")
-    hub.on_committed([Recorded(Seq(1), "2026-01-31T09:30:00.000Z", actor("test"), started)])
+    hub.on_committed([STARTED])
     control = hub.next_control("coder", "")
     assert control is not None
     assert control["action"] == "compact"

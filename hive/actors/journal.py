@@ -1,5 +1,6 @@
 """The journal is the only writer of the log. It decides commands, commits them in batches, and then answers."""
 
+import hashlib
 import queue
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,7 @@ from hive.actors import mail
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders import decide
 from hive.deciders.base import Answered, Command
-from hive.errors import HiveError, Unavailable
+from hive.errors import BadRequest, HiveError, Unavailable
 from hive.events import AnyEvent
 from hive.events.base import Seq
 from hive.events.codec import Codec
@@ -46,6 +47,8 @@ WRITE_RETRY_MS: DurationMs = 10_000
 """Delay after a failed write-behind, for example on a full disk."""
 KEY_MAX_CHARS: Final = 64
 """Maximum length of an idempotency key."""
+DIGEST_BYTES: Final = 4
+"""Of a keyed command; see `CommandKeyed.digest`."""
 
 
 class Decided(msgspec.Struct, frozen=True):
@@ -221,7 +224,10 @@ class Journal(pykka.ThreadingActor):
         command, key = submission.command, submission.key
         by = str(command.by)
         full_key = "" if key is None else f"{by} {key}"
+        digest = None if key is None else _digest(command)
         if key is not None and (known := self._hive.ids.keys.get(full_key)) is not None:
+            if known.digest not in (None, digest):
+                raise BadRequest(f"The key {key!r} was used for another request. Use a new key for each request.")
             return self._repeat(known.first_seq, known.count)
         now = max(self._clock.now_ms(), self._last_ms)
         self._last_ms = now
@@ -230,7 +236,7 @@ class Journal(pykka.ThreadingActor):
         first = self._hive.seq + 1 if events else self._hive.seq
         keyed: list[AnyEvent] = []
         if key is not None and events and not isinstance(answer, HiveError):  # A refused command may be retried.
-            keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events))]
+            keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events), digest=digest)]
         self._append_all([*events, *keyed], now, by)
         return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
 
@@ -385,6 +391,16 @@ class Journal(pykka.ThreadingActor):
         self._store.load(hive, self._log, self._codec)
         self._hive = hive
         self._write_rows()
+
+
+def _digest(command: Command) -> str:
+    """A short hash of a command without its caller. Default values do not count, so a later version gives the same."""
+    fields = {field.name: field.default for field in msgspec.structs.fields(command)}
+    given = {
+        name: value for name, default in fields.items() if name != "by" and (value := getattr(command, name)) != default
+    }
+    content = msgspec.json.encode([type(command).__name__, given], order="sorted")
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def _unusable(error: Exception) -> Unavailable:

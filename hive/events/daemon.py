@@ -32,6 +32,8 @@ class CommandKeyed(Event, frozen=True, kw_only=True):
     """The caller and its key, separated by a space."""
     first_seq: Seq
     count: int
+    digest: str | None = None
+    """Of the command, 32 bits in hex: tells another request with the same key. Too short to recover an erased text."""
 
 
 class Warned(Event, frozen=True, kw_only=True):

@@ -30,11 +30,13 @@ class KeyedAnswer(msgspec.Struct, frozen=True, gc=False):
     key: str
     first_seq: Seq
     count: int
+    digest: str | None = None
+    """Of the command; None in older logs."""
 
 
 class Ids(Projection):
     NAME = "ids"
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self) -> None:
         self.last: Table[str, LastId] = Table("last_ids", LastId)
@@ -87,6 +89,6 @@ class Ids(Projection):
     def _on_keyed(self, event: CommandKeyed, _: Recorded) -> None:
         if event.key not in self.keys:
             self._keys_by_age.append(event.key)
-        self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count))
+        self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count, event.digest))
         while len(self.keys) > KEYS_KEPT:
             self.keys.drop(self._keys_by_age.popleft())

@@ -17,7 +17,6 @@ from hive.clock import rfc3339
 from hive.deciders import RULES
 from hive.deciders.base import Command
 from hive.deciders.messages import Ack, Recv, Send
-from hive.deciders.questions import Ask
 from hive.deciders.record import Boot, Warn
 from hive.errors import AlreadyDone, BadRequest, HiveError, NotFound, Refused, Unavailable
 from hive.events import AnyEvent
@@ -148,57 +147,6 @@ def test_error_in_a_query_is_raised_in_its_caller(env: JournalEnvironment) -> No
     with pytest.raises(ZeroDivisionError):
         env.client.read(lambda hive: 1 / hive.seq)
     env.spawn("coder")
-
-
-# Idempotency
-
-
-def test_repeated_key_gets_the_first_answer_in_one_batch_and_later(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    first, again = done(env.submit((send("a"), "k"), (send("b"), "k")))
-    (later,) = done(env.submit((send("c"), "k")))
-    env.reopen()
-    (after,) = done(env.submit((send("d"), "k")))
-    assert isinstance(first, Decided)
-    assert [(one.seq, one.events) for one in (again, later, after) if isinstance(one, Decided)] == [
-        (first.seq, first.events)
-    ] * 3
-    assert texts(env.events()) == ["a"]
-    assert env.types().count("CommandKeyed") == 1
-
-
-def test_keys_are_separate_per_caller(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    done(env.submit((send("a"), "k"), (send("b", by=DAEMON_BY), "k")))
-    assert texts(env.events()) == ["a", "b"]
-
-
-def test_key_of_a_refused_command_can_be_reused(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    (refused,) = done(env.submit((send(to="tester"), "k")))
-    assert isinstance(refused, NotFound)
-    env.spawn("tester")
-    (sent,) = done(env.submit((send(to="tester"), "k")))
-    assert isinstance(sent, Decided)
-
-
-def test_refusal_with_an_event_is_refused_again_for_the_same_key(env: JournalEnvironment) -> None:
-    with broken(lambda *_: [RecipientsAllowed(agent="coder", recipients=())]):
-        env.spawn("coder", "tester")
-        env.ask(Broken(by=DAEMON_BY))
-    ask = Ask(by=DAEMON_BY, asker="coder", target="tester", question="?")
-    outcomes = done(env.submit((ask, "k"), (ask, "k"), (send(to="tester", sender="coder"), "l")))
-    assert [type(outcome) for outcome in outcomes] == [Refused] * 3
-
-
-def test_repeated_key_returns_all_events_of_the_command(env: JournalEnvironment) -> None:
-    env.spawn("coder", "tester", "writer")
-    first, again = done(env.submit((send(to="*"), "k"), (send(to="*"), "k")))
-    env.reopen()
-    (after,) = done(env.submit((send(to="*"), "k")))
-    assert isinstance(first, Decided)
-    assert len(first.events) == 3
-    assert [one.events for one in (again, after) if isinstance(one, Decided)] == [first.events] * 2
 
 
 # Bugs

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from hive.errors import CorruptState
 from hive.events.base import Event, Seq
 from hive.events.codec import Codec
 from hive.events.pages import Page
@@ -21,7 +22,7 @@ def replay(hive: Hive, pages: Iterable[Page], codec: Codec, tell: Tell = lambda 
     """Fold pages of the log into every projection.
 
     Raises:
-        CorruptState: an event that this hive does not know or cannot read.
+        CorruptState: an event that this hive does not know or cannot read, or that contradicts earlier events.
     """
     hive.seq = max(hive.seq, replay_into(dispatch(hive.projections()), pages, codec, tell))
 
@@ -36,15 +37,26 @@ def replay_into(
     gc.disable()  # A fold creates many rows and no cycles; the collector would scan them again and again.
     try:
         for page in pages:
-            for recorded in decoded(page, codec):
-                event = recorded.event
-                fold[type(event)](event, recorded)
-            seq = recorded.seq
+            rows = decoded(page, codec)
+            try:
+                for recorded in rows:
+                    event = recorded.event
+                    fold[type(event)](event, recorded)
+            except Exception as error:  # A fold trusts the log, so a contradiction can raise anything.
+                raise _contradiction(recorded, error) from error
+            seq = rows[-1].seq
             tell(seq)
     finally:
         if gc_was_on:
             gc.enable()
     return seq
+
+
+def _contradiction(recorded: Recorded, error: Exception) -> CorruptState:
+    return CorruptState(
+        f"Event {recorded.seq} ({type(recorded.event).__name__}) contradicts earlier events, so the log cannot be "
+        f"replayed ({type(error).__name__}: {error}). Restore the state folder from a backup."
+    )
 
 
 def decoded(page: Page, codec: Codec) -> list[Recorded]:

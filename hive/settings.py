@@ -15,6 +15,7 @@ import msgspec
 from hive.errors import BadRequest
 
 SETTINGS_MAX_BYTES = 256 * 1024
+PORT_MAX = 65_535
 RUNTIME_KINDS = ("auto", "process", "bubblewrap", "nspawn", "nixos")
 
 
@@ -221,20 +222,30 @@ def check_url(url: str, what: str) -> None:
         raise BadRequest(f"{what} must be an address such as https://host/path or http://127.0.0.1:8080.")
 
 
+def host_and_port(address: str, what: str) -> tuple[str, int]:
+    """The parts of HOST:PORT, without the brackets of an IPv6 address. Raises BadRequest: malformed."""
+    host, _, port = address.rpartition(":")
+    if (
+        not host
+        or host.startswith("[") is not host.endswith("]")
+        or not (port.isascii() and port.isdigit())
+        or int(port) > PORT_MAX
+    ):
+        raise BadRequest(f"{what} must be HOST:PORT, such as 127.0.0.1:7000, not {address!r}.")
+    return host.strip("[]"), int(port)
+
+
 def check_listen(address: str, what: str) -> tuple[str, int]:
     """Host and port of a loopback address.
 
     Raises:
         BadRequest: not HOST:PORT, or not loopback.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise BadRequest(f"{what} must be HOST:PORT, such as 127.0.0.1:7000, not {address!r}.")
-    bare = host.strip("[]")
+    bare, port = host_and_port(address, what)
     try:
         is_loopback = bare == "localhost" or ipaddress.ip_address(bare).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:
-        raise BadRequest(f"{what} must be on loopback, not {host!r}. To serve other hosts, put a proxy in front of it.")
-    return bare, int(port)
+        raise BadRequest(f"{what} must be on loopback, not {bare!r}. To serve other hosts, put a proxy in front of it.")
+    return bare, port

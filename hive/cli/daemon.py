@@ -2,17 +2,37 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hive import lock
+from hive import lock, settings
 from hive.cli.session import Noun, Session
-from hive.errors import Unavailable
+from hive.errors import BadRequest, Unavailable
 from hive.paths import Paths
 
 noun = Noun("Daemon")
+
+
+def address(value: str | None) -> str | None:
+    """Callback of `--listen`: a malformed value is a usage error."""
+    return value if value is None else _well_formed(value, lambda: settings.host_and_port(value, "--listen"))
+
+
+def url(value: str | None) -> str | None:
+    """Callback of an option with a web address: a malformed value is a usage error."""
+    return value if value is None else _well_formed(value, lambda: settings.check_url(value, "--model-url"))
+
+
+def _well_formed(value: str, check: Callable[[], object]) -> str:
+    try:
+        check()
+    except BadRequest as error:
+        raise typer.BadParameter(str(error)) from error
+    return value
+
 
 ENDS_WITHIN_S = 30.0
 """Time that the daemon has to close its files and exit after its last reply."""
@@ -27,12 +47,14 @@ def up(
         typer.Option("--runtime", help="Container runtime. Default: hive.toml, else the strongest available."),
     ] = None,
     listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address of the dashboard.")
+        str | None, typer.Option("--listen", metavar="HOST:PORT", callback=address, help="Address of the dashboard.")
     ] = None,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Do not start the dashboard.")] = False,
     model_url: Annotated[
         str | None,
-        typer.Option("--model-url", metavar="URL", help="ANTHROPIC_BASE_URL of every agent, with a dummy key."),
+        typer.Option(
+            "--model-url", metavar="URL", callback=url, help="ANTHROPIC_BASE_URL of every agent, with a dummy key."
+        ),
     ] = None,
 ) -> None:
     """Run the daemon in the foreground."""

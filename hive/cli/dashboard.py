@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from hive.cli import screen
+from hive.cli.daemon import address
 from hive.cli.session import Noun, Session
 
 noun = Noun("Daemon")
@@ -13,7 +14,9 @@ noun = Noun("Daemon")
 @noun.command("dashboard", example="hive dashboard --listen 127.0.0.1:7001")
 def dashboard(
     hive: Session,
-    listen: Annotated[str | None, typer.Option("--listen", metavar="HOST:PORT", help="Address on loopback.")] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", callback=address, help="Address on loopback.")
+    ] = None,
 ) -> None:
     """Run the dashboard for a daemon that has none."""
     import os

@@ -140,3 +140,24 @@ def test_interrupted_daemon_closes_its_files(daemon: subprocess.Popen[str], hive
     assert data(hive, "down", "--keep-agents") == {}
     assert daemon.wait(PATIENCE_S) == 0
     assert not paths.events.with_name("events.db-wal").exists()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--listen=nowhere",
+        "--listen=127.0.0.1:",
+        "--listen=127.0.0.1:70000",
+        "--listen=:7000",
+        "--listen=[::1",
+        "--model-url=nope",
+        "--model-url=http://",
+        "--model-url=http://x:y",
+    ],
+)
+def test_malformed_address_is_a_usage_error(hive: Run, tmp_path: Path, option: str) -> None:
+    state = tmp_path / "new"
+    done = hive("up", "--runtime", "process", option, HIVE_STATE=str(state))
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+    assert f"{option.partition('=')[0]} must be" in done.stderr
+    assert not state.exists()

@@ -141,8 +141,7 @@ def test_killed_cli_gets_its_message_again(turn: TurnFixture) -> None:
 def test_killed_container_gets_its_message_again(walled: TurnFixture) -> None:
     hive = walled.hive
     id = walled.begin("first")
-    session = sorted(hive.paths.agent_state("coder").rglob("*.jsonl"))
-    assert session, "the CLI wrote a transcript"
+    eventually(lambda: list(hive.paths.agent_state("coder").rglob("*.jsonl")), "the CLI writes its transcript")
     hive.ask("kill", name="coder")
     assert "counts" not in hive.event("MessageRequeued", id=id)
     assert hive.running("coder") is None

@@ -61,6 +61,7 @@ from hive.sockets.hub import Hub
 from hive.sockets.server import Sockets
 from hive.sockets.services import Services
 from hive.sockets.sessions import Sessions
+from hive.sockets.sign_in_log import SignInLog
 
 log = structlog.get_logger()
 
@@ -227,6 +228,7 @@ class _Daemon:
             mirror_status=self._configuration.mirror.now,
             settings=self._now,
             sessions=self._sessions,
+            sign_ins=SignInLog(client),
             dashboard_group=self._settings.now.dashboard.uid if os.geteuid() == 0 else None,
             dashboard_url=self._dashboard_url,
             shut_down=lambda keep: self._shut_down(client, keep),

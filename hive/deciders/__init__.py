@@ -69,6 +69,8 @@ RULES: Final[dict[type[Command], Rule]] = {
     controls.Unmount: controls.unmount,
     controls.AddOperator: controls.add_operator,
     controls.RevokeOperator: controls.revoke_operator,
+    controls.SignIn: controls.sign_in,
+    controls.RefuseSignIn: controls.refuse_sign_in,
     reminders.Remind: reminders.remind,
     reminders.Fire: reminders.fire,
     record.StartTurn: record.start_turn,

@@ -4,7 +4,7 @@ from hive.clock import TimeMs
 from hive.deciders.base import Command, Decision, checked_label, living
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound
 from hive.events.agents import ModelSet, Mounted, Paused, Resumed, Unmounted
-from hive.events.operators import OperatorAdded, OperatorRevoked
+from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.names import AGENT_NAME, AgentName
 from hive.projections.hive import Hive
 
@@ -47,6 +47,17 @@ class AddOperator(Command, frozen=True, kw_only=True):
 
 class RevokeOperator(Command, frozen=True, kw_only=True):
     name: str
+
+
+class SignIn(Command, frozen=True, kw_only=True):
+    name: str
+    source: str
+    link: bool
+
+
+class RefuseSignIn(Command, frozen=True, kw_only=True):
+    source: str
+    attempts: int
 
 
 def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
@@ -115,3 +126,12 @@ def revoke_operator(command: RevokeOperator, hive: Hive, _: TimeMs) -> Decision:
     if row is None or row.revoked_ms is not None:
         raise NotFound(f"No operator {command.name} has a token.")
     return [OperatorRevoked(name=command.name)]
+
+
+def sign_in(command: SignIn, _hive: Hive, _: TimeMs) -> Decision:
+    """The caller has checked the token or link."""
+    return [SignedIn(name=command.name, source=command.source, link=command.link)]
+
+
+def refuse_sign_in(command: RefuseSignIn, _hive: Hive, _: TimeMs) -> Decision:
+    return [SignInRefused(source=command.source, attempts=command.attempts)]

@@ -69,6 +69,8 @@ AnyEvent = (
     | transient.TransientCleared
     | operators.OperatorAdded
     | operators.OperatorRevoked
+    | operators.SignedIn
+    | operators.SignInRefused
     | notifications.NotificationDelivered
     | notifications.NotificationFailed
     | egress.EgressAllowed

@@ -23,6 +23,7 @@ from hive.paths import Paths
 from hive.settings import Settings
 from hive.sockets.hub import Hub
 from hive.sockets.sessions import Sessions
+from hive.sockets.sign_in_log import SignInLog
 
 ACT_TIMEOUT_S = 600.0
 """Timeout for a lifecycle act, including acts queued before it. The act continues; only the caller stops waiting."""
@@ -37,6 +38,7 @@ class Services(msgspec.Struct, kw_only=True):
     rebuilding: Rebuilding
     hub: Hub
     sessions: Sessions
+    sign_ins: SignInLog
     supervisor: "pykka.ActorRef[Any]"
     provisioner: Provisioner
     proposals: Proposals

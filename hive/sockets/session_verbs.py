@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from hive.errors import BadRequest
+from hive.errors import BadRequest, LimitReached
 from hive.events.base import By
 from hive.sockets.container_verbs import base_url
 from hive.sockets.host_session import HostSession, HostVerb, Reply
@@ -57,20 +57,31 @@ class DashboardSession(HostSession):
 
 async def sign_in(session: HostSession, request: SignIn) -> Reply:
     sessions, source = session.services.sessions, request.source[:SOURCE_MAX_CHARS]
-    sessions.refuse_flood(source)
-    token_hash: str | None = None
-    name = sessions.take_link(request.token)
-    if name is None:
-        token_hash = hashed(request.token)
-        wanted = token_hash
-        holder = await session.services.journal.read(lambda hive: hive.operators.holder(wanted))
-        if holder is None:
-            sessions.note_failure(source)
-            raise SignedOut(
-                "That token is not valid. `hive operator link` creates a link, `hive operator add` a token."
-            )
-        name = holder.name
+    try:
+        name, token_hash = await _holder(session, request.token, source)
+    except (SignedOut, LimitReached):
+        session.services.sign_ins.refused(source)
+        raise
+    await session.services.sign_ins.signed_in(name, source, link=token_hash is None)
     return {"session": sessions.open(name, token_hash), "name": name}
+
+
+async def _holder(session: HostSession, secret: str, source: str) -> tuple[str, str | None]:
+    """The operator of a token or login link, and the token's hash.
+
+    Raises:
+        SignedOut: neither. LimitReached: too many wrong tokens.
+    """
+    sessions = session.services.sessions
+    sessions.refuse_flood(source)
+    if (name := sessions.take_link(secret)) is not None:
+        return name, None
+    token_hash = hashed(secret)
+    holder = await session.services.journal.read(lambda hive: hive.operators.holder(token_hash))
+    if holder is None:
+        sessions.note_failure(source)
+        raise SignedOut("That token is not valid. `hive operator link` creates a link, `hive operator add` a token.")
+    return holder.name, token_hash
 
 
 async def sign_out(session: HostSession, request: SignOut) -> Reply:

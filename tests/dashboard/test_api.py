@@ -144,3 +144,13 @@ def test_forms_work_without_javascript(hive: HiveProcess, mara: Person) -> None:
     )
     assert (reply.status_code, reply.headers["location"]) == (303, "/messages?to=manager")
     assert mara.post("/send", data={"to": "manager", "body": "x", "csrf": "x"}).status_code == 403
+
+
+def test_sign_ins_and_refused_ones_are_events(hive: HiveProcess, mara: Person, stranger: Person) -> None:
+    assert stranger.sign_in("wrong").status_code == 401
+    signed_in = hive.event("SignedIn", name="mara")
+    assert signed_in["by"] == "operator:mara way=dashboard"
+    assert signed_in["source"].startswith("127.0.0.1")
+    refused = hive.event("SignInRefused")
+    assert refused["by"] == "actor:dashboard"
+    assert refused["source"].startswith("127.0.0.1")

@@ -42,7 +42,7 @@ from hive.events.daemon import Booted, CommandKeyed, LogCarriedOver, ShutDown, W
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
 from hive.events.notifications import NotificationDelivered, NotificationFailed
-from hive.events.operators import OperatorAdded, OperatorRevoked
+from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
 from hive.events.transient import TransientCleared, TransientSet
@@ -183,6 +183,8 @@ _TROUBLE: list[AnyEvent] = [
     OperatorAdded(name="mara", token_hash=HASH),
     OperatorAdded(name="ada", token_hash=HASH),
     OperatorRevoked(name="ada"),
+    SignedIn(name="mara", source="127.0.0.1"),
+    SignInRefused(source="127.0.0.1", attempts=2),
     Warned(source="config_pipeline", text="the meta flake does not pin it"),
     NotificationDelivered(topic="question", subject="2", attempts=2),
     NotificationFailed(topic="crash", subject="b", error="no answer", attempts=3),

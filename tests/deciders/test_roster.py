@@ -34,7 +34,7 @@ from hive.events.agents import (
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
 from hive.events.messages import MessageDead, MessageDelivered
-from hive.events.operators import OperatorAdded, OperatorRevoked
+from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
 from hive.events.transient import TransientSet
@@ -377,6 +377,13 @@ def test_unmount_takes_name_or_path(path: str) -> None:
     when = controls.Unmount(by=OPERATOR_BY, agent="coder", path=path)
     check(given=[*MANAGED, mounted()], when=when, then=[Unmounted(agent="coder", folder="p")])
     check(given=MANAGED, when=when, then=NotFound)
+
+
+def test_sign_ins_are_recorded() -> None:
+    signed_in = controls.SignIn(by=OPERATOR_BY, name="mara", source="127.0.0.1", link=True)
+    check(when=signed_in, then=[SignedIn(name="mara", source="127.0.0.1", link=True)])
+    refused = controls.RefuseSignIn(by=OPERATOR_BY, source="::1", attempts=3)
+    check(when=refused, then=[SignInRefused(source="::1", attempts=3)])
 
 
 def test_operator_has_one_token_at_a_time() -> None:

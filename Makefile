@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 RUN_PACKAGES := git bubblewrap
 TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core fonts-symbola systemd systemd-container mmdebstrap groff-base
 
-.PHONY: demo up test check dist bench venv run-packages test-packages lock clean
+.PHONY: demo up test check dist docs bench venv run-packages test-packages lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv run-packages ## The main job, in a throw-away hive.
@@ -29,6 +29,9 @@ dist: venv ## The wheel, checked, in dist/.
 	rm -rf build dist
 	$(BIN)/python -m build --wheel
 	$(BIN)/twine check --strict dist/*.whl
+
+docs: venv ## The documentation site, in build/docs/.
+	$(BIN)/mkdocs build --strict
 
 bench: venv ## Ratios measured in one run; read benchmarks/README.md.
 	$(BIN)/python -m benchmarks
@@ -56,7 +59,7 @@ run-packages test-packages: ## As root on a Debian host, install what is missing
 lock: venv ## Pin every dependency anew, with hashes.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
-	  --extra dev --extra swarm pyproject.toml -o requirements.lock
+	  --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

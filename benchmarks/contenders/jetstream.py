@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 
 import nats
-import nats.aio.client
-import nats.errors
 
 from benchmarks.contenders.serving import Reply, produce, serve
 from benchmarks.payload import as_json, bodies
@@ -22,7 +20,7 @@ async def _quiet(_error: Exception) -> None:
     """The server is not listening yet."""
 
 
-async def _connected(port: int) -> "nats.aio.client.Client":
+async def _connected(port: int) -> "nats.NATS":
     deadline = asyncio.get_running_loop().time() + START_S
     while True:
         try:

@@ -74,7 +74,7 @@ class Deployments:
 
     def tags(self, id: int) -> set[str]:
         kinds = ("proposal", "approved", "building", "deployed", "failed", "denied")
-        return {kind for kind in kinds if self.proposals.marked("coder", id, kind) is not None}  # type: ignore[arg-type]
+        return {kind for kind in kinds if self.proposals.tagged("coder", id, kind) is not None}  # type: ignore[arg-type]
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """Notices from `system` to the manager."""

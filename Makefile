@@ -59,7 +59,7 @@ run-packages test-packages: ## As root on a Debian host, install what is missing
 lock: venv ## Pin every dependency anew, with hashes.
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet \
-	  --extra dev pyproject.toml -o requirements.lock
+	  --extra dev --extra swarm pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -37,6 +37,7 @@ from hive.actors.rebuilding import Rebuilding
 from hive.actors.recent_tries import RecentTries
 from hive.actors.reminders import Reminders
 from hive.actors.supervisor import Child, GoDownAll, Supervisor
+from hive.actors.swarm_link import SwarmLink, SwarmStatus
 from hive.audit import carry_over
 from hive.audit.anchor_check import refuse_truncated
 from hive.audit.reading import translating_sqlite_errors
@@ -62,6 +63,7 @@ from hive.sockets.server import Sockets
 from hive.sockets.services import Services
 from hive.sockets.sessions import Sessions
 from hive.sockets.sign_in_log import SignInLog
+from hive.sockets.swarm_verbs import draw
 
 log = structlog.get_logger()
 
@@ -177,6 +179,8 @@ class _Daemon:
         self._hub = Hub(self._clock)
         self._anchors = Anchors(paths, self._clock, SystemJournal())
         self._committed = blinker.Signal()
+        self._swarm = SwarmStatus()
+        self._journal: pykka.ActorRef[Any]
         self._ends = asyncio.Event()
         self._failure: str | None = None
         self._checkpointer: pykka.ActorRef[Any] | None = None
@@ -194,6 +198,7 @@ class _Daemon:
             self._loop.add_signal_handler(number, self._ends.set)
         with translating_sqlite_errors(self._paths.events):
             journal = Journal.start(self._paths.state, self._clock, self._committed, self._wal_is_long)
+        self._journal = journal
         try:
             await self._serve(journal, BlockingJournalClient(journal), AsyncJournalClient(journal, self._loop))
         finally:
@@ -226,6 +231,7 @@ class _Daemon:
             proposals=self._configuration.proposals,
             watch=self._configuration.watch,
             mirror_status=self._configuration.mirror.now,
+            swarm=self._swarm,
             settings=self._now,
             sessions=self._sessions,
             sign_ins=SignInLog(client),
@@ -271,6 +277,12 @@ class _Daemon:
 
         has_broker = self._runtime.kind != "process"
         brokers = [Child("broker", broker, listens=BROKER_LISTENS)] if has_broker else []
+
+        def swarm_link() -> "pykka.ActorRef[Any]":
+            return SwarmLink.start(
+                self._journal, client, clock, self._paths, self._now, self._committed, draw, self._swarm
+            )
+
         listener = self._listener
         dashboard = [] if listener is None else [Child("dashboard", lambda: DashboardProcess.start(listener, clock))]
         return [
@@ -293,6 +305,7 @@ class _Daemon:
                 lambda: webhook.Webhook.start(client, clock, self._now, self._dashboard_url),
                 listens=webhook.LISTENS,
             ),
+            Child("swarm link", swarm_link),
             *dashboard,
         ]
 

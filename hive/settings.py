@@ -3,19 +3,23 @@
 import difflib
 import ipaddress
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from hive.errors import BadRequest
+from hive.names import is_hive_name
 
 SETTINGS_MAX_BYTES = 256 * 1024
 PORT_MAX = 65_535
+PUBLIC_KEY: Final = re.compile(r"U[A-Z2-7]{55}")
+"""An ed25519 public key in the format of NATS nkeys."""
 RUNTIME_KINDS = ("auto", "process", "bubblewrap", "nspawn", "nixos")
 
 
@@ -81,6 +85,23 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Under root, the host user that the broker runs as. Choose one that nobody else has."""
 
 
+class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    key: str
+    """The peer's public key, as `hive swarm init` prints it."""
+    operators: tuple[str, ...] = ()
+    """Operators of that hive whose decisions count here; empty: none."""
+
+
+class SwarmSettings(msgspec.Struct, frozen=True, kw_only=True):
+    name: str | None = None
+    """The name of this hive among its peers; None: this hive is in no swarm."""
+    servers: tuple[str, ...] = ()
+    """NATS servers: `nats://HOST:PORT` or `tls://HOST:PORT`."""
+    credentials_file: str | None = None
+    """NATS credentials, if the servers are not hive's own. Relative to the state folder; mode 0600."""
+    peers: dict[str, PeerSettings] = {}
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole file. Every key is optional."""
 
@@ -92,6 +113,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webhook: WebhookSettings = WebhookSettings()
     limits: LimitSettings = LimitSettings()
     broker: BrokerSettings = BrokerSettings()
+    swarm: SwarmSettings = SwarmSettings()
 
 
 def load(path: Path) -> Settings:
@@ -131,6 +153,8 @@ def parse(raw: bytes, name: str = "hive.toml") -> Settings:
     _refuse_unknown(tables, Settings, name, "")
     for table, fields in tables.items():
         _refuse_unknown(fields, type(getattr(Settings(), table)), name, f"{table}.")
+    for peer, fields in _subtables(tables, "swarm", "peers", name):
+        _refuse_unknown(fields, PeerSettings, name, f"swarm.peers.{peer}.")
     try:
         settings = msgspec.convert(tables, Settings)
     except msgspec.ValidationError as error:
@@ -185,7 +209,46 @@ def _refuse_unknown(fields: Any, cls: type[msgspec.Struct], name: str, prefix: s
             raise BadRequest(f"{name}: unknown key {prefix}{key}{guess}")
 
 
+def _subtables(tables: dict[str, Any], table: str, key: str, name: str) -> list[tuple[str, Any]]:
+    found = tables.get(table, {}).get(key, {})
+    if not isinstance(found, dict):
+        raise BadRequest(f"{name}: write {table}.{key} as tables, [{table}.{key}.NAME].")
+    return list(found.items())
+
+
+def check_swarm(swarm: SwarmSettings, name: str) -> None:
+    """Raises BadRequest: a bad hive name, key or server address."""
+    if swarm.name is None:
+        if swarm.servers or swarm.peers:
+            raise BadRequest(f"{name}: swarm.name is missing. Set it, or run: hive swarm init NAME --server URL")
+        return
+    for hive in (swarm.name, *swarm.peers):
+        if not is_hive_name(hive):
+            raise BadRequest(f"{name}: {hive!r} is not a hive name. Use 1 to 32 of a-z, 0-9 and -.")
+    if swarm.name in swarm.peers:
+        raise BadRequest(f"{name}: swarm.peers.{swarm.name} has the name of this hive. Remove it.")
+    if not swarm.servers:
+        raise BadRequest(f"{name}: swarm.servers is empty. Name at least one NATS server.")
+    for url in swarm.servers:
+        check_server(url, f"{name}: swarm.servers")
+    for peer, settings in swarm.peers.items():
+        if PUBLIC_KEY.fullmatch(settings.key) is None:
+            raise BadRequest(f"{name}: swarm.peers.{peer}.key is not a public key as `hive swarm init` prints it.")
+
+
+def check_server(url: str, what: str) -> None:
+    """Raises BadRequest: not the address of a NATS server."""
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in ("nats", "tls") and bool(parts.hostname) and not parts.path and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise BadRequest(f"{what}: {url!r} is not a NATS server address. Use nats://HOST:PORT or tls://HOST:PORT.")
+
+
 def _check(settings: Settings, name: str) -> None:
+    check_swarm(settings.swarm, name)
     kind = settings.runtime.kind
     if kind not in RUNTIME_KINDS:
         raise BadRequest(f"{name}: runtime.kind must be one of {', '.join(RUNTIME_KINDS)}, not {kind!r}.")

@@ -18,7 +18,7 @@ from hive.cli import main as cli
 from hive.config.agent_file import AgentFile, AgentLimits, McpServer
 from hive.errors import HiveError
 from hive.events import EVENT_TYPES, notices
-from hive.settings import Settings
+from hive.settings import PeerSettings, Settings
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "hive" / "reference.md"
@@ -70,6 +70,8 @@ def keys_of(cls: type[msgspec.Struct], prefix: str = "") -> dict[str, Any]:
 
 def shown(field: Any) -> str:
     """A default as the page shows it: in TOML; empty for None."""
+    if field.required:
+        return ""
     value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     return "" if value is None else f"`{json.dumps(value)}`"
 
@@ -99,6 +101,8 @@ def test_reference_lists_every_command_with_help_and_example() -> None:
 def test_reference_lists_every_key_of_hive_toml() -> None:
     tables = msgspec.structs.fields(Settings)
     fields = {key: field for table in tables for key, field in keys_of(table.type, f"{table.name}.").items()}
+    del fields["swarm.peers"]
+    fields |= keys_of(PeerSettings, "swarm.peers.NAME.")
     check_keys(section("`hive.toml`"), fields)
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import nats
+import nats.aio.client
+import nats.errors
 
 from benchmarks.contenders.serving import Reply, produce, serve
 from benchmarks.payload import as_json, bodies
@@ -20,7 +22,7 @@ async def _quiet(_error: Exception) -> None:
     """The server is not listening yet."""
 
 
-async def _connected(port: int) -> "nats.NATS":
+async def _connected(port: int) -> "nats.aio.client.Client":
     deadline = asyncio.get_running_loop().time() + START_S
     while True:
         try:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -88,6 +88,33 @@ def import_log(paths: Paths, lines: BinaryIO, now: TimeMs, tell: Tell, expected_
     Raises:
         Refused: the folder is not empty. BadRequest: what is wrong with which line. CorruptState: a daemon runs there.
     """
+    return _placed(paths, now, lambda folder: _fill(folder, lines, now, tell, expected_head))
+
+
+def import_rows(paths: Paths, rows: list[Row], now: TimeMs) -> Head:
+    """Make the log of an empty state folder from the rows of a whole log; returns its head.
+
+    Raises:
+        Refused: the folder is not empty. CorruptState: the chain does not hold, or a daemon runs there.
+    """
+    _, broken = verify(rows)
+    if broken is not None:
+        raise CorruptState(f"Event {broken.seq} {broken.why}. Nothing was written.")
+    return _placed(paths, now, lambda folder: _fill_verified(folder, rows))
+
+
+def _fill_verified(folder: Path, rows: list[Row]) -> Head:
+    log = EventLog(folder)
+    try:
+        for first in range(0, len(rows), BATCH_ROWS):
+            log.append_verified(rows[first : first + BATCH_ROWS])
+        return log.head
+    finally:
+        log.close()
+
+
+def _placed(paths: Paths, now: TimeMs, fill: Callable[[Path], Head]) -> Head:
+    """Have a log written beside, and put it in place when it is whole."""
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
     with lock.held(paths.lock):
         _refuse_used(paths)
@@ -95,7 +122,7 @@ def import_log(paths: Paths, lines: BinaryIO, now: TimeMs, tell: Tell, expected_
         shutil.rmtree(under_way, ignore_errors=True)  # Of an import that was killed.
         under_way.mkdir(mode=0o700)
         try:
-            head = _fill(under_way, lines, now, tell, expected_head)
+            head = fill(under_way)
             (under_way / paths.events.name).rename(paths.events)
         finally:
             shutil.rmtree(under_way)

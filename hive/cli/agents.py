@@ -8,6 +8,7 @@ import typer
 from hive.cli import screen
 from hive.cli.screen import Cell, Column, Styled
 from hive.cli.session import AgentArgument, Noun, Session
+from hive.cli.swarm_screen import show_swarm
 
 noun = Noun("Swarm")
 
@@ -15,8 +16,14 @@ LOG_LINES = 200
 
 
 @noun.command("status", example="hive status")
-def status(hive: Session) -> None:
+def status(
+    hive: Session,
+    swarm: Annotated[bool, typer.Option("--swarm", help="Every hive of the swarm, with its age.")] = False,
+) -> None:
     """Show every agent and the decisions that wait for you."""
+    if swarm:
+        show_swarm(hive)
+        return
     reply = hive.ask("state")
     state = reply["state"]
     rows = state["agents"]

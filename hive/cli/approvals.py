@@ -6,7 +6,7 @@ import typer
 
 from hive.cli import screen
 from hive.cli.screen import Cell, Styled
-from hive.cli.session import Noun, Session, pending_approvals
+from hive.cli.session import HiveOption, Noun, Session, pending_approvals
 
 noun = Noun("Questions and approvals")
 
@@ -57,9 +57,10 @@ def approve(
     sha: Annotated[
         str | None, typer.Option("--sha", metavar="SHA", help="Refuse unless this commit is the pinned one.")
     ] = None,
+    where: HiveOption = None,
 ) -> None:
     """Approve a request. The pinned commit is built."""
-    hive.done(hive.ask("approve", id=id, sha=sha), f"Approved request {id}.")
+    hive.done(hive.ask("approve", id=id, sha=sha, hive=where), f"Approved request {id}.")
 
 
 @noun.command("deny", example='hive deny 3 --note "not before Monday"')
@@ -67,9 +68,10 @@ def deny(
     hive: Session,
     id: IdArgument,
     note: Annotated[str | None, typer.Option("--note", metavar="N", help="Reason; the requester receives it.")] = None,
+    where: HiveOption = None,
 ) -> None:
     """Deny a request."""
-    hive.done(hive.ask("deny", id=id, note=note), f"Denied request {id}.")
+    hive.done(hive.ask("deny", id=id, note=note, hive=where), f"Denied request {id}.")
 
 
 def _cells(row: dict[str, Any]) -> list[Cell]:

@@ -74,6 +74,7 @@ MODULES: Final = {
     "projections": "projections",
     "stats": "stats",
     "operator": "operators",
+    "swarm": "swarm",
 }
 """The module of each command, in the order of `hive --help`."""
 

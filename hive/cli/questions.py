@@ -7,7 +7,7 @@ import typer
 
 from hive.cli import screen
 from hive.cli.screen import Styled
-from hive.cli.session import Noun, Session, open_questions
+from hive.cli.session import HiveOption, Noun, Session, open_questions
 from hive.names import OPERATOR
 
 noun = Noun("Questions and approvals")
@@ -37,16 +37,17 @@ def answer(
     text: Annotated[
         list[str], typer.Argument(metavar="TEXT...", help="The answer; several values are joined with commas.")
     ],
+    where: HiveOption = None,
 ) -> None:
     """Answer a question. The asker receives the answer in its inbox."""
-    reply = hive.ask("answer_question", id=id, answer=", ".join(text))
+    reply = hive.ask("answer_question", id=id, answer=", ".join(text), hive=where)
     hive.done(reply, f"Answered question {id}.")
 
 
 @noun.command("cancel", example="hive cancel 7")
-def cancel(hive: Session, id: IdArgument) -> None:
+def cancel(hive: Session, id: IdArgument, where: HiveOption = None) -> None:
     """Cancel a question. The asker is notified."""
-    hive.done(hive.ask("cancel_question", id=id), f"Cancelled question {id}.")
+    hive.done(hive.ask("cancel_question", id=id, hive=where), f"Cancelled question {id}.")
 
 
 def _show(row: Mapping[str, Any]) -> None:

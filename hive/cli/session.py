@@ -252,6 +252,9 @@ def open_questions(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]
     ]
 
 
+HiveOption = Annotated[
+    str | None, typer.Option("--hive", metavar="HIVE", help="The hive of the swarm that owns it, if not this one.")
+]
 AgentArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the agent.", autocompletion=agent_names, show_default=False)
 ]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hive.errors import BadRequest
-from hive.names import AGENT_NAME, OPERATOR, AgentName
+from hive.names import AGENT_NAME, EVERYONE, OPERATOR, AgentName, address, is_hive_name
 
 AGENT_FILE = "agent.toml"
 DEFAULT_PROMPT = "prompt.md"
@@ -149,8 +149,11 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
         if ENVIRONMENT_NAME.fullmatch(name) is None or RESERVED_ENVIRONMENT.fullmatch(name):
             raise source.bad(place, "this name cannot be set here")
     for recipient in whole.allowed_recipients or ():
-        if recipient != OPERATOR and AGENT_NAME.fullmatch(recipient) is None:
-            raise source.bad(("allowed_recipients",), f"{recipient!r} is not an agent's name")
+        name, hive = address(recipient)
+        is_name = name == OPERATOR or AGENT_NAME.fullmatch(name) is not None or (name == EVERYONE and hive is not None)
+        if not is_name or (hive is not None and not is_hive_name(hive)):
+            what = "is not an agent's name, an address AGENT@HIVE, or *@HIVE"
+            raise source.bad(("allowed_recipients",), f"{recipient!r} {what}")
     prompt = Path(whole.prompt)
     if prompt.is_absolute() or ".." in prompt.parts:
         raise source.bad(("prompt",), "must be a path inside the repository")

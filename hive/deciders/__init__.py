@@ -17,6 +17,7 @@ from hive.deciders import (
     record,
     reminders,
     roster,
+    swarm,
 )
 from hive.deciders.base import Command, Decision
 from hive.projections.hive import Hive
@@ -81,6 +82,11 @@ RULES: Final[dict[type[Command], Rule]] = {
     record.Shut: record.shut,
     record.Warn: record.warn,
     record.RecordNotification: record.record_notification,
+    swarm.SetPeers: swarm.set_peers,
+    swarm.Receive: swarm.receive,
+    swarm.RefuseEnvelope: swarm.refuse_envelope,
+    swarm.TakeReceipt: swarm.take_receipt,
+    swarm.DecideThere: swarm.decide_there,
 }
 """Every command and its rule."""
 

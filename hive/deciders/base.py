@@ -10,7 +10,7 @@ from hive.events import AnyEvent
 from hive.events.base import By, MessageId
 from hive.events.messages import MessageSent
 from hive.events.notices import Notice, body
-from hive.names import SYSTEM, AgentName, is_agent_name
+from hive.names import OPERATOR, SYSTEM, AgentName, address, is_agent_name
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
@@ -53,11 +53,20 @@ class DecisionBuilder:
     def add(self, *events: AnyEvent) -> None:
         self.events += events
 
-    def send(self, sender: str, to: str, text: str, in_reply_to: MessageId | None = None) -> MessageId:
+    def send(
+        self,
+        sender: str,
+        to: str,
+        text: str,
+        in_reply_to: MessageId | None = None,
+        origin_id: MessageId | None = None,
+    ) -> MessageId:
         """Add a message without checking limits: consequences of a decision must not fail."""
         id = self._next_message
         self._next_message = MessageId(id + 1)
-        self.events.append(MessageSent(id=id, sender=sender, to=to, body=text, in_reply_to=in_reply_to))
+        self.events.append(
+            MessageSent(id=id, sender=sender, to=to, body=text, in_reply_to=in_reply_to, origin_id=origin_id)
+        )
         return id
 
     def tell(self, to: str, notice: Notice) -> MessageId:
@@ -101,3 +110,31 @@ def living(hive: Hive, name: str) -> Agent:
     if row is None:
         raise NotFound(f'agent "{name}" is not managed by this hive')
     return row
+
+
+def local(hive: Hive, to: str) -> str:
+    """A recipient without the name of this hive: `coder@berlin` is `coder` in berlin itself."""
+    name, where = address(to)
+    return name if where is not None and where == hive.swarm.name else to
+
+
+def check_peer(hive: Hive, to: str) -> None:
+    """The recipient is an agent or the operator of a known hive.
+
+    Raises:
+        NotFound: no such peer. BadRequest: not a name.
+    """
+    name, where = address(to)
+    if hive.swarm.name is None:
+        raise NotFound(f"{to} is in another hive, but this hive is in no swarm. Run: hive swarm init NAME --server URL")
+    if where is None or not hive.swarm.peer(where).trusted:
+        known = ", ".join(sorted(row.hive for row in hive.swarm.peers if row.trusted)) or "none"
+        raise NotFound(f'hive "{where}" is not a peer of this hive; peers: {known}')
+    if not is_agent_name(name) and name != OPERATOR:
+        raise BadRequest(f"{name!r} is not the name of an agent. An address is AGENT@HIVE or operator@HIVE.")
+
+
+def reachable(hive: Hive, name: str) -> bool:
+    """Whether a notice can be sent to this sender or asker: a living agent here, or a peer's agent."""
+    _, where = address(name)
+    return hive.agents.living_one(name) is not None if where is None else hive.swarm.peer(where).trusted

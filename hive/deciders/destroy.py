@@ -2,7 +2,7 @@
 
 from hive.clock import TimeMs
 from hive.deciders import approvals
-from hive.deciders.base import Command, Decision, DecisionBuilder, living
+from hive.deciders.base import Command, Decision, DecisionBuilder, living, reachable
 from hive.deciders.questions import CANCELLED
 from hive.deciders.roster import refuse_manager
 from hive.events import notices
@@ -10,7 +10,7 @@ from hive.events.agents import Destroyed
 from hive.events.messages import MessageDead
 from hive.events.questions import QuestionResolved
 from hive.events.reminders import ReminderDropped
-from hive.names import MANAGER, OPERATOR, SYSTEM, AgentName
+from hive.names import MANAGER, OPERATOR, SYSTEM, AgentName, is_remote
 from hive.projections.hive import Hive
 
 
@@ -41,13 +41,13 @@ def _cancel_questions(decision: DecisionBuilder, name: AgentName) -> None:
             id=question.id, asker=question.asker, target=question.target, answer=CANCELLED, answerer=SYSTEM
         )
         decision.add(resolved)
-        if question.asker != name:
+        if question.asker != name and not is_remote(question.asker):
             text = question.question
             decision.tell(
                 question.asker,
                 notices.OperatorAnswered(id=question.id, question=text, answer=resolved.answer, answerer=SYSTEM),
             )
-        elif question.target is not None:
+        elif question.asker == name and question.target is not None and not is_remote(question.target):
             decision.tell(
                 question.target, notices.QuestionClosed(id=question.id, answer=resolved.answer, answerer=SYSTEM)
             )
@@ -60,7 +60,12 @@ def _mark_messages_dead(decision: DecisionBuilder, name: AgentName) -> None:
         decision.add(MessageDead(id=message.id, to=name, reason=f"{name} was destroyed"))
         unread[message.sender] = unread.get(message.sender, 0) + 1
     for sender, count in unread.items():
-        if sender == OPERATOR or (sender != name and decision.hive.agents.living_one(sender) is not None):
-            decision.tell(sender, notices.Destroyed(agent=name, unread=count))
+        if sender == OPERATOR or (sender != name and reachable(decision.hive, sender)):
+            decision.tell(sender, notices.Destroyed(agent=_seen_by(decision.hive, sender, name), unread=count))
     if MANAGER not in unread:
         decision.tell(MANAGER, notices.Destroyed(agent=name, unread=0))
+
+
+def _seen_by(hive: Hive, sender: str, name: AgentName) -> str:
+    """The agent's name, as an address for a sender in another hive."""
+    return f"{name}@{hive.swarm.name}" if is_remote(sender) else name

@@ -5,7 +5,18 @@ from typing import Final
 import msgspec
 
 from hive.clock import TimeMs
-from hive.deciders.base import TEXT_MAX_BYTES, Answered, Command, Decision, DecisionBuilder, checked_text, living
+from hive.deciders.base import (
+    TEXT_MAX_BYTES,
+    Answered,
+    Command,
+    Decision,
+    DecisionBuilder,
+    check_peer,
+    checked_text,
+    living,
+    local,
+    reachable,
+)
 from hive.errors import LimitReached, NotFound, Refused
 from hive.events import notices
 from hive.events.agents import IncarnationSeen
@@ -18,7 +29,7 @@ from hive.events.messages import (
     MessageSent,
     SendRefused,
 )
-from hive.names import EVERYONE, MANAGER, OPERATOR, AgentName
+from hive.names import EVERYONE, MANAGER, OPERATOR, AgentName, address, is_remote
 from hive.projections.hive import Hive
 from hive.projections.messages import InboxMessage
 
@@ -92,16 +103,17 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
         raise NotFound(f"There is no message {command.in_reply_to} to reply to.")
     if command.to == EVERYONE:
         return _broadcast(command, hive, now)
-    if command.to != OPERATOR:
-        living(hive, command.to)
-        if (refusal := not_allowed(hive, command.sender, command.to)) is not None:
+    to = local(hive, command.to)
+    if to != OPERATOR:
+        check_recipient(hive, to)
+        if (refusal := not_allowed(hive, command.sender, to)) is not None:
             return Answered([refusal], Refused(refusal.reason))
-        _refuse_full(hive, command.to)
+        refuse_full(hive, to)
     return [
         MessageSent(
             id=hive.messages.next_id(),
             sender=command.sender,
-            to=command.to,
+            to=to,
             body=command.body,
             in_reply_to=command.in_reply_to,
         )
@@ -178,8 +190,27 @@ def mark_dead(decision: DecisionBuilder, message: InboxMessage, reason: str) -> 
     decision.add(MessageDead(id=message.id, to=message.to, reason=reason))
     notice = notices.MessageDead(id=message.id, to=message.to, sender=message.sender, reason=reason)
     decision.tell(OPERATOR, notice)
-    if message.sender != message.to and decision.hive.agents.living_one(message.sender) is not None:
-        decision.tell(message.sender, notice)
+    if message.sender != message.to and reachable(decision.hive, message.sender):
+        decision.tell(message.sender, _at_sender(decision.hive, notice))
+
+
+def _at_sender(hive: Hive, notice: notices.MessageDead) -> notices.MessageDead:
+    """A sender in another hive knows its message by the id there, and the recipient by its address."""
+    origin = hive.swarm.origins.get(MessageId(notice.id))
+    if origin is None:
+        return notice
+    sender, _ = address(notice.sender)
+    return notices.MessageDead(
+        id=origin.origin, to=f"{notice.to}@{hive.swarm.name}", sender=sender, reason=notice.reason
+    )
+
+
+def check_recipient(hive: Hive, to: str) -> None:
+    """Raises NotFound: no such agent here, or no such hive."""
+    if is_remote(to):
+        check_peer(hive, to)
+    else:
+        living(hive, to)
 
 
 def requeue_all(decision: DecisionBuilder, agent: AgentName, reason: str) -> None:
@@ -193,7 +224,7 @@ def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
     for row in hive.agents.living():
         if row.name == command.sender or not_allowed(hive, command.sender, row.name) is not None:
             continue
-        _refuse_full(hive, row.name)
+        refuse_full(hive, row.name)
         decision.send(command.sender, row.name, command.body, command.in_reply_to)
     if not decision.events:
         raise NotFound("There is no other agent to send to.")
@@ -205,11 +236,14 @@ def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
     row = hive.agents.living_one(sender)
     if row is None or row.recipients is None or to in (MANAGER, OPERATOR) or to in row.recipients:
         return None
+    if f"{EVERYONE}@{address(to).hive}" in row.recipients:
+        return None
     allowed = ", ".join(sorted({MANAGER, OPERATOR, *row.recipients}))
     return SendRefused(sender=sender, to=to, reason=f"{sender} may not send to {to}, only to: {allowed}.")
 
 
-def _refuse_full(hive: Hive, to: str) -> None:
+def refuse_full(hive: Hive, to: str) -> None:
+    """Raises LimitReached: the inbox of a recipient is full."""
     if hive.messages.waiting_count(to) >= WAITING_MAX:
         raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
     if hive.messages.open_bytes(to) >= WAITING_MAX_BYTES:

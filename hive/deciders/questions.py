@@ -1,13 +1,22 @@
 """Rules for questions: ask, answer, cancel, expire. Each has one resolution; the same commit tells the asker."""
 
 from hive.clock import MS_PER_S, TimeMs, rfc3339
-from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, checked_label, checked_text, living
-from hive.deciders.messages import not_allowed
+from hive.deciders.base import (
+    Answered,
+    Command,
+    Decision,
+    DecisionBuilder,
+    checked_label,
+    checked_text,
+    living,
+    local,
+)
+from hive.deciders.messages import check_recipient, not_allowed
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
 from hive.events.base import QuestionId
 from hive.events.questions import QuestionAdded, QuestionResolved
-from hive.names import OPERATOR, AgentName
+from hive.names import OPERATOR, AgentName, address, is_remote
 from hive.projections.hive import Hive
 from hive.projections.questions import Question
 
@@ -61,14 +70,16 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
     """
     checked_text(command.question, "question")
     living(hive, command.asker)
-    _check_options(command)
-    if command.target is not None:
-        if command.target == OPERATOR:
+    check_options(command.options)
+    _check_ttl(command.ttl_seconds)
+    target = None if command.target is None else local(hive, command.target)
+    if target is not None:
+        if address(target).name == OPERATOR:
             raise NotFound("The operator is not a peer; use ask_operator.")
-        living(hive, command.target)
-        if command.target == command.asker:
+        check_recipient(hive, target)
+        if target == command.asker:
             raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")
-        if (refusal := not_allowed(hive, command.asker, command.target)) is not None:
+        if (refusal := not_allowed(hive, command.asker, target)) is not None:
             return Answered([refusal], Refused(refusal.reason))
     if hive.questions.pending_of(command.asker) >= OPEN_MAX:
         raise LimitReached(f"{command.asker} has {OPEN_MAX} open questions; cancel some or wait for answers.")
@@ -77,26 +88,31 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
     added = QuestionAdded(
         id=hive.ids.next_question(),
         asker=command.asker,
-        target=command.target,
+        target=target,
         question=command.question,
         options=command.options,
         multi=command.multi,
         deadline_ms=deadline,
     )
+    put(decision, added)
+    return decision.events
+
+
+def put(decision: DecisionBuilder, added: QuestionAdded) -> None:
+    """Open a question and tell its target, if that is an agent of this hive."""
     decision.add(added)
-    if command.target is not None:
+    if added.target is not None and not is_remote(added.target):
         decision.tell(
-            command.target,
+            added.target,
             notices.QuestionAsked(
                 id=added.id,
                 asker=added.asker,
                 question=added.question,
                 options=added.options,
                 multi=added.multi,
-                deadline_at=None if deadline is None else rfc3339(deadline),
+                deadline_at=None if added.deadline_ms is None else rfc3339(added.deadline_ms),
             ),
         )
-    return decision.events
 
 
 def answer(command: Answer, hive: Hive, now: TimeMs) -> Decision:
@@ -132,7 +148,7 @@ def expire(command: Expire, hive: Hive, now: TimeMs) -> Decision:
     """Answer `[expired]` at the deadline."""
     question = hive.questions.all.get(command.id)
     due = question is not None and question.answer is None and question.deadline_ms is not None
-    if question is None or not due or (question.deadline_ms or 0) > now:
+    if question is None or not due or (question.deadline_ms or 0) > now or is_remote(question.asker):
         return []
     decision = DecisionBuilder(hive, now)
     resolve(decision, question, EXPIRED, WATCHDOG)
@@ -144,11 +160,12 @@ def resolve(decision: DecisionBuilder, question: Question, answer: str, answerer
     decision.add(
         QuestionResolved(id=question.id, asker=question.asker, target=question.target, answer=answer, answerer=answerer)
     )
-    decision.tell(
-        question.asker,
-        notices.OperatorAnswered(id=question.id, question=question.question, answer=answer, answerer=answerer),
-    )
-    if question.target not in (None, answerer):
+    if not is_remote(question.asker):  # The outbox tells its hive.
+        decision.tell(
+            question.asker,
+            notices.OperatorAnswered(id=question.id, question=question.question, answer=answer, answerer=answerer),
+        )
+    if question.target not in (None, answerer) and not is_remote(question.target):
         decision.tell(question.target, notices.QuestionClosed(id=question.id, answer=answer, answerer=answerer))
 
 
@@ -162,13 +179,17 @@ def _pending(hive: Hive, id: QuestionId) -> Question:
     raise AlreadyDone(f"Question {id} is already resolved{how}.")
 
 
-def _check_options(command: Ask) -> None:
-    if len(command.options) > OPTIONS_MAX:
+def check_options(options: tuple[str, ...]) -> None:
+    """Raises BadRequest."""
+    if len(options) > OPTIONS_MAX:
         raise BadRequest(f"A question has at most {OPTIONS_MAX} options.")
-    for option in command.options:
+    for option in options:
         checked_label(option, "option")
         checked_text(option, "option")
-    if len(set(command.options)) != len(command.options):
+    if len(set(options)) != len(options):
         raise BadRequest("Two options are the same.")
-    if command.ttl_seconds is not None and not 0 < command.ttl_seconds <= TTL_MAX_S:
+
+
+def _check_ttl(ttl_seconds: float | None) -> None:
+    if ttl_seconds is not None and not 0 < ttl_seconds <= TTL_MAX_S:
         raise BadRequest(f"ttl_seconds is over 0 and at most {TTL_MAX_S}; leave it out to wait for ever.")

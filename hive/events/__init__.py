@@ -12,6 +12,7 @@ from hive.events import (
     operators,
     questions,
     reminders,
+    swarm,
     transient,
     turns,
 )
@@ -78,6 +79,14 @@ AnyEvent = (
     | egress.EgressRevoked
     | egress.ModelUsed
     | egress.PricesSet
+    | swarm.PeersSet
+    | swarm.EnvelopeReceived
+    | swarm.EnvelopeRefused
+    | swarm.ReceiptTaken
+    | swarm.PeerAhead
+    | swarm.DecisionSent
+    | swarm.DecisionDone
+    | swarm.DecisionAnswered
     | daemon.Booted
     | daemon.ShutDown
     | daemon.LogCarriedOver

@@ -16,6 +16,8 @@ class MessageSent(Event, frozen=True, kw_only=True):
     """An agent or `operator`."""
     body: str
     in_reply_to: MessageId | None = None
+    origin_id: MessageId | None = None
+    """For a message from another hive: its id there."""
 
 
 class MessageDelivered(Event, frozen=True, kw_only=True):

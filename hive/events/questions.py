@@ -17,6 +17,8 @@ class QuestionAdded(Event, frozen=True, kw_only=True):
     multi: bool = False
     deadline_ms: TimeMs | None = None
     """When the watchdog answers `[expired]`; None means no deadline."""
+    origin_id: QuestionId | None = None
+    """For a question from another hive: its id there. That hive keeps the deadline."""
 
 
 class QuestionResolved(Event, frozen=True, kw_only=True):

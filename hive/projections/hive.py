@@ -18,6 +18,7 @@ from hive.projections.notifications import Notifications
 from hive.projections.operators import Operators
 from hive.projections.questions import Questions
 from hive.projections.reminders import Reminders
+from hive.projections.swarm import Swarm
 from hive.projections.table import Projection, Recorded
 from hive.projections.transient import Transient
 from hive.projections.turns import Turns
@@ -42,6 +43,7 @@ class Hive:
         self.egress = Egress()
         self.operators = Operators()
         self.notifications = Notifications()
+        self.swarm = Swarm()
         self.seq: Seq = 0
         """The newest folded event."""
         self._handlers = dispatch(self.projections())

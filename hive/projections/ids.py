@@ -11,6 +11,7 @@ from hive.events.base import ApprovalId, QuestionId, ReminderId, Seq
 from hive.events.daemon import CommandKeyed
 from hive.events.questions import QuestionAdded
 from hive.events.reminders import ReminderSet
+from hive.events.swarm import DecisionSent
 from hive.projections.table import Projection, Recorded, Table
 
 KEYS_KEPT = 10_000
@@ -58,6 +59,7 @@ class Ids(Projection):
             QuestionAdded: lambda event, _: self._newest.update(question=event.id),
             ApprovalRequested: lambda event, _: self._newest.update(approval=event.id),
             ReminderSet: lambda event, _: self._newest.update(reminder=event.id),
+            DecisionSent: lambda event, _: self._newest.update(decision=event.id),
             AgentAdded: lambda event, _: self._newest.update(slot=event.slot),
             CommandKeyed: self._on_keyed,
         }
@@ -75,6 +77,9 @@ class Ids(Projection):
 
     def next_reminder(self) -> ReminderId:
         return ReminderId(self._next("reminder"))
+
+    def next_decision(self) -> int:
+        return self._next("decision")
 
     def next_slot(self) -> int:
         return self._next("slot")

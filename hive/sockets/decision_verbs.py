@@ -22,7 +22,8 @@ from hive.sockets import views
 from hive.sockets.config_verbs import check_approvable
 from hive.sockets.container_verbs import base_url
 from hive.sockets.host_session import HostSession, HostVerb, Reply
-from hive.sockets.requests import Id, Limit, Request
+from hive.sockets.requests import Id, Limit, Request, Short
+from hive.sockets.swarm_verbs import decide_there
 
 ROWS_MAX: Final = 1_000
 """Rows of one reply."""
@@ -45,13 +46,14 @@ class Questions(Request, frozen=True, kw_only=True):
     history: bool = False
 
 
-class Answer(Request, frozen=True, kw_only=True):
-    id: Id
-    answer: str
-
-
 class ById(Request, frozen=True, kw_only=True):
     id: Id
+    hive: Short | None = None
+    """The hive that owns the row, if it is another one."""
+
+
+class Answer(ById, frozen=True, kw_only=True):
+    answer: str
 
 
 class Approve(ById, frozen=True, kw_only=True):
@@ -111,6 +113,8 @@ async def questions_(session: HostSession, request: Questions) -> Reply:
 
 
 async def answer_question(session: HostSession, request: Answer) -> Reply:
+    if _elsewhere(session, request):
+        return await decide_there(session, request, "answer", text=request.answer)
     id = QuestionId(request.id)
     command = questions.Answer(by=session.by, id=id, answer=request.answer, answerer=OPERATOR)
     await session.services.journal.ask(command, request.key)
@@ -118,9 +122,15 @@ async def answer_question(session: HostSession, request: Answer) -> Reply:
 
 
 async def cancel_question(session: HostSession, request: ById) -> Reply:
+    if _elsewhere(session, request):
+        return await decide_there(session, request, "cancel")
     command = questions.Cancel(by=session.by, id=QuestionId(request.id), canceller=OPERATOR)
     await session.services.journal.ask(command, request.key)
     return {}
+
+
+def _elsewhere(session: HostSession, request: ById) -> bool:
+    return request.hive is not None and request.hive != session.services.settings().swarm.name
 
 
 async def pending(session: HostSession, _: Request) -> Reply:
@@ -135,6 +145,8 @@ async def approvals_(session: HostSession, request: Limited) -> Reply:
 
 
 async def approve(session: HostSession, request: Approve) -> Reply:
+    if _elsewhere(session, request):
+        return await decide_there(session, request, "approve", sha=request.sha)
     await check_approvable(session.services, ApprovalId(request.id), request.sha)
     command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
     await session.services.journal.ask(command, request.key)
@@ -142,6 +154,8 @@ async def approve(session: HostSession, request: Approve) -> Reply:
 
 
 async def deny(session: HostSession, request: Deny) -> Reply:
+    if _elsewhere(session, request):
+        return await decide_there(session, request, "deny", text=request.note)
     command = approvals.Deny(by=session.by, id=ApprovalId(request.id), note=request.note)
     await session.services.journal.ask(command, request.key)
     return {}

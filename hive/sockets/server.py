@@ -24,6 +24,7 @@ from hive.sockets.manager_verbs import MANAGER_VERBS
 from hive.sockets.requests import RequestDecoder
 from hive.sockets.services import Services
 from hive.sockets.session_verbs import HOST_ONLY_VERBS, SESSION_VERBS, WITHHELD, DashboardSession
+from hive.sockets.swarm_verbs import SWARM_VERBS
 
 log = structlog.get_logger()
 
@@ -32,7 +33,7 @@ CONNECTIONS_MAX = 4_096
 BACKLOG = 4_096
 """Every client may connect at the same time."""
 
-HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS, **AUDIT_VERBS, **HOST_ONLY_VERBS}
+HOST_VERBS = {**CONTAINER_VERBS, **DECISION_VERBS, **CONFIG_VERBS, **AUDIT_VERBS, **SWARM_VERBS, **HOST_ONLY_VERBS}
 DASHBOARD_VERBS = {**{cmd: verb for cmd, verb in HOST_VERBS.items() if cmd not in WITHHELD}, **SESSION_VERBS}
 _HOST_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
 _DASHBOARD_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in DASHBOARD_VERBS.items()})

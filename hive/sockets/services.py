@@ -13,6 +13,7 @@ from hive.actors.config_pipeline import Watch
 from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
+from hive.actors.swarm_link import SwarmStatus
 from hive.clock import Clock
 from hive.config.proposals import Proposals
 from hive.errors import Unavailable
@@ -45,6 +46,7 @@ class Services(msgspec.Struct, kw_only=True):
     watch: Callable[[Watch], bool]
     """Resolves a ticket when an approval is finished. Returns False while the daemon shuts down."""
     mirror_status: Callable[[], dict[str, Any]]
+    swarm: SwarmStatus
     settings: Callable[[], Settings]
     dashboard_group: int | None
     """Group that may connect to the dashboard's socket, besides the daemon's user."""

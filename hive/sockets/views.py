@@ -139,6 +139,21 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
     }
 
 
+def swarm_agent(row: Agent, hive: Hive) -> dict[str, Any]:
+    """What other hives see of an agent."""
+    return _known(
+        {
+            "name": row.name,
+            "state": state_of(row),
+            "running": row.running,
+            "status_text": row.status_text if row.running else None,
+            "failure": row.failure,
+            "active_model": row.active_model,
+            "waiting": hive.messages.waiting_count(row.name),
+        }
+    )
+
+
 def state_of(row: Agent) -> str:
     """The state shown on a screen, by priority: failed, needs login, paused, stopped, running."""
     if row.failure is not None:

@@ -83,7 +83,7 @@ def test_every_key_is_parsed() -> None:
         ("prompt = '../../etc/passwd'", "agent.toml:1: prompt: must be a path inside the repository."),
         (
             "allowed_recipients = ['Not A Name']",
-            "agent.toml:1: allowed_recipients: 'Not A Name' is not an agent's name",
+            "agent.toml:1: allowed_recipients: 'Not A Name' is not an agent's name, an address AGENT@HIVE, or *@HIVE",
         ),
     ],
 )

@@ -29,9 +29,9 @@ _TIMES = st.integers(min_value=0, max_value=90_000)
 _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "agent": st.sampled_from(NAMES),
     "sender": st.sampled_from((*NAMES, "operator")),
-    "to": st.sampled_from((*NAMES, "operator", "*")),
+    "to": st.sampled_from((*NAMES, "operator", "*", "a@berlin")),
     "asker": st.sampled_from(NAMES),
-    "target": st.sampled_from((*NAMES, None)),
+    "target": st.sampled_from((*NAMES, None, "b@berlin")),
     "answerer": st.sampled_from((*NAMES, "operator")),
     "canceller": st.sampled_from((*NAMES, "operator")),
     "requester": st.sampled_from(("manager", "operator")),
@@ -64,6 +64,11 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "why": st.just("for the docs"),
     "prices": st.sampled_from(({}, {"claude-x": Price(input=3.0, output=15.0)}, {"claude-y": Price(input=1.0)})),
     "name": st.sampled_from(("mara", "ada")),
+    "hive": st.sampled_from(("tokyo", "berlin")),
+    "peer": st.sampled_from(("berlin", "oslo")),
+    "peers": st.just({"berlin": ("mara",)}),
+    "number": st.integers(min_value=1, max_value=4),
+    "base": st.integers(min_value=1, max_value=4),
     "folder": st.sampled_from(("p", "q")),
     "path": st.sampled_from(("p", "/srv/q")),
 }

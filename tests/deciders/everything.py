@@ -45,6 +45,16 @@ from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
+from hive.events.swarm import (
+    DecisionAnswered,
+    DecisionDone,
+    DecisionSent,
+    EnvelopeReceived,
+    EnvelopeRefused,
+    PeerAhead,
+    PeersSet,
+    ReceiptTaken,
+)
 from hive.events.transient import TransientCleared, TransientSet
 from hive.events.turns import TurnEnded, TurnStarted
 
@@ -193,4 +203,33 @@ _TROUBLE: list[AnyEvent] = [
     LogCarriedOver(schema=1, events=20, head=HASH),
     ShutDown(keep_agents=True),
 ]
-EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE]
+_SWARM: list[AnyEvent] = [
+    PeersSet(hive="tokyo", peers={"berlin": ("mara",), "oslo": ()}),
+    _message(5, "coder@berlin", "and you?", "a"),
+    _message(6, "operator@berlin", "hello"),
+    QuestionAdded(id=QuestionId(4), asker="a", target="coder@berlin", question="Tabs?"),
+    QuestionAdded(id=QuestionId(5), asker="b", target="coder@berlin", question="Spaces?"),
+    EnvelopeReceived(peer="berlin", number=1),
+    MessageSent(
+        id=MessageId(7), sender="coder@berlin", to="a", body="fine", in_reply_to=MessageId(5), origin_id=MessageId(31)
+    ),
+    MessageSent(id=MessageId(8), sender="a", to="coder@berlin", body="good", in_reply_to=MessageId(7)),
+    EnvelopeReceived(peer="berlin", number=2),
+    QuestionAdded(
+        id=QuestionId(6), asker="coder@berlin", target="a", question="Vim?", options=("yes",), origin_id=QuestionId(9)
+    ),
+    QuestionAdded(id=QuestionId(7), asker="coder@berlin", target="b", question="Ed?", origin_id=QuestionId(10)),
+    QuestionResolved(id=QuestionId(6), asker="coder@berlin", target="a", answer="yes", answerer="a"),
+    QuestionResolved(id=QuestionId(4), asker="a", target="coder@berlin", answer="No.", answerer="coder@berlin"),
+    QuestionResolved(id=QuestionId(5), asker="b", target="coder@berlin", answer="[expired]", answerer="watchdog"),
+    DecisionSent(id=1, hive="berlin", verdict="approve", subject=3, operator="mara", sha=SHA),
+    DecisionSent(id=2, hive="berlin", verdict="answer", subject=4, operator="mara", text="Yes."),
+    DecisionDone(id=1, hive="berlin", error="There is no approval 3."),
+    DecisionAnswered(peer="berlin", decision=7),
+    ReceiptTaken(peer="berlin", number=1),
+    MessageAcked(id=MessageId(5), to="coder@berlin"),
+    EnvelopeRefused(peer="oslo", reason="its signature is wrong", count=3),
+    PeerAhead(peer="oslo", number=4),
+    PeersSet(hive="tokyo", peers={"berlin": ("mara",)}),
+]
+EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE, *_SWARM]

@@ -1,0 +1,83 @@
+"""What hives say to each other: the payloads of envelopes. Written by one hive's swarm, decided on by another's."""
+
+from typing import Literal
+
+import msgspec
+
+from hive.clock import TimeMs
+from hive.events.base import MessageId, QuestionId
+
+Verdict = Literal["approve", "deny", "answer", "cancel"]
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind"):
+    """Base of the closed union. Names are those of the sending hive, without `@`."""
+
+
+class Message(Payload, frozen=True, kw_only=True, tag="message"):
+    """A message to an agent or the operator of the receiving hive."""
+
+    id: MessageId
+    """In the sending hive."""
+    sender: str = msgspec.field(name="from")
+    to: str
+    body: str
+    in_reply_to: MessageId | None = None
+    """In the receiving hive."""
+
+
+class Question(Payload, frozen=True, kw_only=True, tag="question"):
+    """A question to an agent of the receiving hive."""
+
+    id: QuestionId
+    """In the sending hive, which also keeps its deadline."""
+    asker: str
+    target: str
+    question: str
+    options: tuple[str, ...] = ()
+    multi: bool = False
+    deadline_ms: TimeMs | None = None
+
+
+class Answer(Payload, frozen=True, kw_only=True, tag="answer"):
+    """The resolution of a question that the receiving hive asked."""
+
+    question: QuestionId
+    """In the receiving hive."""
+    answer: str
+    answerer: str
+
+
+class Closed(Payload, frozen=True, kw_only=True, tag="closed"):
+    """The sending hive resolved a question that it had asked."""
+
+    question: QuestionId
+    """In the sending hive."""
+    answer: str
+    answerer: str
+
+
+class Decision(Payload, frozen=True, kw_only=True, tag="decision"):
+    """An operator of the sending hive decides about a row of the receiving hive."""
+
+    id: int
+    """In the sending hive."""
+    verdict: Verdict
+    subject: int
+    """The approval or question, in the receiving hive."""
+    operator: str
+    text: str | None = None
+    """The answer, or the note of a denial."""
+    sha: str | None = None
+    """What the operator saw of a commit."""
+
+
+class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
+    """What became of a decision; `error` is the refusal."""
+
+    decision: int
+    """In the receiving hive."""
+    error: str | None = None
+
+
+AnyPayload = Message | Question | Answer | Closed | Decision | Outcome

@@ -1,0 +1,159 @@
+"""The link: a thread with an event loop of its own that holds the NATS connection and everything that runs on it."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from hive.errors import HiveError
+from hive.events.log import LogReader
+from hive.paths import Paths
+from hive.projections.hive import Hive
+from hive.settings import SwarmSettings
+from hive.swarm import keys
+from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open_connection
+from hive.swarm.inbox import Inbox
+from hive.swarm.outbox import Outbox
+from hive.swarm.replica import Shipper
+from hive.swarm.screens import Screens, Seen
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 1.0
+"""After a connection that could not be opened, or broke in a way that it does not mend by itself."""
+STOP_TIMEOUT_S: Final = 10.0
+
+
+class LinkStatus(msgspec.Struct, frozen=True):
+    """Where the link stands."""
+
+    connected: bool
+    server: str | None
+    encrypted: bool
+    problem: str | None
+    shipped: int
+    """The newest event of this hive's log that is in the swarm."""
+    seen: dict[str, Seen]
+    """The peers' screens."""
+
+
+class Link:
+    """Keeps nothing that the journal and the log cannot give back: it is stopped and started at will."""
+
+    def __init__(
+        self,
+        paths: Paths,
+        swarm: SwarmSettings,
+        journal: Callable[[asyncio.AbstractEventLoop], Journal],
+        draw: Callable[[Hive], dict[str, Any]],
+    ):
+        """Raises BadRequest or CorruptState: the key of this hive is missing or damaged."""
+        self._paths = paths
+        self._swarm = swarm
+        self._hive = str(swarm.name)
+        self._key = keys.load(paths.state)
+        self._peers = {name: keys.PeerKey(peer.key) for name, peer in swarm.peers.items()}
+        self._journal = journal
+        self._draw = draw
+        self._seen: dict[str, Seen] = {}
+        self._problem: str | None = "not connected yet"
+        self._parts: tuple[Outbox, Shipper, Screens] | None = None
+        self._client: Any = None
+        self._shipped = 0
+        self._loop = asyncio.new_event_loop()
+        self._woken = False
+        self._thread = threading.Thread(target=self._run, name="swarm link", daemon=True)
+        self._main: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """From another thread; waits for its end."""
+        with contextlib.suppress(RuntimeError):  # The loop has ended.
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def wake(self) -> None:
+        """Something was committed. From any thread; cheap when called often."""
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake_parts)
+
+    def status(self) -> LinkStatus:
+        """From any thread."""
+        client = self._client
+        connected = client is not None and client.is_connected
+        url = client.connected_url if connected else None
+        parts = self._parts
+        shipper = None if parts is None else parts[1]
+        return LinkStatus(
+            connected=connected,
+            server=None if url is None else url.netloc,
+            encrypted=connected and is_encrypted(client),
+            problem=(None if shipper is None else shipper.problem) if connected else self._problem,
+            shipped=self._shipped if shipper is None else shipper.shipped,
+            seen=dict(self._seen),
+        )
+
+    def _wake_parts(self) -> None:
+        self._woken = False
+        for part in self._parts or ():
+            part.wake()
+
+    def _cancel(self) -> None:
+        if self._main is not None:
+            self._main.cancel()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._main = self._loop.create_task(self._forever())
+        with contextlib.suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._main)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    async def _forever(self) -> None:
+        while True:
+            try:
+                await self._connected()
+            except Exception as error:  # noqa: BLE001  # A bug here must not end the daemon, and the log still has everything.
+                self._note(error)
+            await asyncio.sleep(RETRY_S)
+
+    def _note(self, error: Exception) -> None:
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        self._problem = str(error) or type(error).__name__
+        if isinstance(error, (HiveError, *CONNECTION_ERRORS)):
+            log.info("swarm.not_connected", error=self._problem)
+        else:
+            log.error("swarm.link_failed", exc_info=error)
+
+    async def _connected(self) -> None:
+        async def lost() -> None:
+            self._problem = "the connection was lost"
+
+        client = await open_connection(self._paths.state, self._swarm, self._key, lost)
+        reader = LogReader(self._paths.state, daemon_runs=True)
+        try:
+            journal = self._journal(self._loop)
+            outbox = Outbox(client, self._hive, self._key, list(self._peers), journal, reader)
+            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox)
+            shipper = Shipper(client, self._hive, self._key, reader)
+            screens = Screens(client, self._hive, self._key, self._peers, journal, self._draw, self._seen)
+            self._client, self._parts = client, (outbox, shipper, screens)
+            log.info("swarm.connected", server=str(client.connected_url and client.connected_url.netloc))
+            async with asyncio.TaskGroup() as group:
+                for part in (outbox, inbox, shipper, screens):
+                    group.create_task(part.run())
+        finally:
+            self._shipped, self._parts, self._client = self.status().shipped, None, None
+            reader.close()
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await asyncio.wait_for(client.close(), STOP_TIMEOUT_S)

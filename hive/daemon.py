@@ -28,6 +28,7 @@ from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
 from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
+from hive.actors.erasing import Erasing
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.policies import Policies
@@ -220,11 +221,14 @@ class _Daemon:
             journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )
         self._supervised.set_result(self._supervisor)
+        rebuilding = Rebuilding(client, self._paths.state)
+        erasing = Erasing(client, rebuilding, self._paths, self._clock, self._hub.forget_live_lines)
         services = Services(
             paths=self._paths,
             clock=self._clock,
             journal=client,
-            rebuilding=Rebuilding(client, self._paths.state),
+            rebuilding=rebuilding,
+            erasing=erasing,
             hub=self._hub,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
@@ -243,10 +247,12 @@ class _Daemon:
         self._committed.connect(self._on_committed)
         try:
             await self._sockets.open()
+            resuming = asyncio.create_task(erasing.resume())
             gc.freeze()  # The loaded state is permanent: without this, a full collection stops the loop for 40 ms.
             self._say_ready()
             await self._offer_link(client)
             await self._ends.wait()
+            resuming.cancel()
         finally:
             self._sockets.close()
             await asyncio.to_thread(self._supervisor.stop)

@@ -1,6 +1,7 @@
 """Rebuilds projections while the daemon runs: a child process folds the log, then the journal adopts its file."""
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import structlog
 
 from hive.actors.journal_clients import AsyncJournalClient
 from hive.audit import rebuild
-from hive.errors import Unavailable
+from hive.errors import HiveError, Unavailable
 from hive.events.base import Seq
 
 log = structlog.get_logger()
@@ -45,6 +46,17 @@ class Rebuilding:
             return await asyncio.shield(self._task)
         finally:
             self._watching.remove(tell)
+
+    async def run_after_current(self) -> Seq:
+        """Rebuild from the log as it is now: a rebuild that is running may have read older rows.
+
+        Raises:
+            Unavailable: as `run`.
+        """
+        while self._task is not None and not self._task.done():
+            with contextlib.suppress(HiveError):
+                await asyncio.shield(self._task)
+        return await self.run()
 
     async def _rebuilt(self) -> Seq:
         child = self._start()

@@ -1,7 +1,9 @@
 """Verifies the log: its hash chain, its file, and the heads recorded elsewhere."""
 
 import contextlib
+import itertools
 from collections.abc import Iterator
+from operator import itemgetter
 
 import apsw
 import msgspec
@@ -12,8 +14,21 @@ from hive.audit.system_journal import SystemJournal
 from hive.errors import HiveError
 from hive.events.base import Seq
 from hive.events.chain import GENESIS, ChainError, Row, intact_length, link, verify
+from hive.events.codec import Codec
+from hive.events.erasing import Erased, covers
 from hive.events.log import LogReader
 from hive.paths import Paths
+
+
+class Erasure(msgspec.Struct, frozen=True):
+    """One decided erasure whose rows verify by their kept content hashes."""
+
+    seq: Seq
+    """Of the `Erased` event."""
+    at: str
+    by: str
+    why: str
+    rows: int
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -26,6 +41,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Hash of the last verified event, hex."""
     bad_seq: Seq | None = None
     why: str | None = None
+    erasures: tuple["Erasure", ...] = ()
+    """What was erased, by whom and why."""
     anchors: tuple[AnchorComparison, ...] = ()
     """Comparison with each source of recorded heads."""
 
@@ -44,11 +61,18 @@ def verify_log(paths: Paths, tell: Tell, journal: SystemJournal | None = None) -
         broken = broken or contradicted
         if broken is not None:
             return Verification(ok=False, events=count, bad_seq=broken.seq, why=broken.why, anchors=anchors)
+        erasures, unexplained = _erasures(reader)
+        if unexplained is not None:
+            return Verification(
+                ok=False, events=unexplained.seq - 1, bad_seq=unexplained.seq, why=unexplained.why, anchors=anchors
+            )
         damage = _damage(reader)
         if damage is not None:
             why = f"every event holds, but the file is damaged: {damage}"
             return Verification(ok=False, events=count, why=why, anchors=anchors)
-        return Verification(ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors)
+        return Verification(
+            ok=True, events=count, head=(reader.hash_at(count) or GENESIS).hex(), anchors=anchors, erasures=erasures
+        )
 
 
 def _anchor_sources(paths: Paths, reader: LogReader, journal: SystemJournal | None) -> list[AnchorSource]:
@@ -87,6 +111,22 @@ def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, ChainError |
 
 def _one(reader: LogReader, seq: Seq) -> Iterator[Row]:
     return reader.where("seq = ?", (seq,))
+
+
+def _erasures(reader: LogReader) -> tuple[tuple[Erasure, ...], ChainError | None]:
+    """Every erased row must be one that an `Erased` event names."""
+    found = []
+    for of, rows in itertools.groupby(reader.erased(), key=itemgetter(1)):
+        seqs = [seq for seq, _ in rows]
+        row = next(reader.rows(of, of), None)
+        event = None if row is None or row.type != Erased.__name__ else Codec().decode(row.type, row.data)
+        covered = event.rows if isinstance(event, Erased) else ()
+        stray = next((seq for seq in seqs if not covers(covered, seq)), None)
+        if row is None or not isinstance(event, Erased) or stray is not None:
+            why = f"is erased, but event {of} is no `Erased` event that names it"
+            return (), ChainError(seqs[0] if stray is None else stray, why)
+        found.append(Erasure(of, row.at, row.by, event.why, len(seqs)))
+    return tuple(found), None
 
 
 def _damage(reader: LogReader) -> str | None:

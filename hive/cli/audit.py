@@ -42,6 +42,9 @@ def verify(
     else:
         if result.ok:
             screen.say(f"Verified {result.events} events. Head hash: {result.head}")
+        for erasure in result.erasures:
+            who = f"event {erasure.seq}, by {erasure.by} on {erasure.at}"
+            screen.say(f"{erasure.rows} of them are erased ({who}): {erasure.why}")
         for comparison in result.anchors:
             screen.line(*_comparison(comparison))
     if not result.ok:

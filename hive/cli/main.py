@@ -67,6 +67,7 @@ MODULES: Final = {
     "rollback": "config",
     "forge": "forge",
     "log": "log",
+    "erase": "erase",
     "search": "search",
     "backup": "backup",
     "restore": "backup",

@@ -11,6 +11,7 @@ from hive.deciders import (
     controls,
     destroy,
     egress,
+    erasing,
     lifecycle,
     messages,
     questions,
@@ -87,6 +88,8 @@ RULES: Final[dict[type[Command], Rule]] = {
     swarm.RefuseEnvelope: swarm.refuse_envelope,
     swarm.TakeReceipt: swarm.take_receipt,
     swarm.DecideThere: swarm.decide_there,
+    erasing.Erase: erasing.erase,
+    erasing.FinishErasure: erasing.finish_erasure,
 }
 """Every command and its rule."""
 

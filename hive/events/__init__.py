@@ -7,6 +7,7 @@ from hive.events import (
     approvals,
     daemon,
     egress,
+    erasing,
     messages,
     notifications,
     operators,
@@ -92,6 +93,8 @@ AnyEvent = (
     | daemon.LogCarriedOver
     | daemon.CommandKeyed
     | daemon.Warned
+    | erasing.Erased
+    | erasing.ErasureFinished
 )
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in get_args(AnyEvent)}

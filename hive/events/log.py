@@ -44,6 +44,7 @@ class EventLog:
         self._db = connect(self.path, write=True)
         refuse_foreign(self._db, self.path)
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
+        self._db.execute("PRAGMA secure_delete=ON").fetchall()  # Else the first page keeps a copy of the first rows.
         self._db.execute(NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
         self.head = _head(self._db)
 
@@ -154,10 +155,18 @@ class LogReader:
         query = f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
         return [Row(*row) for row in self._db.execute(query, (first, *values, limit))]
 
-    def where(self, condition: str, values: tuple[object, ...] = ()) -> Iterator[Row]:
-        """Every row for which an SQL condition over the columns holds, oldest first."""
+    def where(self, condition: str, values: tuple[object, ...] = (), *, newest: int | None = None) -> Iterator[Row]:
+        """Every row for which an SQL condition over the columns holds, or the newest of them; oldest first."""
+        if newest is not None:
+            query = f"SELECT {COLUMNS} FROM events WHERE {condition} ORDER BY seq DESC LIMIT {newest}"
+            return map(Row._make, self._db.execute(query, values).fetchall()[::-1])
         query = f"SELECT {COLUMNS} FROM events WHERE {condition} ORDER BY seq"
         return map(Row._make, self._db.execute(query, values))
+
+    def erased(self) -> Iterator[tuple[Seq, Seq]]:
+        """Every erased row and the `Erased` event that it names, in the order of those."""
+        query = "SELECT seq, erasure FROM erased ORDER BY erasure, seq"
+        return cast(Iterator[tuple[Seq, Seq]], iter(self._db.execute(query)))
 
     def last_until(self, at: str) -> Seq:
         """The newest event at or before an RFC 3339 time as `at` is written; 0 when there is none."""

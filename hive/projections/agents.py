@@ -4,6 +4,8 @@ import msgspec
 
 from hive.clock import DurationMs, TimeMs
 from hive.events import agents as facts
+from hive.events.erasing import Erased
+from hive.events.texts import erased_value
 from hive.events.turns import TurnEnded, TurnStarted
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
@@ -113,6 +115,7 @@ class Agents(Projection):
             facts.BudgetFreed: lambda event, _: self._set(event.agent, paused=False, budget_until_ms=None),
             facts.Mounted: self._on_mounted,
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
+            Erased: self._on_erased,
             TurnStarted: lambda event, _: self._on_model_seen(event.agent, event.model),
             TurnEnded: lambda event, _: self._on_model_seen(event.agent, event.model),
         }
@@ -237,6 +240,13 @@ class Agents(Projection):
         self.all.put(
             event.agent, Agent(name=row.name, slot=row.slot, added_ms=recorded.at_ms, act="spawn", model=row.model)
         )
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for row in list(self.all):
+            if row.name in event.statuses:
+                self._set(row.name, status_text=erased_value(row.status_text))
+            if row.name in event.failures:
+                self._set(row.name, failure=erased_value(row.failure))
 
     def _on_mounted(self, event: facts.Mounted, _: Recorded) -> None:
         mount = Mount(event.agent, event.folder, event.host_path, event.read_only)

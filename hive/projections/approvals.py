@@ -8,6 +8,8 @@ from hive.clock import TimeMs
 from hive.events.agents import Rebuilt, Spawned
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned, Status
 from hive.events.base import ApprovalId, Seq
+from hive.events.erasing import Erased, covers
+from hive.events.texts import erased_value
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -55,6 +57,7 @@ class Approvals(Projection):
             ApprovalFailed: self._on_failed,
             Spawned: self._on_spawned,
             Rebuilt: self._on_rebuilt,
+            Erased: self._on_erased,
         }
 
     def restored(self) -> None:
@@ -121,6 +124,16 @@ class Approvals(Projection):
         row = None if event.approval_id is None else self.all.get(event.approval_id)
         if row is not None and event.ok and row.status == "approved":
             self._put(msgspec.structs.replace(row, carried_out=True), recorded)
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for id, before in list(self.all.rows.items()):
+            row = before
+            if covers(event.approvals, id):
+                row = msgspec.structs.replace(row, description=erased_value(row.description))
+            if covers(event.decisions, id):
+                row = msgspec.structs.replace(row, note=erased_value(row.note))
+            if row is not before:
+                self.all.put(id, row)
 
     def _put(self, row: Approval, recorded: Recorded) -> None:
         if not _is_over(row) or row.over_seq is not None:

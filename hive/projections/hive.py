@@ -12,6 +12,7 @@ from hive.events.log import GENESIS, Row
 from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
 from hive.projections.egress import Egress
+from hive.projections.erasures import Erasures
 from hive.projections.ids import Ids
 from hive.projections.messages import Messages
 from hive.projections.notifications import Notifications
@@ -44,6 +45,7 @@ class Hive:
         self.operators = Operators()
         self.notifications = Notifications()
         self.swarm = Swarm()
+        self.erasures = Erasures()
         self.seq: Seq = 0
         """The newest folded event."""
         self._handlers = dispatch(self.projections())

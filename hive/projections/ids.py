@@ -9,6 +9,7 @@ from hive.events.agents import AgentAdded
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import ApprovalId, QuestionId, ReminderId, Seq
 from hive.events.daemon import CommandKeyed
+from hive.events.erasing import Erased, covers
 from hive.events.questions import QuestionAdded
 from hive.events.reminders import ReminderSet
 from hive.events.swarm import DecisionSent
@@ -62,6 +63,7 @@ class Ids(Projection):
             DecisionSent: lambda event, _: self._newest.update(decision=event.id),
             AgentAdded: lambda event, _: self._newest.update(slot=event.slot),
             CommandKeyed: self._on_keyed,
+            Erased: self._on_erased,
         }
 
     def restored(self) -> None:
@@ -97,3 +99,11 @@ class Ids(Projection):
         self.keys.put(event.key, KeyedAnswer(event.key, event.first_seq, event.count, event.digest))
         while len(self.keys) > KEYS_KEPT:
             self.keys.drop(self._keys_by_age.popleft())
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        """Forget the erased keys: the row of a key follows the events that answered it."""
+        gone = [row.key for row in self.keys if covers(event.rows, row.first_seq + row.count)]
+        for key in gone:
+            self.keys.drop(key)
+        if gone:
+            self._keys_by_age = deque(self.keys.rows)

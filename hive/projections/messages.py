@@ -8,7 +8,9 @@ import msgspec
 
 from hive.events.agents import Destroyed, Purged
 from hive.events.base import MessageId
+from hive.events.erasing import Erased, covers
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent
+from hive.events.texts import erased_body
 from hive.names import OPERATOR, AgentName
 from hive.projections.ids import LastId
 from hive.projections.table import Projection, Recorded, Table
@@ -110,6 +112,7 @@ class Messages(Projection):
             MessageRequeued: self._on_requeued,
             Purged: lambda event, _: self._forget(event.agent),
             Destroyed: self._on_destroyed,
+            Erased: self._on_erased,
         }
 
     def restored(self) -> None:
@@ -228,6 +231,21 @@ class Messages(Projection):
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
         if event.purge:
             self._forget(event.agent)
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for to, inbox in self._inboxes.items():
+            self._make_rows(to)
+            for id in inbox.recent:
+                if covers(event.messages, id):
+                    row = self.recent[to, id]
+                    body = erased_body(row.sender, row.body)
+                    inbox.recent_bytes += len(body) - len(row.body)
+                    self.recent.put((to, id), msgspec.structs.replace(row, body=body))
+        for id, message in list(self.open.rows.items()):
+            if covers(event.messages, id):
+                body = erased_body(message.sender, message.body)
+                self._inboxes[message.to].open_bytes += len(body) - len(message.body)
+                self.open.put(id, msgspec.structs.replace(message, body=body))
 
     def _forget(self, agent: AgentName) -> None:
         """Another agent may get the same name and must not see these messages."""

@@ -7,8 +7,10 @@ from hive.events import AnyEvent
 from hive.events.agents import BudgetFreed, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin, Resumed
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import Seq
+from hive.events.erasing import Erased, covers
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
 from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.events.texts import erased_value
 from hive.projections.table import Projection, Recorded, Table
 
 TEXT_MAX_CHARS = 1_000
@@ -87,6 +89,7 @@ class Notifications(Projection):
             BudgetFreed: lambda event, _: self._drop("budget", event.agent),
             Resumed: lambda event, _: self._drop("budget", event.agent),
             Destroyed: self._on_destroyed,
+            Erased: self._on_erased,
         }
 
     def waiting(self, now: TimeMs) -> list[Pending]:
@@ -113,6 +116,15 @@ class Notifications(Projection):
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
         for topic in ("needs_login", "crash", "budget"):
             self._drop(topic, event.agent)
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for seq, row in list(self.pending.rows.items()):
+            has_text = row.told.topic == "question" or (
+                row.told.topic == "approval" and row.told.text != row.told.title
+            )
+            if has_text and covers(event.rows, seq):
+                told = msgspec.structs.replace(row.told, text=erased_value(row.told.text))
+                self.pending.put(seq, msgspec.structs.replace(row, told=told))
 
     def _drop(self, topic: str, subject: str) -> None:
         for seq in self._about(topic, subject):

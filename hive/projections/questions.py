@@ -6,7 +6,9 @@ import msgspec
 
 from hive.clock import TimeMs
 from hive.events.base import QuestionId, Seq
+from hive.events.erasing import Erased, covers
 from hive.events.questions import QuestionAdded, QuestionResolved
+from hive.events.texts import erased_value
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -45,7 +47,7 @@ class Questions(Projection):
         self._resolved: deque[QuestionId] = deque()
 
     def handlers(self) -> dict[type, object]:
-        return {QuestionAdded: self._on_added, QuestionResolved: self._on_resolved}
+        return {QuestionAdded: self._on_added, QuestionResolved: self._on_resolved, Erased: self._on_erased}
 
     def restored(self) -> None:
         self._pending, self._asked, self._resolved = {}, {}, deque()
@@ -86,6 +88,17 @@ class Questions(Projection):
         self.all.put(event.id, row)
         self._pending[event.id] = None
         self._asked[event.asker] = self._asked.get(event.asker, 0) + 1
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for id, before in list(self.all.rows.items()):
+            row = before
+            if covers(event.questions, id):
+                question, options = erased_value(row.question), erased_value(row.options)
+                row = msgspec.structs.replace(row, question=question, options=options)
+            if covers(event.answers, id):
+                row = msgspec.structs.replace(row, answer=erased_value(row.answer))
+            if row is not before:
+                self.all.put(id, row)
 
     def _on_resolved(self, event: QuestionResolved, recorded: Recorded) -> None:
         row = self.all[event.id]

@@ -4,7 +4,9 @@ import msgspec
 
 from hive.clock import TimeMs
 from hive.events.base import ReminderId
+from hive.events.erasing import Erased, covers
 from hive.events.reminders import ReminderDropped, ReminderFired, ReminderSet
+from hive.events.texts import erased_value
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
 
@@ -29,6 +31,7 @@ class Reminders(Projection):
             ReminderSet: self._on_set,
             ReminderFired: lambda event, _: self.pending.drop(event.id),
             ReminderDropped: lambda event, _: self.pending.drop(event.id),
+            Erased: self._on_erased,
         }
 
     def of(self, agent: AgentName) -> list[Reminder]:
@@ -37,3 +40,8 @@ class Reminders(Projection):
 
     def _on_set(self, event: ReminderSet, recorded: Recorded) -> None:
         self.pending.put(event.id, Reminder(event.id, event.agent, event.message, event.due_ms, recorded.at_ms))
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        for id, row in list(self.pending.rows.items()):
+            if covers(event.reminders, id):
+                self.pending.put(id, msgspec.structs.replace(row, message=erased_value(row.message)))

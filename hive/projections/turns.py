@@ -9,6 +9,8 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events.agents import Crashed, Destroyed, Killed, Started, Stopped
 from hive.events.base import MessageId, Seq
+from hive.events.erasing import Erased, covers
+from hive.events.texts import erased_value
 from hive.events.turns import TurnEnded, TurnStarted, calls_by_tool
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
@@ -120,6 +122,7 @@ class Turns(Projection):
             Killed: lambda event, _: self.current.drop(event.agent),
             Crashed: lambda event, _: self.current.drop(event.agent),
             Destroyed: lambda event, _: self.current.drop(event.agent),
+            Erased: self._on_erased,
         }
 
     @property
@@ -142,6 +145,13 @@ class Turns(Projection):
         self._uncounted.append(recorded)
         if len(self._uncounted) >= UNCOUNTED_MAX:
             self._count()
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        self._count()
+        for (agent, seq), row in list(self.recent.rows.items()):
+            if covers(event.rows, seq):
+                report = msgspec.structs.replace(row.report, note=erased_value(row.report.note))
+                self.recent.put((agent, seq), msgspec.structs.replace(row, report=report))
 
     def _count(self) -> None:
         """Build the rows of new reports."""

@@ -190,6 +190,10 @@ class Hub:
         for feed in self._live_followers.get(agent, ()):
             feed.put(added)
 
+    def forget_live_lines(self) -> None:
+        """Drop every agent's lines: they may quote what was erased."""
+        self._live.clear()
+
     def live(self, agent: AgentName) -> list[Any]:
         """The lines kept of an agent's turn stream, oldest first."""
         return list(self._live.get(agent, ()))

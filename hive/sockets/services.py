@@ -10,6 +10,7 @@ import pykka
 from hive.actors import mail
 from hive.actors.agent import Do, Settle, Ticket
 from hive.actors.config_pipeline import Watch
+from hive.actors.erasing import Erasing
 from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
@@ -37,6 +38,7 @@ class Services(msgspec.Struct, kw_only=True):
     clock: Clock
     journal: AsyncJournalClient
     rebuilding: Rebuilding
+    erasing: Erasing
     hub: Hub
     sessions: Sessions
     sign_ins: SignInLog

@@ -40,6 +40,7 @@ from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalRes
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
 from hive.events.daemon import Booted, CommandKeyed, LogCarriedOver, ShutDown, Warned
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
+from hive.events.erasing import Erased, ErasureFinished
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
@@ -201,6 +202,21 @@ _TROUBLE: list[AnyEvent] = [
     TransientSet(agent="b", kind="stopping"),
     TurnStarted(agent="manager", wake_from="system"),
     LogCarriedOver(schema=1, events=20, head=HASH),
+    Erased(
+        subject="agent",
+        name="a",
+        why="holds a key",
+        rows=((8, 8), (40, 60)),
+        messages=((1, 2),),
+        questions=((1, 2),),
+        answers=((1, 1),),
+        approvals=((1, 1),),
+        decisions=((2, 4),),
+        reminders=((1, 1),),
+        statuses=("a",),
+        failures=("c",),
+    ),
+    ErasureFinished(of=1, rows=3),
     ShutDown(keep_agents=True),
 ]
 _SWARM: list[AnyEvent] = [

@@ -206,6 +206,11 @@ class HiveProcess:
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done.stdout
 
+    def run_python(self, code: str, *arguments: str) -> int:
+        """Run code in a new interpreter; returns its exit code."""
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, env=self.environment(), timeout=DEADLINE_S, check=False).returncode
+
     def data(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments, "--json"))
 

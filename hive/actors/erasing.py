@@ -1,0 +1,148 @@
+"""Erases texts beside the journal: decides, changes the log's files, rebuilds the projections, and records the end."""
+
+import asyncio
+import contextlib
+import getpass
+import os
+from collections.abc import Callable
+from typing import Any
+
+import blinker
+import structlog
+
+from hive import lock
+from hive.actors.journal import Journal
+from hive.actors.journal_clients import AsyncJournalClient
+from hive.actors.rebuilding import Rebuilding
+from hive.audit import erasing
+from hive.audit.anchor_check import refuse_truncated
+from hive.audit.erasing import Found
+from hive.audit.reading import translating_sqlite_errors
+from hive.backup import replacing
+from hive.clock import Clock, SystemClock
+from hive.deciders.erasing import Erase, FinishErasure
+from hive.errors import HiveError, NotFound, Unavailable
+from hive.events.base import By, Seq, actor
+from hive.events.erasing import Erased, Subject, covers
+from hive.paths import Paths
+
+log = structlog.get_logger()
+
+BY = actor("erasing")
+
+
+class Erasing:
+    """Used on the event loop only. One erasure at a time.
+
+    A daemon that ends in the middle loses nothing: the projection `erasures` has what is not finished, and the next
+    daemon calls `resume`.
+    """
+
+    def __init__(
+        self,
+        journal: AsyncJournalClient,
+        rebuilding: Rebuilding,
+        paths: Paths,
+        clock: Clock,
+        forget_live: Callable[[], None],
+    ):
+        self._journal = journal
+        self._rebuilding = rebuilding
+        self._paths = paths
+        self._clock = clock
+        self._forget_live = forget_live
+        self._one = asyncio.Lock()
+
+    async def run(self, by: By, subject: Subject, name: str, why: str, *, backups: bool) -> dict[str, Any]:
+        """Erase the texts of a subject in every file of the state; returns what was done and what was out of reach.
+
+        Raises:
+            HiveError: refused, or it failed; what was decided is continued at the next start.
+        """
+        async with self._one:
+            await self._resume()
+            texts = await asyncio.to_thread(erasing.texts_in, self._paths, subject, name)
+            found = await self._find(subject, name, why, backups=backups)
+            decided = [await self._decide(by, found.erased)]
+            with contextlib.suppress(NotFound):  # Events that quoted a text while the log was searched.
+                later = await self._find(subject, name, why, backups=backups, texts=texts)
+                if any(not covers(found.erased.rows, first) for first, _ in later.erased.rows):
+                    decided.append(await self._decide(by, later.erased))
+            rows, failed = await self._finish(decided, backups=backups)
+            beyond = await asyncio.to_thread(self._out_of_reach, found, failed)
+            quotes = [{"seq": row.seq, "type": row.type} for row in found.quotes]
+            return {"seq": decided[0][0], "rows": rows, "quotes": quotes, "out_of_reach": beyond}
+
+    async def resume(self) -> None:
+        """Finish what an earlier daemon or command decided. An error is logged; the next start tries again."""
+        async with self._one:
+            try:
+                await self._resume()
+            except HiveError as error:
+                log.error("erasing.failed", error=str(error))  # noqa: TRY400
+
+    async def _resume(self) -> None:
+        pending = await self._journal.read(lambda hive: list(hive.erasures.pending))
+        if pending:
+            decided = [(row.seq, row.erased) for row in pending]
+            rows, failed = await self._finish(decided, backups=any(row.erased.backups for row in pending))
+            log.info("erasing.resumed", erasures=len(pending), rows=rows, failed=failed)
+
+    def _out_of_reach(self, found: Found, failed: list[str]) -> list[str]:
+        places = erasing.out_of_reach(self._paths, found)
+        if found.erased.backups:
+            return [*failed, *places]
+        backups = [f"backups in {folder} (erase with --backups)" for folder in replacing.backup_folders(self._paths)]
+        old = [self._paths.old_events] if self._paths.old_events.exists() else []
+        return [*(f"the log of an older schema, {path} (erase with --backups)" for path in old), *backups, *places]
+
+    async def _find(
+        self, subject: Subject, name: str, why: str, *, backups: bool, texts: set[str] | None = None
+    ) -> Found:
+        return await asyncio.to_thread(
+            erasing.find, self._paths, subject, name, why, backups=backups, texts=texts or set()
+        )
+
+    async def _decide(self, by: By, erased: Erased) -> tuple[Seq, Erased]:
+        decided = await self._journal.ask(Erase(by=by, erased=erased))
+        return decided.seq, erased
+
+    async def _finish(self, decided: list[tuple[Seq, Erased]], *, backups: bool) -> tuple[int, list[str]]:
+        """Idempotent. The rebuild replaces `projections.db` and the state in memory by what the erased log gives."""
+        counts = {
+            seq: await asyncio.to_thread(erasing.erase_rows, self._paths, seq, erased.rows) for seq, erased in decided
+        }
+        self._forget_live()
+        await asyncio.to_thread(erasing.remove_leftovers, self._paths, old_log=backups)
+        await self._rebuilding.run_after_current()
+        failed = list[str]()
+        if backups:
+            failed = await asyncio.to_thread(replacing.replace_backups, self._paths, self._clock)
+        for seq, count in counts.items():
+            await self._journal.ask(FinishErasure(by=BY, of=seq, rows=count))
+        return sum(counts.values()), failed
+
+
+async def erase_offline(paths: Paths, subject: Subject, name: str, why: str, *, backups: bool) -> dict[str, Any]:
+    """The same without a daemon: this process takes its place until the erasure is finished.
+
+    Raises:
+        HiveError: a daemon runs, the log cannot be used, or the erasure was refused or failed.
+    """
+    if not paths.events.exists():
+        raise Unavailable(
+            f"There is no {paths.events.name} in {paths.state}; give the hive's state folder with --state."
+        )
+    with lock.held(paths.lock):
+        refuse_truncated(paths)
+        clock = SystemClock()
+        with translating_sqlite_errors(paths.events):
+            journal = Journal.start(paths.state, clock, blinker.Signal())
+        try:
+            client = AsyncJournalClient(journal, asyncio.get_running_loop())
+            erasing = Erasing(client, Rebuilding(client, paths.state), paths, clock, lambda: None)
+            await erasing.resume()
+            by = By("operator", getpass.getuser(), uid=os.geteuid(), way="files")
+            return await erasing.run(by, subject, name, why, backups=backups)
+        finally:
+            await asyncio.to_thread(journal.stop)

@@ -1,0 +1,114 @@
+"""`hive erase` through a running daemon: every file of the state is searched byte by byte."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from .hive_process import HiveProcess, eventually
+
+pytestmark = pytest.mark.system
+SECRET = "sk-live-8484-secret"
+
+
+@pytest.fixture(scope="module")
+def hive() -> Iterator[HiveProcess]:
+    one = HiveProcess()
+    one.up().spawn("coder", "tester")
+    yield one
+    one.close()
+
+
+def holding(hive: HiveProcess, text: str = SECRET) -> list[str]:
+    """Every file that holds the bytes, without the agents' own files, which hive only names."""
+    files = [path for path in hive.paths.state.rglob("*") if path.is_file() and not path.is_symlink()]
+    files = [path for path in files if not path.is_relative_to(hive.paths.agents)]
+    return [str(path) for path in files if text.encode() in path.read_bytes()]
+
+
+def leak(hive: HiveProcess) -> tuple[int, int]:
+    """A key leaks in messages, a broadcast, a question to a peer, its answer, a status, a search and a live line."""
+    message = hive.ask("send", to="coder", body=f"The key is {SECRET}. Keep it.", key=f"k {SECRET}")["id"]
+    hive.ask("send", to="*", body=f"Everybody: {SECRET} is the key.")
+    with hive.agent("coder") as coder, hive.agent("tester") as tester:
+        coder.ask("hello", incarnation="c1")
+        coder.ask("recv")
+        coder.ask("set_status", text=f"using {SECRET}")
+        coder.ask("remind", message=f"rotate {SECRET}", delay_seconds=10_000)
+        coder.ask("live", lines=[{"type": "note", "says": f"I have {SECRET}"}])
+        question = coder.ask("ask", to="tester", question=f"Is {SECRET} valid?")["id"]
+        tester.ask("answer", id=question, answer=f"Yes, {SECRET} is valid.")
+        pending = coder.ask("ask_operator", question=f"May I use {SECRET} now?")["id"]
+    hive.run("search", "live")
+    return message, pending
+
+
+def test_key_is_gone_from_every_file_of_a_running_hive(hive: HiveProcess) -> None:
+    message, pending = leak(hive)
+    assert holding(hive)
+    done = json.loads(hive.run("erase", "message", str(message), "--why", "a key", "--yes", "--json"))
+    assert done["rows"] == 2, "the message and its idempotency key"
+    assert any("coder" in place for place in done["out_of_reach"])
+    assert holding(hive, f"The key is {SECRET}") == []
+    said = hive.run("erase", "question", str(pending), "--why", "a key", "--yes")
+    assert "The daemon erased the text of question" in said
+    hive.ask("answer_question", id=pending, answer="No.")
+    assert holding(hive, f"May I use {SECRET}") == [], "the answer's notice does not quote the question"
+    for name in ("coder", "tester", "manager"):
+        hive.run("erase", "agent", name, "--why", "a key", "--yes")
+    assert holding(hive) == []
+    assert SECRET not in json.dumps(hive.ask("state"))
+    assert hive.ask("live", name="coder")["lines"] == []
+    verified = hive.data("audit", "verify")
+    assert verified["ok"]
+    assert sum(one["rows"] for one in verified["erasures"]) >= 10
+    hive.check_files()
+    hive.down()
+    assert holding(hive) == []
+    hive.up()
+    assert SECRET not in json.dumps(hive.ask("state"))
+
+
+def test_daemon_continues_a_decided_erasure_at_its_start(hive: HiveProcess) -> None:
+    """The command decides the erasure and ends; the next daemon erases."""
+    hive.ask("send", to="coder", body=f"Another {SECRET} in a message.")
+    message = hive.events("MessageSent", to="coder")[-1]["id"]
+    hive.down()
+    decide = """
+import asyncio, os, sys
+from pathlib import Path
+from hive.actors.erasing import erase_offline
+from hive.audit import erasing
+from hive.paths import Paths
+
+erasing.erase_rows = lambda *_: os._exit(9)
+paths = Paths(Path(sys.argv[1]), Path(sys.argv[2]))
+asyncio.run(erase_offline(paths, "message", sys.argv[3], "a key", backups=False))
+"""
+    ended = hive.run_python(decide, str(hive.paths.state), str(hive.paths.run), str(message))
+    assert ended == 9
+    assert holding(hive)
+    hive.up()
+    eventually(lambda: hive.events("ErasureFinished", of=hive.events("Erased")[-1]["seq"]), "the erasure is finished")
+    assert holding(hive) == []
+    hive.check_files()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["erase", "message", "1", "--yes"], "--why"),
+        (["erase", "message", "1", "--why", "x"], "say --yes"),
+        (["erase", "message", "--why", "x", "--yes"], "Say what to erase"),
+        (["erase", "--older-than", "soon", "--why", "x", "--yes"], "not an age"),
+    ],
+)
+def test_incomplete_command_is_a_usage_error(hive: HiveProcess, arguments: list[str], says: str) -> None:
+    done = hive.try_run(*arguments)
+    assert done.returncode == 2
+    assert says in " ".join(done.stderr.split())
+
+
+def test_agents_cannot_erase(hive: HiveProcess) -> None:
+    with hive.agent("manager") as manager:
+        assert manager.say("erase", subject="message", name="1", why="x")["ok"] is False

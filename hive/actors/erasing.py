@@ -70,6 +70,8 @@ class Erasing:
                     decided.append(await self._decide(by, later.erased))
             rows, failed = await self._finish(decided, backups=backups)
             beyond = await asyncio.to_thread(self._out_of_reach, found, failed)
+            if await self._journal.read(lambda hive: hive.swarm.name) is not None:
+                beyond.append("copies of this log in the swarm")
             quotes = [{"seq": row.seq, "type": row.type} for row in found.quotes]
             return {"seq": decided[0][0], "rows": rows, "quotes": quotes, "out_of_reach": beyond}
 

@@ -22,6 +22,9 @@ TEXT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "Rebuilt": ("error",),
     "Warned": ("text",),
     "NotificationFailed": ("error",),
+    "DecisionSent": ("text",),
+    "DecisionDone": ("error",),
+    "DecisionAnswered": ("error",),
     "CommandKeyed": ("key",),
 }
 """By event type, the keys of its `data`. Names, ids, times and figures are not text and stay."""

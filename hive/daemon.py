@@ -51,7 +51,7 @@ from hive.events.agents import BudgetReached, Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
-from hive.host_users import AGENT_USERS, HostUsers, Reserved
+from hive.host_users import HostUsers, Reserved, reserved_users
 from hive.names import MANAGER
 from hive.paths import Paths
 from hive.projections.table import Recorded
@@ -102,7 +102,7 @@ def _host_users(settings: Settings, runtime: Runtime, dashboard: bool) -> list[R
     """The host users of this daemon. Only a daemon of root has any of its own."""
     if os.geteuid() != 0:
         return []
-    agents = Reserved("runtime.first_uid", settings.runtime.first_uid, AGENT_USERS)
+    agents = Reserved("runtime.first_uid", settings.runtime.first_uid, reserved_users(runtime.ids_per_agent))
     helpers = [Reserved("dashboard.uid", settings.dashboard.uid)] if dashboard else []
     if runtime.kind == "process":
         return helpers

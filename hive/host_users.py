@@ -19,6 +19,8 @@ LOCK_FILE: Final = Path("/run/hive-uids.lock")
 """Only root can open it. The byte at offset N stands for uid N; the file stays empty."""
 AGENT_USERS: Final = 100
 """Uids that a daemon reserves for builds and agents at its start. More are reserved when an agent needs one."""
+SYSTEMS: Final = 16
+"""The same for agents that have a range of uids each."""
 FREE_RANGES: Final = range(300_000, 500_000, 1_000)
 """First uids that `free_first_uid` chooses from. Below the uids of systemd's containers."""
 HELPER_USERS: Final = 10
@@ -78,6 +80,11 @@ class HostUsers:
                 return False
             raise
         return True
+
+
+def reserved_users(ids_per_agent: int) -> int:
+    """How many uids a daemon reserves at its start."""
+    return AGENT_USERS if ids_per_agent == 1 else SYSTEMS * ids_per_agent
 
 
 def free_first_uid(lock_file: Path = LOCK_FILE) -> int:

@@ -62,6 +62,8 @@ class ForgeSettings(msgspec.Struct, frozen=True, kw_only=True):
 class NixSettings(msgspec.Struct, frozen=True, kw_only=True):
     nixpkgs: str | None = None
     """A flake reference such as `github:NixOS/nixpkgs/nixos-25.05`; enables the packages of the agents' flakes."""
+    options: dict[str, str] = {}
+    """Options of Nix, such as substituters. The host's nix.conf is not read."""
 
 
 class WebhookSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,14 +3,27 @@
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 from pathlib import Path
 
 from hive.runtimes import images, os_tree
 
-RECIPE = repr((images.PACKAGES, images.MASKED, images.JOURNAL, images.suite_of_host()))
+INCLUDE = ("busybox-static",)
+"""For the first program of a stand-in NixOS system."""
+RECIPE = repr((INCLUDE, images.PACKAGES, images.MASKED, images.JOURNAL, images.suite_of_host()))
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hive-tests"
 FOLDER = CACHE / f"image-{hashlib.sha256(RECIPE.encode()).hexdigest()[:12]}"
+
+
+def first_uid() -> int:
+    """A random range of host users for one hive, above those of systemd's own containers."""
+    return 1_900_000_000 + secrets.randbelow(200) * 1_100_000
+
+
+def settings() -> str:
+    """A hive.toml for the runtime nspawn."""
+    return f'[runtime]\nimage = "{FOLDER}"\nfirst_uid = {first_uid()}\n'
 
 
 def ensure() -> None:
@@ -21,4 +34,4 @@ def ensure() -> None:
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not FOLDER.exists():
-            images.build(FOLDER)
+            images.build(FOLDER, include=INCLUDE)

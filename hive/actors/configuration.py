@@ -16,12 +16,14 @@ from hive.clock import Clock
 from hive.config.builders import Builder, PlainBuilder
 from hive.config.meta_flake import MetaFlake
 from hive.config.nix import NixHost
-from hive.config.nix_builder import NixBuilder
+from hive.config.nix_builder import NIXOS, NixBuilder
 from hive.config.proposals import Proposals
 from hive.config.repositories import Repositories
 from hive.errors import Unavailable
 from hive.names import AgentName
 from hive.paths import Paths
+from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.runtimes.nixos import NixosRuntime
 from hive.runtimes.protocol import Runtime
 from hive.settings import Settings
 
@@ -76,11 +78,18 @@ class Configuration:
 
 def _builder(paths: Paths, repositories: Repositories, runtime: Runtime, settings: Settings) -> Builder:
     nixpkgs = settings.nix.nixpkgs
+    if nixpkgs is None and runtime.kind == NixosRuntime.kind:
+        raise Unavailable("The runtime nixos builds systems with Nix: set `[nix] nixpkgs` in hive.toml.")
     if nixpkgs is None:
         return PlainBuilder(paths, repositories, runtime, MetaFlake(paths))
     meta = MetaFlake(paths, nixpkgs)
-    plain = PlainBuilder(paths, repositories, runtime, meta)
-    builder = NixBuilder(paths, repositories, plain, meta, NixHost(nixpkgs=nixpkgs))
+    host = NixHost(nixpkgs=nixpkgs, options=settings.nix.options)
+    if runtime.kind == NixosRuntime.kind:
+        # A build command runs before there is a system that it could run in.
+        plain = PlainBuilder(paths, repositories, BubblewrapRuntime(), meta)
+        builder = NixBuilder(paths, repositories, plain, meta, host, NIXOS)
+    else:
+        builder = NixBuilder(paths, repositories, PlainBuilder(paths, repositories, runtime, meta), meta, host)
     if (lack := builder.lacks()) is not None:
         raise Unavailable(f"hive.toml enables Nix. {lack}")
     return builder

@@ -58,7 +58,9 @@ class Provisioner:
         """Like `uid`, for a process that starts now. Raises Unavailable: another hive uses this host user."""
         uid = self.uid(slot)
         if uid is not None:
-            self._users.reserve(Reserved("runtime.first_uid", uid))
+            count = self.runtime.ids_per_agent
+            first = self._settings().runtime.first_uid + slot * count
+            self._users.reserve(Reserved("runtime.first_uid", first, count))
         return uid
 
     def socket_group(self, folder: Path, slot: int) -> int | None:

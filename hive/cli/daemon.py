@@ -43,7 +43,7 @@ END_STEP_S = 0.02
 def up(
     hive: Session,
     runtime: Annotated[
-        Literal["auto", "process", "bubblewrap", "nspawn"] | None,
+        Literal["auto", "process", "bubblewrap", "nspawn", "nixos"] | None,
         typer.Option("--runtime", help="Container runtime. Default: hive.toml, else the strongest available."),
     ] = None,
     listen: Annotated[

@@ -13,6 +13,7 @@ from hive.config.git import SHA, Git
 from hive.config.repositories import MAIN
 from hive.names import AgentName
 from hive.paths import Paths
+from hive.runtimes.os_tree import AGENT_ID
 
 NIXPKGS: Final = "github:NixOS/nixpkgs/nixos-25.05"
 """Default of `[nix] nixpkgs`."""
@@ -32,17 +33,34 @@ _TEMPLATE: Final = """\
     let
       system = "%(system)s";
       names = [ %(names)s];
+      # What hive's runtime `nixos` needs: the agent's user, and a system that boots under systemd-nspawn.
+      container =
+        name:
+        { lib, options, ... }:
+        {
+          boot = {
+            isContainer = true;
+          }
+          // lib.optionalAttrs (options.boot ? isNspawnContainer) { isNspawnContainer = true; };
+          environment = lib.optionalAttrs (options.environment ? stub-ld) { stub-ld.enable = false; };
+          networking.hostName = name;
+          system.stateVersion = "25.05";
+          users.groups.agent.gid = %(agent_id)s;
+          users.users.agent = {
+            uid = %(agent_id)s;
+            group = "agent";
+            home = "/state";
+            isNormalUser = true;
+            createHome = false;
+          };
+        };
       configuration =
         name:
         nixpkgs.lib.nixosSystem {
           inherit system;
           modules = [
             inputs."agent-${name}".nixosModules.default
-            {
-              boot.isContainer = true;
-              networking.hostName = name;
-              system.stateVersion = "25.05";
-            }
+            (container name)
           ];
         };
       each = make: builtins.listToAttrs (map (name: { inherit name; value = make name; }) names);
@@ -91,6 +109,7 @@ class MetaFlake:
             "nixpkgs": json.dumps(self._nixpkgs),
             "inputs": "".join(inputs),
             "system": SYSTEM,
+            "agent_id": str(AGENT_ID),
             "names": "".join(f'"{name}" ' for name in sorted(pins)),
         }
         return _TEMPLATE % parts

@@ -1,4 +1,4 @@
-"""The builder of hosts with Nix: the plain generation and the packages of the agent's flake."""
+"""The builder of hosts with Nix: the plain generation, and the packages or the NixOS system of the agent's flake."""
 
 import contextlib
 import json
@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from hive.config.builders import BuildFailed, PlainBuilder
 from hive.config.escaping import escaped
 from hive.config.git import SHA
@@ -18,12 +20,25 @@ from hive.config.repositories import UNFINISHED, Repositories
 from hive.errors import BadRequest
 from hive.names import AgentName
 from hive.paths import Paths
+from hive.runtimes.nixos import SYSTEM
 
 EVALUATION_TIME_LIMIT_S = 300
 """For locking and evaluation, including downloads of inputs."""
 BUILD_TIME_LIMIT_S = 3_600
 ENVIRONMENT: Final = "nix-environment"
 """A link in the generation to its packages in the store."""
+
+
+class Product(msgspec.Struct, frozen=True):
+    """What is built of an agent's flake: its attribute in the meta flake, its link, and the folder of its GC roots."""
+
+    attribute: str
+    link: str
+    roots: str
+
+
+PACKAGES: Final = Product("environments.{name}", ENVIRONMENT, "nix-roots")
+NIXOS: Final = Product("nixosConfigurations.{name}.config.system.build.toplevel", SYSTEM, "nixos-roots")
 
 
 class NixBuilder:
@@ -41,6 +56,7 @@ class NixBuilder:
         plain: PlainBuilder,
         meta: MetaFlake,
         host: NixHost,
+        product: Product = PACKAGES,
     ) -> None:
         self._paths = paths
         self._repositories = repositories
@@ -48,13 +64,17 @@ class NixBuilder:
         self._meta = meta
         self._nix = Nix(paths, host)
         self._schemes = host.input_schemes
+        self._product = product
 
     def lacks(self) -> str | None:
         """What this host misses, with the fix; None when Nix can build here."""
         return self._nix.lacks()
 
     def build(self, name: AgentName, sha: str, *, uid: int | None) -> Path:
-        return self._plain.build(name, sha, uid=uid, then=lambda folder: self._add_environment(name, sha, folder))
+        folder = self._plain.build(name, sha, uid=uid, then=lambda folder: self._add_product(name, sha, folder))
+        if not (folder / self._product.link).is_symlink():  # Built while hive.toml asked for another runtime.
+            self._add_product(name, sha, folder)
+        return folder
 
     def sweep(self, name: AgentName) -> None:
         self._plain.sweep(name)
@@ -73,15 +93,16 @@ class NixBuilder:
         lock = self._meta.lock()
         self._meta.pin({name: None}, lock=None if lock is None else lock_without(lock, name))
 
-    def _add_environment(self, name: AgentName, sha: str, folder: Path) -> None:
-        link = folder / ENVIRONMENT
+    def _add_product(self, name: AgentName, sha: str, folder: Path) -> None:
+        product = self._product
+        link = folder / product.link
         if os.path.lexists(link):
-            raise BadRequest(f"{ENVIRONMENT} is reserved for the packages; rename the file.")
+            raise BadRequest(f"{product.link} is reserved for the output of the flake; rename the file.")
         self._check_inputs(folder)
         with self._meta.locked(), self._candidate(name, sha) as candidate:
             root = self._root(name, sha)
             root.parent.mkdir(mode=0o755, exist_ok=True)
-            attribute = f"path:{candidate}#environments.{name}"
+            attribute = f"path:{candidate}#{product.attribute.format(name=name)}"
             binds = [(candidate, False), (root.parent, True)]
             self._nix.run(
                 ["build", "--no-write-lock-file", "--out-link", str(root), attribute], binds, BUILD_TIME_LIMIT_S
@@ -137,8 +158,8 @@ class NixBuilder:
         return [path.name for path in self._paths.all_applied.iterdir()]
 
     def _root(self, name: AgentName, sha: str) -> Path:
-        """The garbage collector root of a generation's packages."""
-        return self._paths.agent(name) / "nix-roots" / sha
+        """The garbage collector root of a generation's output."""
+        return self._paths.agent(name) / self._product.roots / sha
 
     def _drop_old_roots(self, name: AgentName, keep: str) -> None:
         for root in self._root(name, keep).parent.iterdir():

@@ -52,6 +52,7 @@ class BubblewrapRuntime:
     """Isolation by namespaces, the network's included: the forwarder to the broker is the only way out."""
 
     kind = "bubblewrap"
+    ids_per_agent = 1
 
     def host_uid(self, first: int, slot: int) -> int | None:
         return first + slot if os.geteuid() == 0 else None
@@ -100,6 +101,7 @@ class BubblewrapRuntime:
             "arguments": [*_arguments(container), *_binds(container, folders, idmapped=root)],
             "files": _files(container),
             "seccomp": seccomp.program(),
+            "passable": [],
             "last": ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/"],
             "idmapped": [(str(index), *entry[1:]) for index, entry in enumerate(folders)] if root else [],
             "mount_point": str(container.record.resolve()),

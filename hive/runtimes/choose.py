@@ -5,6 +5,7 @@ from typing import Final
 
 from hive.errors import BadRequest, Unavailable
 from hive.runtimes.bubblewrap import BubblewrapRuntime
+from hive.runtimes.nixos import NixosRuntime
 from hive.runtimes.nspawn import NspawnRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Runtime
@@ -14,12 +15,16 @@ AUTO: Final = "auto"
 
 def sandboxed(image: Path | None = None) -> list[Runtime]:
     """The runtimes that isolate agents, strongest first."""
-    return [NspawnRuntime(image), BubblewrapRuntime()]
+    return [NixosRuntime(), NspawnRuntime(image), BubblewrapRuntime()]
 
 
 def candidates(image: Path | None = None) -> list[Runtime]:
-    """What `auto` tries, in this order: nspawn only where hive.toml names an image."""
-    return [runtime for runtime in sandboxed(image) if runtime.kind != NspawnRuntime.kind or image is not None]
+    """What `auto` tries, in this order: nspawn only where hive.toml names an image, and never nixos.
+
+    Under nixos each configuration is a whole system to build, so the operator asks for it by name.
+    """
+    asked = {NixosRuntime.kind} if image else {NixosRuntime.kind, NspawnRuntime.kind}
+    return [runtime for runtime in sandboxed(image) if runtime.kind not in asked]
 
 
 def choose(kind: str = AUTO, image: Path | None = None) -> Runtime:

@@ -76,18 +76,18 @@ def _tree(path: str, uid: int, read_only: bool, fallback: str) -> int:
         os.close(folder)
 
 
-def mount(kind: str, target: str, options: str, flags: int) -> None:
-    """Mount a file system that has no device.
+def mount(kind: str, target: str, options: str, flags: int, source: str = "hive") -> None:
+    """Mount a file system that has no device, or bind a folder.
 
     Raises:
         OSError: the kernel refused.
     """
-    result = _libc.mount(b"hive", target.encode(), kind.encode(), flags, options.encode())
+    result = _libc.mount(source.encode(), target.encode(), kind.encode(), flags, options.encode())
     _check(result, f"a {kind} for the container's root")
 
 
-def mount_range(path: str, target: str, first: int, count: int) -> None:
-    """Mount a folder of this host at `target`, with ids from 0 shifted to `first`.
+def mount_range(path: str, target: str, first: int, count: int, *, required: bool = True) -> None:
+    """Mount a folder of this host at `target`, with ids from 0 shifted to `first`; unshifted only if not required.
 
     Raises:
         OSError: the file system has no id-mapped mounts; the text says what to do.
@@ -97,7 +97,7 @@ def mount_range(path: str, target: str, first: int, count: int) -> None:
         tree = _call(SYS_OPEN_TREE, folder, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH)
     finally:
         os.close(folder)
-    if not _set_map(tree, f"0 {first} {count}", f"0 {first} {count}"):
+    if not _set_map(tree, f"0 {first} {count}", f"0 {first} {count}") and required:
         raise OSError(f"the file system of {path} has no id-mapped mounts: move the tree to ext4, xfs or btrfs")
     os.mkdir(target)
     _call(SYS_MOVE_MOUNT, tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH)

@@ -138,7 +138,7 @@ def main() -> None:
         os.set_inheritable(fd, False)
     spec = marshal.loads(spawn.read_all(spec_fd))
     try:
-        drop_privileges(spec["uid"])
+        drop_privileges(spec["program_uid"])
         rlimits.apply(spec["rlimits"])
         forwarding = Forwarding(spec["port"], forward_fd)
         held = spawn.PausedProcess(spec["argv"], forwarding.fill_in(spec["environment"]), spec["folder"])

@@ -33,6 +33,8 @@ class Sandbox(TypedDict):
     """Small generated files: path inside and content."""
     seccomp: bytes | None
     """The system call filter."""
+    passable: list[str]
+    """Only for a booted system; see `os_tree`."""
     last: list[str]
     """Arguments that follow the files."""
     idmapped: list[tuple[str, str, bool, str]]

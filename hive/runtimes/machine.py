@@ -5,7 +5,7 @@ launcher, a unit of the booted system, connects to a socket and receives the des
 """
 
 # Importing pathlib costs each shim 1 MB of memory.
-# ruff: noqa: PTH101, PTH102, PTH103, PTH112, PTH120, PTH211
+# ruff: noqa: PTH102, PTH103, PTH112, PTH120, PTH211
 
 import ctypes
 import os
@@ -29,6 +29,7 @@ ROOT = "root"
 TEXT_BYTES = 8192
 PR_SET_PDEATHSIG = 1
 MS_NOSUID_NODEV = 2 | 4
+MS_BIND = 4096
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # Importing typing costs each shim 1 MB of memory.
@@ -69,30 +70,35 @@ def execute(machine: "Machine", parent: int, listener: socket.socket, listening:
 
 
 def _make_root(machine: "Machine", base: int) -> None:
-    """Mount the overlay. Files of the tree keep their owners, shifted into the container's range."""
-    idmap.mount_range(machine["tree"], "tree", base, IDS)
+    """Mount the root. Files of the tree keep their owners, shifted into the container's range."""
+    for name, path in machine["shared"]:
+        idmap.mount_range(path, name, base, IDS, required=False)
     os.mkdir("volatile")
     idmap.mount("tmpfs", "volatile", f"mode=0755,size={machine['root_bytes']}", MS_NOSUID_NODEV)
     for name in ("upper", "work"):
         os.mkdir(f"volatile/{name}", 0o755)
         os.chown(f"volatile/{name}", base, base)
-    for path, mode in machine["folders"]:
-        _make_folder(f"volatile/upper{path}", base, mode)
+    for path in machine["folders"]:
+        _make_folder(f"volatile/upper{path}", base)
     for path, content in machine["files"]:
-        _make_folder(os.path.dirname(f"volatile/upper{path}"), base, None)
+        _make_folder(os.path.dirname(f"volatile/upper{path}"), base)
         _write(f"volatile/upper{path}", content)
         os.chown(f"volatile/upper{path}", base, base)
+    for path, target in machine["links"]:
+        os.symlink(target, f"volatile/upper{path}")
     os.mkdir(ROOT)
+    if not machine["tree"]:
+        idmap.mount("none", ROOT, "", MS_BIND, "volatile/upper")
+        return
+    idmap.mount_range(machine["tree"], "tree", base, IDS)
     idmap.mount("overlay", ROOT, "lowerdir=tree,upperdir=volatile/upper,workdir=volatile/work", 0)
 
 
-def _make_folder(path: str, base: int, mode: int | None) -> None:
+def _make_folder(path: str, base: int) -> None:
     if not os.path.isdir(path):
-        _make_folder(os.path.dirname(path), base, None)
+        _make_folder(os.path.dirname(path), base)
         os.mkdir(path, 0o755)
         os.chown(path, base, base)
-    if mode is not None:
-        os.chmod(path, mode)
 
 
 def _make_units(units: list[tuple[str, bytes, str]]) -> None:

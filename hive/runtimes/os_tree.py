@@ -27,6 +27,13 @@ TARGET: Final = "multi-user.target"
 PYTHON = os.path.normpath(sys.executable)
 LAUNCHER = Path(__file__).with_name("launcher.py")
 INSTALL = "Install it with `apt-get install systemd-container` (or your system's package manager)."
+VARIABLES: Final = {
+    "PATH": launch.PATH,
+    "LC_ALL": "C.UTF-8",
+    "SYSTEMD_NSPAWN_LOCK": "0",
+    "SYSTEMD_NSPAWN_TMPFS_TMP": "0",
+}
+"""The environment of systemd-nspawn: no lock on the shared tree, and no /tmp beside ours."""
 NAME_MAX = 64
 """Longest name of a machine."""
 HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n"
@@ -39,12 +46,17 @@ class Machine(TypedDict):
     arguments: list[str]
     variables: dict[str, str]
     tree: str
-    """The shared tree, mounted read-only with its ids shifted."""
+    """The shared tree, mounted read-only with its ids shifted; empty: the root is empty."""
+    shared: list[tuple[str, str]]
+    """Further folders, mounted with their ids shifted: name below the mount point and host path."""
+    links: list[tuple[str, str]]
     first_id: int
     """The host's id of the container's root."""
     root_bytes: int
-    folders: list[tuple[str, int]]
-    """Folders with their modes, made on top of the tree."""
+    folders: list[str]
+    """Folders made on top of the tree."""
+    passable: list[str]
+    """Folders that the launcher lets the agent pass, such as /root."""
     files: list[tuple[str, bytes]]
     """Files made on top of the tree."""
     units: list[tuple[str, bytes, str]]
@@ -62,21 +74,29 @@ class Machine(TypedDict):
 
 
 class Tree(msgspec.Struct, frozen=True, kw_only=True):
-    """A tree to boot."""
+    """A system to boot."""
 
-    root: Path
+    root: Path | None = None
+    """The shared tree; None: an empty root, which the system fills."""
     init: str | None = None
     """The program to run as process 1; None: the tree's own."""
     shared: tuple[tuple[Path, str], ...] = ()
     """Further folders of the host, read-only: host path and path inside."""
-    generates_etc: bool = False
-    """The system writes its own users and hosts into /etc at boot."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Symbolic links in an empty root: path and target."""
+    skeleton: tuple[str, ...] = ()
+    """Folders in an empty root."""
+    programs: tuple[str, ...] = ()
+    """Folders that go before the agent's PATH."""
+    shell: str | None = None
+    """The agent's shell, if it is not the host's."""
 
 
 class BootedRuntime:
     """Base of the runtimes that boot a tree. Subclasses say which tree, and what this host lacks."""
 
     kind = ""
+    ids_per_agent = machine.IDS
 
     def host_uid(self, first: int, slot: int) -> int | None:
         return first + slot * machine.IDS + AGENT_ID
@@ -102,12 +122,15 @@ class BootedRuntime:
         sandbox: Machine = {
             "nspawn": program,
             "arguments": _arguments(container, tree, [inside for inside, *_ in folders]),
-            "variables": {"PATH": launch.PATH, "LC_ALL": "C.UTF-8", "SYSTEMD_NSPAWN_LOCK": "0"},
-            "tree": str(tree.root.resolve()),
+            "variables": VARIABLES,
+            "tree": str(tree.root.resolve()) if tree.root else "",
+            "shared": [(f"shared-{index}", str(host)) for index, (host, _) in enumerate(_shared(tree))],
+            "links": list(tree.links),
             "first_id": container.uid - AGENT_ID,
             "root_bytes": ROOT_BYTES,
-            "folders": [("/work", 0o755), *_passable(tree.root, [inside for inside, *_ in folders])],
-            "files": [] if tree.generates_etc else _etc(container, tree.root),
+            "folders": ["/work", *tree.skeleton],
+            "passable": _above([inside for inside, *_ in folders]),
+            "files": _etc(container, tree.root) if tree.root else [("/etc/os-release", b"ID=nixos\n")],
             "units": [(UNIT, _unit(container).encode(), TARGET)],
             "idmapped": [(str(index), *entry[1:]) for index, entry in enumerate(folders)],
             "mount_point": str(container.record.resolve()),
@@ -119,7 +142,7 @@ class BootedRuntime:
         }
         return launch.start(
             container,
-            environment=bubblewrap.environment_of(container),
+            environment=_environment(container, tree),
             folder="/state",
             sandbox=sandbox,
             more_groups=cgroup.system_plan(launch.group_name(container)),
@@ -201,11 +224,23 @@ def _arguments(container: Container, tree: Tree, inside: list[str]) -> list[str]
     for index, (path, _, read_only, _) in enumerate(folders):
         assert path == inside[index]
         arguments += [f"--bind{'-ro' if read_only else ''}={_escaped(f'{place}/{index}')}:{_escaped(path)}"]
-    shared = [*tree.shared, *((Path(path), path) for path in ("/nix/store",) if Path(path).is_dir())]
-    arguments += [f"--bind-ro={_escaped(str(host))}:{_escaped(path)}" for host, path in dict(shared).items()]
+    for index, (_, path) in enumerate(_shared(tree)):
+        arguments.append(f"--bind-ro={_escaped(f'{place}/shared-{index}')}:{_escaped(path)}")
     if tree.init is None:
         return [*arguments, "--boot", "--", "systemd.show_status=0"]
     return [*arguments, "--", tree.init, "systemd.show_status=0"]
+
+
+def _shared(tree: Tree) -> list[tuple[Path, str]]:
+    """The tree's own, and the store where there is one: a configuration's packages lie there."""
+    store = Path("/nix/store")
+    return sorted({**({store: str(store)} if store.is_dir() else {}), **dict(tree.shared)}.items())
+
+
+def _environment(container: Container, tree: Tree) -> dict[str, str]:
+    environment = bubblewrap.environment_of(container)
+    environment["PATH"] = ":".join((*tree.programs, environment["PATH"]))
+    return environment if tree.shell is None else {**environment, "SHELL": tree.shell}
 
 
 def _escaped(path: str) -> str:
@@ -221,15 +256,9 @@ def _machine_id(container: Container) -> str:
     return hashlib.sha256(bytes(container.record.resolve())).hexdigest()[:32]
 
 
-def _passable(root: Path, inside: list[str]) -> list[tuple[str, int]]:
-    """Folders of the tree above a mount that the agent could not pass, such as /root."""
-    above = sorted({parent for path in inside for parent in Path(path).parents} - {Path("/")})
-    found: list[tuple[str, int]] = []
-    for folder in above:
-        path = root / folder.relative_to("/")
-        if path.is_dir() and not path.is_symlink() and not path.stat().st_mode & 0o001:
-            found.append((str(folder), 0o711))
-    return found
+def _above(inside: list[str]) -> list[str]:
+    """Every folder above a mount, parents first."""
+    return sorted({str(parent) for path in inside for parent in Path(path).parents} - {"/"})
 
 
 def _etc(container: Container, root: Path) -> list[tuple[str, bytes]]:

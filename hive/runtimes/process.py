@@ -13,6 +13,7 @@ class ProcessRuntime:
     """No isolation: host paths and the daemon's uid. Control groups still enforce limits where available."""
 
     kind = "process"
+    ids_per_agent = 1
 
     def host_uid(self, first: int, slot: int) -> int | None:
         return None

@@ -151,6 +151,8 @@ class Runtime(Protocol):
     """
 
     kind: str
+    ids_per_agent: int
+    """Consecutive host uids of each agent, its own one included."""
 
     def host_uid(self, first: int, slot: int) -> int | None:
         """The host uid of the agent in a slot, given the first uid for agents; None: the daemon's own."""

@@ -127,7 +127,7 @@ class Run:
         for fd in (*fds, self._output_write):
             os.close(fd)
         inside = {key: self._spec[key] for key in ("argv", "environment", "folder", "rlimits")}
-        inside |= {"uid": sandbox["program_uid"], "seccomp": sandbox["seccomp"], "port": sandbox["port"]}
+        inside |= {key: sandbox[key] for key in ("program_uid", "seccomp", "port", "passable")}
         with contextlib.suppress(BrokenPipeError):  # The container has ended; its error is read next.
             record_files.write_all(spec_write, marshal.dumps(inside))
         os.close(spec_write)

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nixos_stand_in
 import os_image
 import pytest
 
 from hive.runtimes.choose import sandboxed
+from hive.runtimes.nixos import SYSTEM
 from hive.runtimes.os_tree import BootedRuntime
 from hive.runtimes.process import ProcessRuntime
 from hive.runtimes.protocol import Container, Ended, Exit, Limits, Mount, Network, Running, Runtime
@@ -38,10 +40,12 @@ def boots(runtime: Runtime) -> bool:
 
 def usable(runtime: Runtime) -> Runtime:
     """Skip a runtime that this host cannot run; fail in CI."""
-    if runtime.kind == "nspawn":
-        os_image.ensure()
     if boots(runtime) and os.geteuid() != 0:
         pytest.skip("only root boots systems")
+    if runtime.kind == "nspawn":
+        os_image.ensure()
+    if runtime.kind == "nixos":
+        nixos_stand_in.ensure_system()
     if why := runtime.unavailable_reason():
         if os.environ.get("CI") == "true":
             pytest.fail(why)
@@ -78,6 +82,8 @@ class Lab:
         home = self.root / "agents" / name
         for folder in ("state", "config", "run", "record"):
             (home / folder).mkdir(parents=True, exist_ok=True)
+        if self.runtime.kind == "nixos" and not (home / "config" / SYSTEM).is_symlink():
+            (home / "config" / SYSTEM).symlink_to(nixos_stand_in.SYSTEM.resolve())
         return Container(
             name=name,
             incarnation=f"{name}-{self._incarnation}",

@@ -33,7 +33,7 @@ def test_auto_selects_first_working_runtime():
 
 
 def test_unknown_kind_lists_known_kinds():
-    with pytest.raises(BadRequest, match="auto, nspawn, bubblewrap, process"):
+    with pytest.raises(BadRequest, match="auto, nixos, nspawn, bubblewrap, process"):
         choose("docker")
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 
+import nixos_stand_in
 import os_image
 import pytest
 
@@ -47,6 +48,10 @@ def usable(kind: str) -> str:
     """A kind of runtime. Skips the test if this host cannot run it; fails in CI."""
     if kind == "nspawn":
         os_image.ensure()
+    if kind == "nixos":
+        if os.geteuid() != 0:
+            pytest.skip("only root boots systems")
+        nixos_stand_in.ensure()
     try:
         choose(kind, os_image.FOLDER)
     except Unavailable as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import nixos_stand_in
 import os_image
 
 from hive import lock
@@ -123,10 +124,10 @@ class HiveProcess:
         """The daemon's `hive ready` line."""
         self._runtime = runtime
         self._model_url = model_url
-        if runtime == "nspawn":
-            os_image.ensure()
+        if runtime in ("nspawn", "nixos"):
+            settings = os_image.settings() if runtime == "nspawn" else nixos_stand_in.settings()
             self.paths.state.mkdir(parents=True)
-            self.paths.settings.write_text(f'[runtime]\nimage = "{os_image.FOLDER}"\n')
+            self.paths.settings.write_text(settings)
         self.listen: str | None = "127.0.0.1:0" if dashboard else None
         """The dashboard's port of the next daemon; None: no dashboard."""
 

@@ -15,7 +15,7 @@ from .hive_process import HiveProcess, Lines, eventually
 
 pytestmark = pytest.mark.system
 
-ROUNDS = {"process": 10, "bubblewrap": 3, "nspawn": 3}
+ROUNDS = {"process": 10, "bubblewrap": 3, "nspawn": 2, "nixos": 2}
 """By runtime. What the daemon does is the same under each; a container takes longer to start."""
 SENDERS = 8
 KILL_WITHIN_S = (0.02, 0.5)

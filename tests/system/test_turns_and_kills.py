@@ -12,7 +12,7 @@ import pytest
 
 from hive.scripted_model import Answer, Conversation, ScriptedModel, call, say
 
-from .conftest import MakeHive
+from .conftest import MakeHive, usable
 from .hive_process import HiveProcess, eventually
 
 pytestmark = pytest.mark.system
@@ -87,9 +87,9 @@ def turn(make_hive: MakeHive, model: ScriptedModel) -> TurnFixture:
     return TurnFixture(make_hive(model_url=model.url).up(), model)
 
 
-@pytest.fixture
-def walled(make_hive: MakeHive, model: ScriptedModel, walls: str) -> TurnFixture:
-    return TurnFixture(make_hive(model_url=model.url, runtime=walls).up(), model)
+@pytest.fixture(params=["bubblewrap", "nspawn", "nixos"])
+def walled(make_hive: MakeHive, model: ScriptedModel, request: pytest.FixtureRequest) -> TurnFixture:
+    return TurnFixture(make_hive(model_url=model.url, runtime=usable(request.param)).up(), model)
 
 
 def kill_harness(turn: TurnFixture) -> None:

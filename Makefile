@@ -23,6 +23,7 @@ check: venv ## Formatting, lint, types and import layers.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-cache
 
 dist: venv ## The wheel, checked, in dist/.

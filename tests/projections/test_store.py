@@ -22,7 +22,7 @@ from hive.projections.hive import Hive, digest, fold
 from hive.projections.messages import Messages
 from hive.projections.questions import Questions
 from hive.projections.store import Store
-from hive.projections.table import Table
+from hive.projections.table import Projection, Table
 
 NAMES = [one.NAME for one in Hive().projections()]
 DAMAGES = 40
@@ -111,7 +111,7 @@ def test_file_holds_plain_tables(files: Files) -> None:
 
 @pytest.mark.parametrize("projection", [Messages, Questions, Approvals])
 def test_raised_version_refolds_only_that_projection(
-    files: Files, projection: type, monkeypatch: pytest.MonkeyPatch
+    files: Files, projection: type[Projection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projection, "VERSION", projection.VERSION + 1)
     assert files.load() == [projection.NAME]

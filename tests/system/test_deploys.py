@@ -134,7 +134,7 @@ def test_failed_build_keeps_the_old_configuration(deployments: Deployments):
     assert row["status"] == "failed"
     assert "agent.toml:1: modell: unknown key" in row["note"]
     assert deployments.tags(id) == {"proposal", "approved", "building", "failed"}
-    assert "did you mean model" in (deployments.proposals.note_of("coder", id, "failed") or "")
+    assert "did you mean model" in (deployments.proposals.tag_message("coder", id, "failed") or "")
     assert (len(deployments.hive.events("Started", agent="coder")), deployments.repositories.main("coder")) == before
     assert sorted(body["status"] for body in deployments.told("approval_resolved")) == ["approved", "failed"]
     id = deployments.request(deployments.commit(agent_toml="build = 'echo no compiler; false'\n"))
@@ -162,7 +162,7 @@ def test_deny_and_cancel_change_nothing(deployments: Deployments):
     with deployments.manager() as lines:
         lines.ask("cancel_request", id=cancelled)
     eventually(lambda: deployments.tags(denied) == {"proposal", "denied"}, "the tag")
-    assert deployments.proposals.note_of("coder", denied, "denied") == "not before Monday"
+    assert deployments.proposals.tag_message("coder", denied, "denied") == "not before Monday"
     assert [deployments.row(id)["status"] for id in (denied, cancelled)] == ["denied", "cancelled"]
     for id in (denied, cancelled):
         with pytest.raises(Declined, match="already"):
@@ -254,7 +254,7 @@ def test_deploy_is_rolled_back_when_the_agent_does_not_start(deployments: Deploy
     row = deployments.approve(id)
     assert row["status"] == "failed" and "does not start on it: exit code 1" in row["note"]
     assert deployments.tags(id) == {"proposal", "approved", "building", "failed"}
-    assert deployments.proposals.note_of("coder", id, "failed") == row["note"]
+    assert deployments.proposals.tag_message("coder", id, "failed") == row["note"]
     assert (deployments.repositories.main("coder"), deployments.proposals.history("coder")) == (main, history)
     assert main in (deployments.hive.paths.meta / "flake.nix").read_text()
     deployments.hive.becomes_whole()

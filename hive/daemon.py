@@ -3,12 +3,14 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import ctypes
 import gc
 import os
 import resource
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +65,19 @@ from hive.sockets.hub import Hub
 from hive.sockets.server import Sockets
 from hive.sockets.services import Services
 from hive.sockets.sessions import Sessions
+from hive.sockets.shares import Shares
 from hive.sockets.sign_in_log import SignInLog
 from hive.sockets.swarm_verbs import draw
+from hive.sockets.throttle_log import ThrottleLog
 
 log = structlog.get_logger()
 
 BY = actor("daemon")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""Of `malloc.h`."""
+LARGE_BLOCK_BYTES = 64 * 1024
+ARENAS_MAX = 2
+"""Each thread would have its own, and what one frees the others cannot use."""
 LAST_REPLY_S = 0.05
 """Delay before the sockets close, so that the reply to `shutdown` is sent."""
 
@@ -81,6 +90,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     """
     _log_to_stderr()
     _raise_file_limit()
+    _give_memory_back()
     settings = _HostSettings(paths.settings)
     kind = choose(runtime or settings.now.runtime.kind, settings.now.runtime.image_path(paths.state))
     address = listen or settings.now.dashboard.listen
@@ -230,6 +240,7 @@ class _Daemon:
             rebuilding=rebuilding,
             erasing=erasing,
             hub=self._hub,
+            shares=Shares(lambda: self._now().limits, ThrottleLog(client).report, time.monotonic),
             supervisor=self._supervisor,
             provisioner=self._provisioner,
             proposals=self._configuration.proposals,
@@ -380,6 +391,17 @@ def _log_to_stderr() -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _give_memory_back() -> None:
+    """Have large blocks mapped on their own and unmapped when freed; glibc would raise that threshold as it goes."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # Another C library.
+        return
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
+    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)
+    mallopt(M_ARENA_MAX, ARENAS_MAX)
 
 
 def _raise_file_limit() -> None:

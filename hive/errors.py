@@ -45,6 +45,14 @@ class LimitReached(Refused):
     code = "limit_reached"
 
 
+class ShareUsedUp(LimitReached):
+    """The agent has used its share of the log or of the traffic. `retry_after_ms` says when there is room again."""
+
+    def __init__(self, message: str, retry_after_ms: int):
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
 class Unavailable(HiveError):
     """The daemon, a runtime or a tool of the host is missing or did not answer in time."""
 

@@ -20,6 +20,13 @@ SETTINGS_MAX_BYTES = 256 * 1024
 PORT_MAX = 65_535
 PUBLIC_KEY: Final = re.compile(r"U[A-Z2-7]{55}")
 """An ed25519 public key in the format of NATS nkeys."""
+SHARES: Final = {"events_per_minute": 600, "burst_events": 300, "kib_per_minute": 4_096, "burst_kib": 4_096}
+"""The share of an agent by default."""
+RAISE_MAX: Final = 10
+"""Where `hive.toml` sets no share, an approved `agent.toml` may ask for so many times the default."""
+FREE_MB: Final = 512
+LIMIT_MAX: Final = 10**9
+"""Of every number under `[limits]`."""
 RUNTIME_KINDS = ("auto", "process", "bubblewrap", "nspawn", "nixos")
 
 
@@ -80,6 +87,16 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """100 is one core. Without it only the equal weight of all agents limits an agent."""
     disk_mb: int | None = None
     """Of `/state` and the proposed repository together."""
+    events_per_minute: int | None = None
+    """Events in the log that an agent's requests cause. Absent: see SHARES, as for the next three keys."""
+    burst_events: int | None = None
+    kib_per_minute: int | None = None
+    """Size of these events; the same again for replies and live lines."""
+    burst_kib: int | None = None
+    connections: int = 2_048
+    """Open connections of one agent; each has at most one parked call."""
+    free_mb: int | None = None
+    """Free disk space below which agents are refused. Absent: FREE_MB, or a tenth of a smaller file system."""
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -265,8 +282,8 @@ def _check(settings: Settings, name: str) -> None:
         raise BadRequest(f"{name}: claude.idle_minutes must be over 0.")
     for key in LimitSettings.__struct_fields__:
         value = getattr(settings.limits, key)
-        if value is not None and value <= 0:
-            raise BadRequest(f"{name}: limits.{key} must be over 0.")
+        if value is not None and not 0 < value <= LIMIT_MAX:
+            raise BadRequest(f"{name}: limits.{key} must be over 0 and at most {LIMIT_MAX}.")
     for key, url in (
         ("claude.base_url", settings.claude.base_url),
         ("forge.url", settings.forge.url),

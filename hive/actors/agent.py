@@ -28,13 +28,14 @@ from hive.deciders.lifecycle import (
     RecordStopped,
 )
 from hive.errors import HiveError, NotFound, Unavailable
-from hive.events.agents import Act, Budget, StartReason
+from hive.events.agents import Act, Budget, Share, StartReason
 from hive.events.base import ApprovalId, By, actor
 from hive.events.transient import TransientKind
 from hive.names import AgentName
 from hive.projections import agents as roster
 from hive.runtimes.protocol import Bind, Ended, Exit, NeverRan, Running
 from hive.runtimes.record import Record
+from hive.settings import SHARES
 
 log = structlog.get_logger()
 
@@ -212,6 +213,7 @@ class Agent(pykka.ThreadingActor):
             harness_version=hive.__version__,
             recipients=file.allowed_recipients,
             budget=_budget(file.limits),
+            share=_share(file.limits),
         )
         self._journal.ask(started)
 
@@ -351,3 +353,8 @@ def _budget(limits: AgentLimits) -> Budget | None:
     if limits.budget_tokens is None and limits.budget_turns is None:
         return None
     return Budget(hours=limits.budget_hours, tokens=limits.budget_tokens, turns=limits.budget_turns)
+
+
+def _share(limits: AgentLimits) -> Share | None:
+    asked = {key: getattr(limits, key) for key in SHARES}
+    return None if set(asked.values()) == {None} else Share(**asked)

@@ -12,15 +12,26 @@ from hive.actors.journal import KEY_MAX_CHARS, Adopt, Decided, Read, Submission,
 from hive.deciders.base import Command
 from hive.errors import BadRequest, LimitReached, Unavailable
 from hive.events.base import Seq
+from hive.names import AgentName
 from hive.projections.hive import Hive
 
 T = TypeVar("T")
 
 UNDER_WAY_MAX = 50_000
 """Unanswered commands per client. The journal's mailbox itself is unbounded."""
+AGENT_UNDER_WAY_MAX = 64
+"""Commands of one agent that are with the journal at once. Further ones wait here, so a batch has room for others."""
 LATENCIES_KEPT = 1_000
 ASK_TIMEOUT_S = 30.0
 """A commit takes milliseconds. After this time the caller gives up; with an idempotency key it can retry."""
+
+
+class _Lane:
+    """The commands of one agent."""
+
+    def __init__(self) -> None:
+        self.under_way = 0
+        self.waiting: deque[Submission] = deque()
 
 
 class AsyncJournalClient:
@@ -30,6 +41,7 @@ class AsyncJournalClient:
         self._journal = journal
         self._loop = loop
         self._gathered: list[Submission] = []
+        self._lanes: dict[AgentName, _Lane] = {}
         self._under_way = 0
         self._took_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
@@ -46,9 +58,11 @@ class AsyncJournalClient:
         if key is not None and not 0 < len(key) <= KEY_MAX_CHARS:
             raise BadRequest(f"A key has 1 to {KEY_MAX_CHARS} characters.")
         future = self._ticket()
-        if not self._gathered:
-            self._loop.call_soon(self._hand_over)
-        self._gathered.append(Submission(command, future, key))
+        submission = Submission(command, future, key)
+        if command.by.kind == "agent":
+            self._gather_in_turn(command.by.name, submission)
+        else:
+            self._gather(submission)
         began = self._loop.time()
         decided: Decided = await future
         self._took_s.append(self._loop.time() - began)
@@ -88,6 +102,31 @@ class AsyncJournalClient:
         except pykka.ActorDeadError:
             self._settle([(future, Unavailable("The journal has stopped."))])
         return await future
+
+    def _gather(self, submission: Submission) -> None:
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(submission)
+
+    def _gather_in_turn(self, agent: AgentName, submission: Submission) -> None:
+        lane = self._lanes.get(agent)
+        if lane is None:
+            lane = self._lanes[agent] = _Lane()
+        submission.ticket.add_done_callback(lambda _: self._leave(agent, lane))
+        if lane.under_way < AGENT_UNDER_WAY_MAX:
+            lane.under_way += 1
+            self._gather(submission)
+        else:
+            lane.waiting.append(submission)
+
+    def _leave(self, agent: AgentName, lane: "_Lane") -> None:
+        """A command of this agent was answered: the next one that waits takes its place."""
+        if lane.waiting:
+            self._gather(lane.waiting.popleft())
+            return
+        lane.under_way -= 1
+        if not lane.under_way:
+            self._lanes.pop(agent, None)
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []

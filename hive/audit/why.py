@@ -47,6 +47,7 @@ _AGENT_NOTICES: Final = {
     "rested": "Crashed",
     "budget_reached": "BudgetReached",
     "act_failed": "ActFailed",
+    "throttled": "Throttled",
 }
 _CARRYING_OUT: Final = ("AgentAdded", "ActDecided", "Spawned", "Started", "Rebuilt", "ActFailed", "Crashed", "Stopped")
 _CARRIED_OUT: Final = {"spawn": ("Spawned", "ActFailed"), "apply_commit": ("Started", "ActFailed")}

@@ -124,6 +124,8 @@ def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
         notes.append(f"rate limited until {screen.when(row['rate_limited_until'])}")
     if row.get("budget_until"):
         notes.append(f"budget used up until {screen.when(row['budget_until'])}")
+    if row.get("throttled_until"):
+        notes.append("throttled")
     if row.get("waiting"):
         notes.append(f"{row['waiting']} waiting")
     if row.get("pending_reminders"):

@@ -62,6 +62,11 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     budget_tokens: int | None = None
     """Input, output and cache tokens. Reaching the budget pauses the agent until the window has room."""
     budget_turns: int | None = None
+    events_per_minute: int | None = None
+    """The agent's share of the log; the host's maximum: hive.toml's value, else RAISE_MAX times the default."""
+    burst_events: int | None = None
+    kib_per_minute: int | None = None
+    burst_kib: int | None = None
 
 
 class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from hive.deciders import (
     reminders,
     roster,
     swarm,
+    throttling,
 )
 from hive.deciders.base import Command, Decision
 from hive.projections.hive import Hive
@@ -65,6 +66,7 @@ RULES: Final[dict[type[Command], Rule]] = {
     egress.RequestEgress: egress.request_egress,
     egress.RecordModelUse: egress.record_model_use,
     egress.SetPrices: egress.set_prices,
+    throttling.RecordThrottled: throttling.record_throttled,
     controls.SetPaused: controls.set_paused,
     controls.SetModel: controls.set_model,
     controls.Mount: controls.mount,

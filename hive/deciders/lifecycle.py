@@ -18,6 +18,8 @@ from hive.events.agents import (
     Killed,
     Rebuilt,
     RecipientsAllowed,
+    Share,
+    ShareSet,
     Spawned,
     Started,
     StartReason,
@@ -51,6 +53,7 @@ class RecordStarted(Command, frozen=True, kw_only=True):
     harness_version: str | None = None
     recipients: tuple[str, ...] | None = None
     budget: Budget | None = None
+    share: Share | None = None
 
 
 class RecordStopped(Command, frozen=True, kw_only=True):
@@ -135,6 +138,8 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
     if command.budget != row.budget:
         decision.add(BudgetSet(agent=row.name, budget=command.budget))
         enforce_budget(decision, row, command.budget)
+    if command.share != row.share:
+        decision.add(ShareSet(agent=row.name, share=command.share))
     if command.reason == "spawn":
         decision.add(Spawned(agent=row.name))
     elif command.reason != "deploy":

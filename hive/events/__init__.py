@@ -60,6 +60,8 @@ AnyEvent = (
     | agents.BudgetSet
     | agents.BudgetReached
     | agents.BudgetFreed
+    | agents.ShareSet
+    | agents.Throttled
     | agents.Mounted
     | agents.Unmounted
     | reminders.ReminderSet

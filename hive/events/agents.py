@@ -24,6 +24,15 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Dollars, by the prices in `hive.toml`."""
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an agent's configuration asks for instead of the host's share; None: the host's."""
+
+    events_per_minute: int | None = None
+    burst_events: int | None = None
+    kib_per_minute: int | None = None
+    burst_kib: int | None = None
+
+
 class AgentAdded(Event, frozen=True, kw_only=True):
     """An agent is on the roster and wanted running; its spawn is under way."""
 
@@ -238,6 +247,25 @@ class BudgetFreed(Event, frozen=True, kw_only=True):
     """The window has room again or the budget was raised: the pause ends."""
 
     agent: AgentName
+
+
+class ShareSet(Event, frozen=True, kw_only=True):
+    """The share in the running configuration; None: the host's."""
+
+    agent: AgentName
+    share: Share | None
+
+
+class Throttled(Event, frozen=True, kw_only=True):
+    """Requests of the agent were refused because its share is used up. At most one event a minute."""
+
+    agent: AgentName
+    refused: int
+    """Requests refused since the last such event that this daemon wrote."""
+    share: Literal["events", "bytes", "traffic", "connections"]
+    """What was used up at the first refusal."""
+    told: bool = False
+    """The operator was told in the same commit; at most once an hour."""
 
 
 class Mounted(Event, frozen=True, kw_only=True):

@@ -116,6 +116,14 @@ class BudgetReached(Notice, frozen=True, kw_only=True):
     until: str
 
 
+class Throttled(Notice, frozen=True, kw_only=True):
+    """To the operator, at most once an hour: an agent sends more than its share and is refused."""
+
+    agent: AgentName
+    refused: int
+    share: str
+
+
 class ActFailed(Notice, frozen=True, kw_only=True):
     """To the manager: a lifecycle act failed."""
 

@@ -28,6 +28,18 @@ class DaemonRefused(HiveError):
     code = "refused"
 
 
+class DaemonLimited(DaemonRefused):
+    """The agent's share is used up. The same request may succeed in `retry_after_s`."""
+
+    def __init__(self, text: str, retry_after_s: float):
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
+class DaemonBusy(DaemonRefused):
+    """The daemon cannot do it now, for example because its disk is full. The same request may succeed later."""
+
+
 class DaemonAway(HiveError):
     """The daemon did not reply in time."""
 
@@ -92,7 +104,7 @@ class Connection:
                     self._drop()
                     raise
         if not reply.get("ok"):
-            raise DaemonRefused(str(reply.get("error") or "The daemon refused without a reason."))
+            raise _refusal(reply)
         if gone_since is not None:
             reply["daemon_away_s"] = round(time.monotonic() - gone_since, 1)
         return reply
@@ -134,6 +146,13 @@ class Connection:
     def connected(self) -> bool:
         """Whether the connection is open."""
         return self._writer is not None
+
+
+def _refusal(reply: Mapping[str, Any]) -> DaemonRefused:
+    text = str(reply.get("error") or "The daemon refused without a reason.")
+    if isinstance(wait_ms := reply.get("retry_after_ms"), int):
+        return DaemonLimited(text, wait_ms / 1000)
+    return DaemonBusy(text) if reply.get("code") == "unavailable" else DaemonRefused(text)
 
 
 class Daemon:

@@ -2,12 +2,11 @@
 
 import asyncio
 import collections
-import contextlib
 import time
 from typing import Any
 
 from hive.clock import rfc3339
-from hive.harness.connection import Connection, DaemonAway, DaemonRefused
+from hive.harness.connection import Connection, DaemonAway, DaemonLimited, DaemonRefused
 
 BATCH_PAUSE_S = 0.1
 """How long lines are collected before they are sent."""
@@ -50,8 +49,13 @@ class Live:
         """Send the collected lines now; lines that the daemon does not take are lost."""
         while self._waiting:
             lines = [self._waiting.popleft() for _ in range(min(BATCH_LINES, len(self._waiting)))]
-            with contextlib.suppress(DaemonAway, DaemonRefused):
+            try:
                 await self._connection.call("live", lines=lines, away_s=AWAY_S)
+            except DaemonLimited as limited:
+                self._waiting.extendleft(reversed(lines[-(WAITING_LINES - len(self._waiting)) :]))
+                await asyncio.sleep(limited.retry_after_s)
+            except (DaemonAway, DaemonRefused):
+                pass  # These lines are lost; nobody waits for them.
         self._some.clear()
 
 

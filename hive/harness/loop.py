@@ -11,7 +11,7 @@ import structlog
 
 from hive.clock import SystemClock, TimeMs, rfc3339
 from hive.harness.agent import Agent, cli_path, sdk_loaded
-from hive.harness.connection import Daemon, DaemonRefused
+from hive.harness.connection import Daemon, DaemonLimited, DaemonRefused
 from hive.harness.controls import Controls
 from hive.harness.environment import Environment
 from hive.harness.live import Live
@@ -241,7 +241,7 @@ class Harness:
             )
         except DaemonRefused as refused:
             log.warning("harness.recv_refused", error=str(refused))
-            await self._woken_within(RECV_REFUSED_S)
+            await self._woken_within(refused.retry_after_s if isinstance(refused, DaemonLimited) else RECV_REFUSED_S)
             return None
 
     async def _take(self, messages: list[dict[str, Any]], remaining: int) -> None:

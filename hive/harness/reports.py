@@ -1,15 +1,19 @@
 """Reports messages, turns and badges to the daemon in order. Each report is repeated until it is accepted."""
 
+import asyncio
 from typing import Any
 
 import msgspec
 import structlog
 
 from hive.clock import TimeMs, rfc3339
-from hive.harness.connection import Connection, DaemonRefused, fresh_key
+from hive.harness.connection import Connection, DaemonBusy, DaemonLimited, DaemonRefused, fresh_key
 from hive.harness.stats import TurnRow
 
 log = structlog.get_logger()
+
+BUSY_RETRY_S = 2.0
+"""Interval of retries while the daemon cannot write."""
 
 
 class Reports:
@@ -47,7 +51,16 @@ class Reports:
         await self._tell_whole(cmd, {name: value for name, value in fields.items() if value is not None})
 
     async def _tell_whole(self, cmd: str, fields: dict[str, Any]) -> None:
-        try:
-            await self._connection.call(cmd, key=fresh_key(), whole=fields)
-        except DaemonRefused as refused:
-            log.warning("harness.report_refused", report=cmd, error=str(refused))
+        key = fresh_key()
+        while True:
+            try:
+                await self._connection.call(cmd, key=key, whole=fields)
+            except DaemonLimited as limited:
+                await asyncio.sleep(limited.retry_after_s)
+            except DaemonBusy:
+                await asyncio.sleep(BUSY_RETRY_S)
+            except DaemonRefused as refused:
+                log.warning("harness.report_refused", report=cmd, error=str(refused))
+                return
+            else:
+                return

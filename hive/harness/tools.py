@@ -1,11 +1,12 @@
 """The tools that hive gives the model: names, schemas and requests. No SDK needed; `mcp_server` serves them."""
 
+import math
 from typing import Any
 
 import msgspec
 
 from hive.harness import framing
-from hive.harness.connection import Daemon, DaemonAway, DaemonRefused
+from hive.harness.connection import Daemon, DaemonAway, DaemonLimited, DaemonRefused
 
 RECV_CAP_S = 180
 """Maximum time that the daemon parks a recv."""
@@ -230,6 +231,8 @@ class Toolbox:
         fields = {"limit": 10} if tool.name == "recent" else {"lines": 50} if tool.name == "logs" else {}
         try:
             reply = await self._daemon.tool(tool.name, waits_s=tool.waits_s, away_s=AWAY_S, **(fields | arguments))
+        except DaemonLimited as limited:
+            return Outcome(_limited(tool, limited), is_error=True)
         except DaemonRefused as refused:
             return Outcome(str(refused), is_error=True)
         except DaemonAway:
@@ -248,3 +251,13 @@ class Toolbox:
         if away_s is not None:
             text += f"\nThe hive daemon was away for {away_s} s; the call was repeated and counts once."
         return Outcome(text)
+
+
+def _limited(tool: Tool, limited: DaemonLimited) -> str:
+    """What was refused, when to try again, and what to do instead."""
+    wait_s = max(1, math.ceil(limited.retry_after_s))
+    return (
+        f"Nothing was done: {limited} You may call {tool.name} again in {wait_s} s, not before. Repeating it at once"
+        " fails again. Write fewer and shorter messages, put large texts into a file and send its path, or end your"
+        " turn."
+    )

@@ -64,6 +64,11 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Set while the budget pauses it: the end of the pause."""
     budget_waived_ms: TimeMs | None = None
     """Set if the operator resumed it anyway: until then the budget does not pause it."""
+    share: facts.Share | None = None
+    throttled_ms: TimeMs | None = None
+    """When requests were last recorded as refused for the agent's share."""
+    throttle_told_ms: TimeMs | None = None
+    """When the operator was last told of that."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -113,6 +118,8 @@ class Agents(Projection):
             facts.BudgetSet: lambda event, _: self._set(event.agent, budget=event.budget),
             facts.BudgetReached: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=event.until_ms),
             facts.BudgetFreed: lambda event, _: self._set(event.agent, paused=False, budget_until_ms=None),
+            facts.ShareSet: lambda event, _: self._set(event.agent, share=event.share),
+            facts.Throttled: self._on_throttled,
             facts.Mounted: self._on_mounted,
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
             Erased: self._on_erased,
@@ -213,6 +220,10 @@ class Agents(Projection):
         if row is not None:
             waived = row.budget_waived_ms if row.budget_until_ms is None else row.budget_until_ms
             self._set(event.agent, paused=False, budget_until_ms=None, budget_waived_ms=waived)
+
+    def _on_throttled(self, event: facts.Throttled, recorded: Recorded) -> None:
+        told = {"throttle_told_ms": recorded.at_ms} if event.told else {}
+        self._set(event.agent, throttled_ms=recorded.at_ms, **told)
 
     def _on_model_seen(self, name: AgentName, model: str | None) -> None:
         row = self.all.rows.get(name)

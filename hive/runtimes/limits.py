@@ -9,7 +9,7 @@ import msgspec
 
 from hive.runtimes import cgroup
 from hive.runtimes.protocol import Limits
-from hive.settings import LimitSettings
+from hive.settings import RAISE_MAX, SHARES, LimitSettings
 
 MIB = 1024**2
 GIB = 1024**3
@@ -86,6 +86,7 @@ def maximum(settings: LimitSettings, host: HostSize) -> dict[str, int]:
         "processes": host.processes // 2,
         "cpu_percent": host.cpus * PERCENT_PER_CPU,
         "disk_mb": host.disk_bytes // MIB,
+        **{key: RAISE_MAX * usual for key, usual in SHARES.items()},
     }
     return {name: value if (own := getattr(settings, name)) is None else own for name, value in available.items()}
 

@@ -14,6 +14,7 @@ from hive.names import EVERYONE, MANAGER
 from hive.sockets import views
 from hive.sockets.agent_session import AgentSession, Recv, Reply, Verb
 from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
+from hive.sockets.shares import Cost
 
 RECENT_MAX: Final = 200
 INCARNATION_MAX_CHARS: Final = 128
@@ -132,6 +133,8 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
     session.incarnation = incarnation
     if session.services.hub.found_without_model(session.name):
         await _send_model(session)
+    if presence.is_harness(session.name, incarnation, session.connection):
+        session.share.intake.harness_is(session.connection.process)
     return {}
 
 
@@ -307,25 +310,25 @@ async def _recv_is_the_sessions_own(session: AgentSession, _: Recv) -> Reply:
 
 
 AGENT_VERBS: Final[dict[str, Verb]] = {
-    "hello": Verb(Hello, hello),
-    "send": Verb(Send, send),
-    "recv": Verb(Recv, _recv_is_the_sessions_own),
-    "ack": Verb(Ids, ack),
-    "requeue": Verb(Requeue, requeue),
-    "recent": Verb(Recent, recent),
-    "ask_operator": Verb(AskOperator, ask_operator),
-    "ask": Verb(Ask, ask),
-    "answer": Verb(Answer, answer),
-    "cancel_question": Verb(ById, cancel_question),
-    "open_threads": Verb(Request, open_threads),
-    "remind": Verb(Remind, remind),
-    "count_pending_reminders": Verb(Request, count_pending_reminders),
-    "set_status": Verb(SetStatus, set_status),
-    "turn_started": Verb(TurnStarted, turn_started),
-    "turn_ended": Verb(TurnReport, turn_ended),
-    "live": Verb(Live, live),
-    "next_control": Verb(NextControl, next_control),
-    "login": Verb(Login, login),
-    "rate_limited": Verb(RateLimited, rate_limited),
-    "whoami": Verb(Request, whoami),
+    "hello": Verb(Hello, hello, Cost(events=1, harness=True)),
+    "send": Verb(Send, send, Cost(events=1, copies=1)),
+    "recv": Verb(Recv, _recv_is_the_sessions_own, Cost(harness=True)),
+    "ack": Verb(Ids, ack, Cost(harness=True)),
+    "requeue": Verb(Requeue, requeue, Cost(writes=True, harness=True)),
+    "recent": Verb(Recent, recent, Cost(reads=True)),
+    "ask_operator": Verb(AskOperator, ask_operator, Cost(events=4, copies=3)),
+    "ask": Verb(Ask, ask, Cost(events=6, copies=4)),
+    "answer": Verb(Answer, answer, Cost(events=2, copies=2)),
+    "cancel_question": Verb(ById, cancel_question, Cost(events=3)),
+    "open_threads": Verb(Request, open_threads, Cost(reads=True)),
+    "remind": Verb(Remind, remind, Cost(events=3, copies=2)),
+    "count_pending_reminders": Verb(Request, count_pending_reminders, Cost()),
+    "set_status": Verb(SetStatus, set_status, Cost(events=1, copies=1)),
+    "turn_started": Verb(TurnStarted, turn_started, Cost(events=1, copies=1, harness=True)),
+    "turn_ended": Verb(TurnReport, turn_ended, Cost(events=1, copies=1, harness=True)),
+    "live": Verb(Live, live, Cost(live=True, harness=True)),
+    "next_control": Verb(NextControl, next_control, Cost(harness=True)),
+    "login": Verb(Login, login, Cost(events=4, harness=True)),
+    "rate_limited": Verb(RateLimited, rate_limited, Cost(events=1, harness=True)),
+    "whoami": Verb(Request, whoami, Cost(harness=True)),
 }

@@ -18,6 +18,7 @@ from hive.sockets.agent_session import AgentSession, Verb
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Request
 from hive.sockets.services import ACT_TIMEOUT_S, Services
+from hive.sockets.shares import Cost
 
 BY: Final = actor("config_pipeline")
 
@@ -189,5 +190,5 @@ CONFIG_VERBS: Final[dict[str, HostVerb]] = {
     "forge_status": HostVerb(Request, forge_status),
 }
 MANAGER_CONFIG_VERBS: Final[dict[str, Verb]] = {
-    "request_apply_commit": Verb(RequestApplyCommit, request_apply_commit),
+    "request_apply_commit": Verb(RequestApplyCommit, request_apply_commit, Cost(events=6, copies=2)),
 }

@@ -16,6 +16,7 @@ from hive.events.messages import MessageRequeued, MessageSent
 from hive.names import EVERYONE, AgentName
 from hive.projections.table import Recorded
 from hive.sockets.lines import LineConnection
+from hive.sockets.peers import Process, process_of
 
 LIVE_LINES_KEPT: Final = 1_000
 """Lines kept of each agent's turn stream."""
@@ -37,6 +38,8 @@ class Presence:
         self._connections: dict[AgentName, int] = {}
         self._seen: dict[AgentName, TimeMs] = {}
         self._incarnations: dict[AgentName, dict[LineConnection, str]] = {}
+        self._started: dict[AgentName, str] = {}
+        self._harness: dict[AgentName, Process] = {}
 
     @contextmanager
     def connected(self, agent: AgentName, connection: LineConnection) -> Iterator[None]:
@@ -57,6 +60,29 @@ class Presence:
         """Incarnations of the connections whose peer is still connected."""
         known = self._incarnations.get(agent, {})
         return frozenset(incarnation for connection, incarnation in known.items() if not connection.hung_up())
+
+    def started(self, agent: AgentName, incarnation: str | None) -> None:
+        """A container runs; its harness has not said hello yet."""
+        self._harness.pop(agent, None)
+        if incarnation is not None:
+            self._started[agent] = incarnation
+
+    def harness(self, agent: AgentName) -> Process | None:
+        """The process of the agent's harness, once it said hello."""
+        return self._harness.get(agent)
+
+    def is_harness(self, agent: AgentName, incarnation: str, connection: LineConnection) -> bool:
+        """Whether a hello comes from the harness; from then on its process is known.
+
+        The harness starts every other process in its container, so of those that know the incarnation it is the oldest.
+        """
+        process = connection.process
+        if process is None or self._started.get(agent) != incarnation:
+            return False
+        known = self._harness.get(agent)
+        if known is None or process.started < known.started or process_of(known.pid) != known:
+            self._harness[agent] = process
+        return self._harness[agent] == process
 
     def last_seen(self, agent: AgentName) -> TimeMs | None:
         """When the agent was last connected: now if it is connected, None if never since the daemon started."""
@@ -163,6 +189,7 @@ class Hub:
                     self.controlled.wake_all(event.agent)
                 case Started():
                     self._has_model.add(event.agent)
+                    self.presence.started(event.agent, event.incarnation)
                     self._drop_cancels(event.agent)
                 case _:
                     pass  # No request waits for this event.

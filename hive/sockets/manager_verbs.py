@@ -13,8 +13,11 @@ from hive.sockets.agent_session import AgentSession, Reply, Verb
 from hive.sockets.agent_verbs import AGENT_VERBS, ById
 from hive.sockets.config_verbs import MANAGER_CONFIG_VERBS
 from hive.sockets.requests import Limit, Request
+from hive.sockets.shares import Cost
 
 LOG_LINES_MAX: Final = 1_000
+ACT: Final = Cost(events=10)
+"""An act, its transient, its outcome, and who is told."""
 
 
 class RequestSpawn(Request, frozen=True, kw_only=True):
@@ -85,13 +88,13 @@ async def logs(session: AgentSession, request: Logs) -> Reply:
 
 MANAGER_VERBS: Final[dict[str, Verb]] = {
     **AGENT_VERBS,
-    "request_spawn": Verb(RequestSpawn, request_spawn),
+    "request_spawn": Verb(RequestSpawn, request_spawn, Cost(events=5, copies=2)),
     **MANAGER_CONFIG_VERBS,
-    "cancel_request": Verb(ById, cancel_request),
-    "start": Verb(Named, start),
-    "restart": Verb(Named, restart),
-    "kill": Verb(Named, kill),
-    "update": Verb(Named, update),
-    "list_agents": Verb(Request, list_agents),
-    "logs": Verb(Logs, logs),
+    "cancel_request": Verb(ById, cancel_request, Cost(events=3)),
+    "start": Verb(Named, start, ACT),
+    "restart": Verb(Named, restart, ACT),
+    "kill": Verb(Named, kill, ACT),
+    "update": Verb(Named, update, ACT),
+    "list_agents": Verb(Request, list_agents, Cost(reads=True)),
+    "logs": Verb(Logs, logs, Cost(reads=True)),
 }

@@ -1,11 +1,12 @@
 """Decodes request lines into typed Structs and encodes replies. Both protocols use it."""
 
 import difflib
+import re
 from typing import Annotated, Any
 
 import msgspec
 
-from hive.errors import BadRequest, HiveError
+from hive.errors import BadRequest, HiveError, ShareUsedUp
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """Signed 64-bit."""
@@ -25,6 +26,19 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Envelope(msgspec.Struct, frozen=True):
     cmd: str
+
+
+_CMD = re.compile(rb'"cmd"\s*:\s*"(\w{1,40})"')
+_PEEK_BYTES = 512
+
+
+def peek(line: bytes) -> str | None:
+    """The probable `cmd` without parsing the line; None if it stands neither near the start nor near the end.
+
+    The decoded request has the last word: this may be a key of a nested object.
+    """
+    found = _CMD.search(line, 0, _PEEK_BYTES) or _CMD.search(line, max(0, len(line) - _PEEK_BYTES))
+    return None if found is None else found[1].decode()
 
 
 class RequestDecoder:
@@ -78,4 +92,5 @@ def error_reply(error: Exception, **head: Any) -> bytes:
         if isinstance(error, HiveError)
         else f"Internal error ({type(error).__name__}); see the daemon's log."
     )
-    return _encode({**head, "ok": False, "error": " ".join(text.split()), "code": code})
+    wait = {"retry_after_ms": error.retry_after_ms} if isinstance(error, ShareUsedUp) else {}
+    return _encode({**head, "ok": False, "error": " ".join(text.split()), "code": code, **wait})

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from hive.errors import Unavailable
-from hive.events.agents import AgentAdded, Destroyed, Revived
+from hive.events.agents import AgentAdded, Destroyed, Revived, ShareSet
 from hive.events.operators import OperatorRevoked
 from hive.names import MANAGER, AgentName
 from hive.projections.table import Recorded
@@ -19,9 +19,11 @@ from hive.sockets.config_verbs import CONFIG_VERBS
 from hive.sockets.container_verbs import CONTAINER_VERBS
 from hive.sockets.decision_verbs import DECISION_VERBS
 from hive.sockets.host_session import HostSession
+from hive.sockets.intake import Intake
 from hive.sockets.keeping_verbs import KEEPING_VERBS
 from hive.sockets.lines import LineConnection
 from hive.sockets.manager_verbs import MANAGER_VERBS
+from hive.sockets.peers import Process
 from hive.sockets.requests import RequestDecoder
 from hive.sockets.services import Services
 from hive.sockets.session_verbs import HOST_ONLY_VERBS, SESSION_VERBS, WITHHELD, DashboardSession
@@ -77,6 +79,8 @@ class Sockets:
         rows = await self._services.journal.read(lambda hive: hive.agents.living())
         await asyncio.to_thread(self._remove_left_over, {row.name for row in rows})
         for row in rows:
+            self._services.hub.presence.started(row.name, row.incarnation)
+            self._services.shares.of(row.name).ask_for(row.share)
             await self._open_agent(row.name, row.slot)
         known = await self._services.journal.read(
             lambda hive: frozenset(row.token_hash for row in hive.operators.all if row.revoked_ms is None)
@@ -95,8 +99,12 @@ class Sockets:
                 case Revived(agent=name):
                     self._open_soon(name, None)
                 case Destroyed(agent=name):
+                    self._services.shares.forget(name)
+                    self._services.shares.agents = len(self._agents) - 1
                     if (listening := self._agents.pop(name, None)) is not None:
                         listening.close()
+                case ShareSet(agent=name, share=share):
+                    self._services.shares.of(name).ask_for(share)
                 case OperatorRevoked(name=name):
                     self._services.sessions.close_all(name)
                 case _:
@@ -127,7 +135,11 @@ class Sockets:
         path = self._services.paths.agent_socket(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=unix_socket.FOLDER_MODE)
         group = await asyncio.to_thread(self._services.provisioner.socket_group, path.parent, slot)
-        self._agents[name] = await _listen(path, serve, group)
+        presence = self._services.hub.presence
+        self._agents[name] = await _listen(
+            path, serve, group, self._services.shares.of(name).intake, lambda: presence.harness(name)
+        )
+        self._services.shares.agents = len(self._agents)
 
     def _remove_left_over(self, living: set[AgentName]) -> None:
         """Remove sockets of destroyed agents that a killed daemon left behind."""
@@ -142,7 +154,13 @@ class Sockets:
         await DashboardSession(connection, self._services, DASHBOARD_VERBS, _DASHBOARD_DECODER).serve()
 
 
-async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]], group: int | None) -> _Listening:
+async def _listen(
+    path: Path,
+    serve: Callable[[LineConnection], Awaitable[None]],
+    group: int | None,
+    intake: Intake | None = None,
+    harness: Callable[[], Process | None] = lambda: None,
+) -> _Listening:
     opened: set[LineConnection] = set()
 
     async def bounded(connection: LineConnection) -> None:
@@ -154,7 +172,9 @@ async def _listen(path: Path, serve: Callable[[LineConnection], Awaitable[None]]
     try:
         bound = unix_socket.bound(path, group)
         loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: LineConnection(bounded, opened), sock=bound, backlog=BACKLOG)
+        server = await loop.create_unix_server(
+            lambda: LineConnection(bounded, opened, intake, harness), sock=bound, backlog=BACKLOG
+        )
     except OSError as error:
         raise Unavailable(f"Cannot create the socket {path}: {error}.") from error
     return _Listening(path, server, opened)

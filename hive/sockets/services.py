@@ -25,6 +25,7 @@ from hive.paths import Paths
 from hive.settings import Settings
 from hive.sockets.hub import Hub
 from hive.sockets.sessions import Sessions
+from hive.sockets.shares import Shares
 from hive.sockets.sign_in_log import SignInLog
 
 ACT_TIMEOUT_S = 600.0
@@ -40,6 +41,7 @@ class Services(msgspec.Struct, kw_only=True):
     rebuilding: Rebuilding
     erasing: Erasing
     hub: Hub
+    shares: Shares
     sessions: Sessions
     sign_ins: SignInLog
     supervisor: "pykka.ActorRef[Any]"

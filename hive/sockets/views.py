@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from hive.clock import TimeMs, rfc3339
+from hive.clock import DurationMs, TimeMs, rfc3339
+from hive.deciders.throttling import EVENT_EVERY_MS
 from hive.events.base import MessageId
 from hive.names import MANAGER, AgentName
 from hive.projections.agents import Agent
@@ -17,6 +18,8 @@ from hive.projections.turns import HOUR_MS
 SHA_SHOWN = 12
 """Hex digits of a commit shown in a roster row."""
 DAY_HOURS = 24
+THROTTLED_SHOWN_MS: DurationMs = 2 * EVENT_EVERY_MS
+"""The badge is shown so long after the newest `Throttled`: it does not flicker while the flood goes on."""
 
 
 def _at(time: TimeMs | None) -> str | None:
@@ -122,6 +125,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "started_at": _at(row.started_ms) if row.running else None,
             "rate_limited_until": _at(row.rate_limited_until_ms),
             "budget_until": _at(row.budget_until_ms),
+            "throttled_until": throttled_until(row, now),
             "model": row.model,
             "added_at": rfc3339(row.added_ms),
         }
@@ -152,6 +156,12 @@ def swarm_agent(row: Agent, hive: Hive) -> dict[str, Any]:
             "waiting": hive.messages.waiting_count(row.name),
         }
     )
+
+
+def throttled_until(row: Agent, now: TimeMs) -> str | None:
+    """Until when the badge is shown; None once it is over."""
+    until = None if row.throttled_ms is None else row.throttled_ms + THROTTLED_SHOWN_MS
+    return _at(until) if until is not None and until > now else None
 
 
 def state_of(row: Agent) -> str:

@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+from system.flooding import WIDE
 from system.hive_process import HiveProcess
 
 
 @pytest.fixture(scope="package")
 def standing() -> Iterator[HiveProcess]:
     """A daemon whose agents are plain processes; the manager takes no turns."""
-    hive = HiveProcess()
+    hive = HiveProcess(limits=WIDE)
     try:
         hive.up()
         hive.ask("set_paused", name="manager", paused=True)

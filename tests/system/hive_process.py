@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -107,10 +107,11 @@ class HiveProcess:
         python: str = sys.executable,
         user: int | None = None,
         dashboard: bool = False,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         """`user`: the user of the daemon, if root starts it. `python`: an interpreter that this user may run.
 
-        `dashboard`: runs on a free port; see `url`.
+        `dashboard`: runs on a free port; see `url`. `limits`: the `[limits]` of its hive.toml.
         """
         self.folder = Path(tempfile.mkdtemp(prefix="hive-")).resolve()
         if user is not None:
@@ -128,6 +129,10 @@ class HiveProcess:
             settings = os_image.settings() if runtime == "nspawn" else nixos_stand_in.settings()
             self.paths.state.mkdir(parents=True)
             self.paths.settings.write_text(settings)
+        if limits is not None:
+            self.paths.state.mkdir(exist_ok=True)
+            with self.paths.settings.open("a") as file:
+                file.write("\n".join(["[limits]", *(f"{key} = {value}" for key, value in limits.items()), ""]))
         self.listen: str | None = "127.0.0.1:0" if dashboard else None
         """The dashboard's port of the next daemon; None: no dashboard."""
 

@@ -121,14 +121,18 @@ def test_random_bytes_are_refused(path: Path) -> None:
             lines.socket.sendall(chance.randbytes(100_000))
 
 
-def test_oversized_line_is_refused_and_the_next_one_answered(path: Path) -> None:
-    with Lines(path) as lines:
-        for body in ("x" * (3 * MIB), "x" * MIB):
+def test_oversized_line_is_refused_and_ends_only_an_agents_connection(standing: HiveProcess, path: Path) -> None:
+    for body in ("x" * (3 * MIB), "x" * MIB):
+        with Lines(path) as lines:
             lines.send("send", to="coder", body=body)
             reply = lines.reply()
             refused(reply)
             assert "1 MiB" in reply["error"]
-        assert "unknown cmd" in lines.say("nothing")["error"]
+            if path == standing.paths.host_socket:
+                assert "unknown cmd" in lines.say("nothing")["error"]
+            else:
+                with pytest.raises(EOFError):
+                    lines.line()
     with Lines(path) as lines, contextlib.suppress(BrokenPipeError, ConnectionResetError):
         for _ in range(30):
             lines.socket.sendall(b"x" * MIB)  # An endless line must not use memory.

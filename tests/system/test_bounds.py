@@ -7,6 +7,8 @@ import pytest
 from hive.deciders.messages import WAITING_MAX
 from hive.deciders.questions import OPEN_MAX
 
+from .conftest import MakeHive
+from .flooding import WIDE
 from .hive_process import HiveProcess, Lines
 
 pytestmark = pytest.mark.system
@@ -28,7 +30,8 @@ def granted(lines: Lines, times: int, cmd: str, **fields: Any) -> list[dict[str,
     return replies
 
 
-def test_open_questions_are_limited_to_a_thousand(hive: HiveProcess) -> None:
+def test_open_questions_are_limited_to_a_thousand(make_hive: MakeHive) -> None:
+    hive = make_hive(limits=WIDE).up()
     hive.spawn("coder")
     with hive.agent("coder") as coder:
         granted(coder, OPEN_MAX, "ask_operator", question="Left or right?", options=["left", "right"])

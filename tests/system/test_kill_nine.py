@@ -11,6 +11,7 @@ import pytest
 from hive.sockets.client import Unreachable
 
 from .conftest import MakeHive, usable
+from .flooding import WIDE
 from .hive_process import HiveProcess, Lines, eventually
 
 pytestmark = pytest.mark.system
@@ -100,7 +101,7 @@ def connections(hive: HiveProcess) -> list[tuple[Connect, str]]:
 
 @pytest.mark.parametrize("runtime", ROUNDS)
 def test_kill_nine_loses_nothing_acknowledged(make_hive: MakeHive, runtime: str) -> None:
-    hive = make_hive(runtime=usable(runtime)).up()
+    hive = make_hive(runtime=usable(runtime), limits=WIDE).up()
     hive.ask("set_paused", name="manager", paused=True)
     chance = random.Random(SEED)
     hive.spawn("coder", "writer", "builder")

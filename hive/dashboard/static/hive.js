@@ -138,6 +138,7 @@ function duration(ms) {
 function tick() {
   const now = Date.now();
   for (const one of $$("[data-since]")) write(one, duration(wholeSeconds(now - one.dataset.since)));
+  for (const one of $$("[data-until]")) one.hidden = one.dataset.until <= now;
   for (const one of $$("[data-deadline]")) write(one, duration(wholeSeconds(one.dataset.deadline - now)));
   for (const one of $$("time[data-ago]")) {
     const age = now - Date.parse(one.dateTime);

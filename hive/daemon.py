@@ -62,6 +62,7 @@ from hive.runtimes.protocol import Runtime
 from hive.settings import Settings
 from hive.sockets.host_session import user_name
 from hive.sockets.hub import Hub
+from hive.sockets.room import Room
 from hive.sockets.server import Sockets
 from hive.sockets.services import Services
 from hive.sockets.sessions import Sessions
@@ -233,6 +234,7 @@ class _Daemon:
         self._supervised.set_result(self._supervisor)
         rebuilding = Rebuilding(client, self._paths.state)
         erasing = Erasing(client, rebuilding, self._paths, self._clock, self._hub.forget_live_lines)
+        refusals = ThrottleLog(client)
         services = Services(
             paths=self._paths,
             clock=self._clock,
@@ -240,7 +242,8 @@ class _Daemon:
             rebuilding=rebuilding,
             erasing=erasing,
             hub=self._hub,
-            shares=Shares(lambda: self._now().limits, ThrottleLog(client).report, time.monotonic),
+            shares=Shares(lambda: self._now().limits, refusals.report, time.monotonic),
+            room=Room(self._paths.state, lambda: self._now().limits.free_mb, refusals.disk, time.monotonic),
             supervisor=self._supervisor,
             provisioner=self._provisioner,
             proposals=self._configuration.proposals,

@@ -67,6 +67,7 @@ RULES: Final[dict[type[Command], Rule]] = {
     egress.RecordModelUse: egress.record_model_use,
     egress.SetPrices: egress.set_prices,
     throttling.RecordThrottled: throttling.record_throttled,
+    throttling.RecordDisk: throttling.record_disk,
     controls.SetPaused: controls.set_paused,
     controls.SetModel: controls.set_model,
     controls.Mount: controls.mount,

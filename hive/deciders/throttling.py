@@ -1,4 +1,4 @@
-"""Rules for agents that exceed their share: one event a minute at most, one notice an hour at most."""
+"""Rules for agents that are refused: for their share, one event a minute and one notice an hour; for a full disk."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ from hive.clock import DurationMs, TimeMs
 from hive.deciders.base import Command, Decision, DecisionBuilder
 from hive.events import notices
 from hive.events.agents import Throttled
+from hive.events.daemon import DiskFreed, DiskLow
 from hive.names import OPERATOR, AgentName
 from hive.projections.hive import Hive
 
@@ -19,6 +20,24 @@ class RecordThrottled(Command, frozen=True, kw_only=True):
     agent: AgentName
     refused: int
     share: Literal["events", "bytes", "traffic", "connections"]
+
+
+class RecordDisk(Command, frozen=True, kw_only=True):
+    """The disk has less room than agents must leave, or more again."""
+
+    is_low: bool
+    free_mb: int
+    floor_mb: int
+
+
+def record_disk(command: RecordDisk, hive: Hive, now: TimeMs) -> Decision:
+    """One event at each change, and a notice when agents are refused from now on."""
+    if not command.is_low:
+        return [DiskFreed(free_mb=command.free_mb)]
+    decision = DecisionBuilder(hive, now)
+    decision.add(DiskLow(free_mb=command.free_mb, floor_mb=command.floor_mb))
+    decision.tell(OPERATOR, notices.DiskLow(free_mb=command.free_mb, floor_mb=command.floor_mb))
+    return decision.events
 
 
 def record_throttled(command: RecordThrottled, hive: Hive, now: TimeMs) -> Decision:

@@ -91,6 +91,8 @@ AnyEvent = (
     | swarm.DecisionDone
     | swarm.DecisionAnswered
     | daemon.Booted
+    | daemon.DiskLow
+    | daemon.DiskFreed
     | daemon.ShutDown
     | daemon.LogCarriedOver
     | daemon.CommandKeyed

@@ -25,6 +25,20 @@ class LogCarriedOver(Event, frozen=True, kw_only=True):
     """Hash of the last event in the old log, hex."""
 
 
+class DiskLow(Event, frozen=True, kw_only=True):
+    """The disk has less room than agents must leave. Their requests are refused until there is more."""
+
+    free_mb: int
+    floor_mb: int
+    """`limits.free_mb`, or its default."""
+
+
+class DiskFreed(Event, frozen=True, kw_only=True):
+    """There is room again."""
+
+    free_mb: int
+
+
 class CommandKeyed(Event, frozen=True, kw_only=True):
     """A command had an idempotency key. A command with the same key gets these events as its answer."""
 

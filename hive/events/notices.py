@@ -124,6 +124,13 @@ class Throttled(Notice, frozen=True, kw_only=True):
     share: str
 
 
+class DiskLow(Notice, frozen=True, kw_only=True):
+    """To the operator: agents are refused until the disk has more room."""
+
+    free_mb: int
+    floor_mb: int
+
+
 class ActFailed(Notice, frozen=True, kw_only=True):
     """To the manager: a lifecycle act failed."""
 

@@ -28,6 +28,8 @@ TOO_LONG_TEXT: Final = "A request is at most 1 MiB; put a large text into a file
 
 DELIVERY_EVENTS: Final = 2
 """Paid with each delivery: itself, and the ack or requeue that ends it, so that neither is ever refused."""
+OUTCOMES: Final = frozenset({"turn_ended"})
+"""What the harness may still write on a full disk, besides acks and requeues."""
 DEATH_EVENTS: Final = 3
 """Paid with a delivery that may be the last: the message is dead, and the operator and the sender are told."""
 
@@ -95,6 +97,8 @@ class AgentSession:
                 self.share.check(peek(line) or "", verb.cost, size, own=own)
             cmd, request = self._decoder.decode(line)
             cost = self._verbs[cmd].cost
+            if cost.events and not (own and cmd in OUTCOMES):
+                self.services.room.refuse_low(cmd)
             self.share.take(
                 cmd, cost, size, own=own, copies=self._copies(request), keyed=getattr(request, "key", None) is not None
             )
@@ -149,6 +153,7 @@ class AgentSession:
 
     async def _taken(self, request: Recv, limit: int) -> tuple[list[InboxMessage], int, bool]:
         """Take messages and pay for their deliveries, and for the end of each."""
+        self.services.room.refuse_low("recv")
         self.share.charge(limit * DELIVERY_EVENTS)
         used = 0
         try:

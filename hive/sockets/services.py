@@ -24,6 +24,7 @@ from hive.names import AgentName
 from hive.paths import Paths
 from hive.settings import Settings
 from hive.sockets.hub import Hub
+from hive.sockets.room import Room
 from hive.sockets.sessions import Sessions
 from hive.sockets.shares import Shares
 from hive.sockets.sign_in_log import SignInLog
@@ -42,6 +43,7 @@ class Services(msgspec.Struct, kw_only=True):
     erasing: Erasing
     hub: Hub
     shares: Shares
+    room: Room
     sessions: Sessions
     sign_ins: SignInLog
     supervisor: "pykka.ActorRef[Any]"

@@ -1,4 +1,4 @@
-"""Records that agents are refused for their share. Event loop only."""
+"""Records that agents are refused, for their share or for a full disk. Event loop only."""
 
 import asyncio
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from hive.actors.journal_clients import AsyncJournalClient
-from hive.deciders.throttling import RecordThrottled
+from hive.deciders.throttling import RecordDisk, RecordThrottled
 from hive.errors import HiveError
 from hive.events.base import actor
 from hive.names import AgentName
@@ -26,12 +26,19 @@ class ThrottleLog:
 
     def report(self, agent: AgentName, refused: int, what: What) -> None:
         """Record it without waiting."""
-        task = asyncio.get_running_loop().create_task(self._record(agent, refused, what))
+        self._ask(RecordThrottled(by=BY, agent=agent, refused=refused, share=what))
+
+    def _ask(self, command: RecordThrottled | RecordDisk) -> None:
+        task = asyncio.get_running_loop().create_task(self._record(command))
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _record(self, agent: AgentName, refused: int, what: What) -> None:
+    def disk(self, is_low: bool, free_mb: int, floor_mb: int) -> None:
+        """Record that agents are refused for the disk, or go on."""
+        self._ask(RecordDisk(by=BY, is_low=is_low, free_mb=free_mb, floor_mb=floor_mb))
+
+    async def _record(self, command: RecordThrottled | RecordDisk) -> None:
         try:
-            await self._journal.ask(RecordThrottled(by=BY, agent=agent, refused=refused, share=what))
+            await self._journal.ask(command)
         except HiveError as error:  # The agent is refused all the same.
-            log.warning("shares.not_recorded", agent=agent, refused=refused, error=str(error))
+            log.warning("refusals.not_recorded", command=type(command).__name__, error=str(error))

@@ -41,7 +41,7 @@ from hive.events.agents import (
 )
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
-from hive.events.daemon import Booted, CommandKeyed, LogCarriedOver, ShutDown, Warned
+from hive.events.daemon import Booted, CommandKeyed, DiskFreed, DiskLow, LogCarriedOver, ShutDown, Warned
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
 from hive.events.erasing import Erased, ErasureFinished
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
@@ -158,6 +158,8 @@ _TROUBLE: list[AnyEvent] = [
     ApprovalResolved(id=ApprovalId(2), agent="a", kind="apply_commit", status="approved"),
     ShareSet(agent="a", share=Share(events_per_minute=1_200)),
     Throttled(agent="a", refused=7, share="events", told=True),
+    DiskLow(free_mb=500, floor_mb=512),
+    DiskFreed(free_mb=600),
     ActDecided(agent="a", act="rebuild"),
     Rebuilt(agent="a", ok=False, revision=SHA, error="does not build"),
     ApprovalFailed(id=ApprovalId(2), agent="a", error="does not build"),

@@ -1,9 +1,10 @@
 """Rules for throttled agents: one event a minute, one notice to the operator an hour."""
 
 from hive.deciders.lifecycle import RecordStarted
-from hive.deciders.throttling import EVENT_EVERY_MS, NOTICE_EVERY_MS, RecordThrottled
+from hive.deciders.throttling import EVENT_EVERY_MS, NOTICE_EVERY_MS, RecordDisk, RecordThrottled
 from hive.events import notices
 from hive.events.agents import Share, ShareSet, Started, Throttled
+from hive.events.daemon import DiskFreed, DiskLow
 
 from .check import DAEMON_BY, MANAGED, NOW, check, told
 
@@ -40,3 +41,11 @@ def test_share_of_the_configuration_is_recorded_when_it_changes() -> None:
     started = Started(agent="coder", incarnation="i2", reason="deploy")
     check(given=MANAGED, when=start, then=[started, ShareSet(agent="coder", share=share)])
     check(given=[*MANAGED, ShareSet(agent="coder", share=share)], when=start, then=[started])
+
+
+def test_full_disk_is_one_event_and_one_notice_and_its_end_one_event() -> None:
+    low = RecordDisk(by=DAEMON_BY, is_low=True, free_mb=500, floor_mb=512)
+    notice = notices.DiskLow(free_mb=500, floor_mb=512)
+    check(given=MANAGED, when=low, then=[DiskLow(free_mb=500, floor_mb=512), told(1, "operator", notice)])
+    freed = RecordDisk(by=DAEMON_BY, is_low=False, free_mb=600, floor_mb=512)
+    check(given=MANAGED, when=freed, then=[DiskFreed(free_mb=600)])

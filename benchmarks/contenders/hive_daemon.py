@@ -1,6 +1,7 @@
 """The real daemon; the producers run on its event loop, like its sockets."""
 
 import asyncio
+import resource
 import sys
 import time
 from pathlib import Path
@@ -60,6 +61,7 @@ class _Measured(daemon._Daemon):
             "woken": self.woken,
             "drain": self.drain,
             "stored": self.stored,
+            "memory": self.memory,
         }
         try:
             await serve(verbs)
@@ -149,6 +151,10 @@ class _Measured(daemon._Daemon):
         db.close()
         return {"payload": payload and payload[0], "stored": stored}
 
+    async def memory(self) -> Reply:
+        """Resident bytes of this process."""
+        return {"bytes": _resident_bytes()}
+
     async def _send(self, producer: int, nth: int, keyed: bool) -> object:
         agents = self._agents
         sender = agents[producer % len(agents)]
@@ -157,6 +163,10 @@ class _Measured(daemon._Daemon):
         key = f"k{self._keys}" if keyed else None
         send = Send(by=agent(sender), sender=sender, to=to, body=self._bodies[nth % len(self._bodies)])
         return await self._measured_client.ask(send, key)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def main() -> None:

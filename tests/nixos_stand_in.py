@@ -48,7 +48,7 @@ def settings() -> str:
 def ensure() -> None:
     """Write the flake and put the tree into the store, once."""
     os_image.ensure()
-    if FOLDER.exists() or not os_image.FOLDER.exists():
+    if FOLDER.exists() or not os_image.FOLDER.exists() or shutil.which("nix") is None:
         return
     with (os_image.CACHE / "nix-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -33,5 +33,10 @@ def ensure() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not FOLDER.exists():
+        if FOLDER.exists():
+            return
+        try:
             images.build(FOLDER, include=INCLUDE)
+        except images.ImageFailed:  # Debian's packages cannot be reached: the tests that need them are skipped.
+            if os.environ.get("CI") == "true":
+                raise

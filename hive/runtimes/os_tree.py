@@ -211,10 +211,12 @@ def works(root: Path) -> str | None:
 
 def _arguments(container: Container, tree: Tree, inside: list[str]) -> list[str]:
     place, uid = container.record.resolve(), container.uid or 0
+    # A tree has a file of ours; a system without a tree takes the host's only with the host's network.
+    resolv = "off" if tree.root or container.network == "own" else "replace-host"
     arguments = ["--quiet", f"--directory={place}/{machine.ROOT}", f"--machine={machine_name(container)}"]
     arguments += [f"--hostname={container.name}", f"--private-users={uid - AGENT_ID}:{machine.IDS}"]
     arguments += ["--private-users-ownership=off", "--register=no", "--keep-unit", "--settings=no"]
-    arguments += ["--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=read-only"]
+    arguments += ["--link-journal=no", f"--resolv-conf={resolv}", "--timezone=off", "--console=read-only"]
     arguments += [f"--uuid={_machine_id(container)}", f"--tmpfs=/tmp:mode=1777,size={ROOT_BYTES}"]
     arguments += ["--private-network"] if container.network == "own" else []
     # The trailing colon adds systemd's own folders.
@@ -270,7 +272,7 @@ def _etc(container: Container, root: Path) -> list[tuple[str, bytes]]:
         ("/etc/group", _with_agent(root / "etc/group", f"agent:x:{AGENT_ID}:")),
         ("/etc/hosts", HOSTS.encode()),
         ("/etc/hostname", f"{container.name}\n".encode()),
-        ("/etc/resolv.conf", b""),
+        ("/etc/resolv.conf", b"" if container.network == "own" else Path("/etc/resolv.conf").read_bytes()),
     ]
 
 

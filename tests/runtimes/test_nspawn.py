@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +130,13 @@ def test_doctor_says_what_nspawn_lacks(image: Path | None, says: str, tmp_path: 
 def test_image_build_refuses_an_existing_folder(lab: Lab, tmp_path: Path):
     with pytest.raises(AlreadyDone, match="exists"):
         images.build(tmp_path)
+
+
+def test_image_command_refuses_in_one_line(lab: Lab, tmp_path: Path):
+    command = [sys.executable, "-m", "hive", "image", "build", str(tmp_path), "--state", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "exists" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_failed_image_build_leaves_no_folder(lab: Lab, tmp_path: Path):

@@ -64,6 +64,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.state / "anchors-schema-1.jsonl"
 
     @property
+    def archive(self) -> Path:
+        """Segments of the log: `events-FIRST-LAST-HASH.zst`."""
+        return self.state / "archive"
+
+    @property
     def settings(self) -> Path:
         return self.state / "hive.toml"
 

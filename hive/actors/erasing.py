@@ -51,7 +51,8 @@ class Erasing:
         self._paths = paths
         self._clock = clock
         self._forget_live = forget_live
-        self._one = asyncio.Lock()
+        self.exclusive = asyncio.Lock()
+        """Held by whoever changes rows of the log: an erasure, or an archiving."""
 
     async def run(self, by: By, subject: Subject, name: str, why: str, *, backups: bool) -> dict[str, Any]:
         """Erase the texts of a subject in every file of the state; returns what was done and what was out of reach.
@@ -59,7 +60,7 @@ class Erasing:
         Raises:
             HiveError: refused, or it failed; what was decided is continued at the next start.
         """
-        async with self._one:
+        async with self.exclusive:
             await self._resume()
             texts = await asyncio.to_thread(erasing.texts_in, self._paths, subject, name)
             found = await self._find(subject, name, why, backups=backups)
@@ -77,7 +78,7 @@ class Erasing:
 
     async def resume(self) -> None:
         """Finish what an earlier daemon or command decided. An error is logged; the next start tries again."""
-        async with self._one:
+        async with self.exclusive:
             try:
                 await self._resume()
             except HiveError as error:

@@ -1,9 +1,7 @@
 """Verifies the log: its hash chain, its file, and the heads recorded elsewhere."""
 
 import contextlib
-import itertools
 from collections.abc import Iterator
-from operator import itemgetter
 
 import apsw
 import msgspec
@@ -15,7 +13,7 @@ from hive.errors import HiveError
 from hive.events.base import Seq
 from hive.events.chain import GENESIS, ChainError, Row, intact_length, link, verify
 from hive.events.codec import Codec
-from hive.events.erasing import Erased, covers
+from hive.events.erasing import Erased, Spans, covers
 from hive.events.log import LogReader
 from hive.paths import Paths
 
@@ -100,7 +98,7 @@ def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, ChainError |
         seq += 1
         try:
             row = next(_one(reader, seq), None)
-        except (apsw.Error, UnicodeDecodeError) as unreadable:
+        except (HiveError, apsw.Error, UnicodeDecodeError) as unreadable:
             return seq - 1, ChainError(seq, f"cannot be read: {unreadable}")
         if row is None:
             return seq - 1, ChainError(seq, f"is missing or cannot be found: {error}")
@@ -110,23 +108,33 @@ def _walk_singly(reader: LogReader, error: Exception) -> tuple[int, ChainError |
 
 
 def _one(reader: LogReader, seq: Seq) -> Iterator[Row]:
-    return reader.where("seq = ?", (seq,))
+    return reader.rows(seq, seq)
 
 
 def _erasures(reader: LogReader) -> tuple[tuple[Erasure, ...], ChainError | None]:
     """Every erased row must be one that an `Erased` event names."""
-    found = []
-    for of, rows in itertools.groupby(reader.erased(), key=itemgetter(1)):
-        seqs = [seq for seq, _ in rows]
-        row = next(reader.rows(of, of), None)
-        event = None if row is None or row.type != Erased.__name__ else Codec().decode(row.type, row.data)
-        covered = event.rows if isinstance(event, Erased) else ()
-        stray = next((seq for seq in seqs if not covers(covered, seq)), None)
-        if row is None or not isinstance(event, Erased) or stray is not None:
-            why = f"is erased, but event {of} is no `Erased` event that names it"
-            return (), ChainError(seqs[0] if stray is None else stray, why)
-        found.append(Erasure(of, row.at, row.by, event.why, len(seqs)))
-    return tuple(found), None
+    named: dict[Seq, Spans] = {}
+    counts: dict[Seq, int] = {}
+    for seq, of in reader.erased():
+        if of not in named:
+            named[of] = _spans(reader, of)
+        if not covers(named[of], seq):
+            return (), ChainError(seq, f"is erased, but event {of} is no `Erased` event that names it")
+        counts[of] = counts.get(of, 0) + 1
+    rows = ((next(reader.rows(of, of)), count) for of, count in sorted(counts.items()))
+    return tuple(Erasure(row.seq, row.at, row.by, _why(row), count) for row, count in rows), None
+
+
+def _spans(reader: LogReader, of: Seq) -> Spans:
+    row = next(reader.rows(of, of), None)
+    event = None if row is None or row.type != Erased.__name__ else Codec().decode(row.type, row.data)
+    return event.rows if isinstance(event, Erased) else ()
+
+
+def _why(row: Row) -> str:
+    event = Codec().decode(row.type, row.data)
+    assert isinstance(event, Erased), "its spans were read"
+    return event.why
 
 
 def _damage(reader: LogReader) -> str | None:

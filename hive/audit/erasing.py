@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import apsw
 import msgspec
 
+from hive.audit.archiving import remove_unlisted
 from hive.audit.carry_over import UNDER_WAY_NAME
 from hive.audit.reading import log_reader
 from hive.clock import parse_rfc3339, rfc3339
@@ -17,6 +18,8 @@ from hive.events.base import Seq
 from hive.events.chain import SALT_BYTES, Row, content_hash
 from hive.events.erasing import Erased, Span, Spans, Subject, spans
 from hive.events.log import LogReader
+from hive.events.schema import sync_folder
+from hive.events.segments import Parts, Segment, write
 from hive.events.sqlite import connect
 from hive.events.texts import TEXT_FIELDS, erased_data, texts_of
 from hive.names import SYSTEM
@@ -86,15 +89,20 @@ def erase_rows(paths: Paths, of: Seq, rows: Spans) -> int:
     db = connect(paths.events, write=True)
     try:
         db.execute("PRAGMA secure_delete=ON; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
+        parts = Parts(db, paths.state)
         for span in rows:
             _erase_span(db, of, span)
         _empty_wal(db)
-        found = db.execute("SELECT count(*) FROM erased WHERE erasure = ?", (of,)).fetchone()
-        return int(found[0]) if found else 0
-    except apsw.Error as error:
+        count = _count(db, of)
+        for segment in parts.segments():
+            if any(first <= segment.last and last >= segment.first for first, last in rows):
+                count += _erase_in_segment(parts, segment, of, rows)
+        remove_unlisted(parts)
+    except (apsw.Error, OSError) as error:
         raise Unavailable(f"{paths.events} cannot be written: {error}. Run the command again.") from error
     finally:
         db.close()
+    return count
 
 
 def remove_leftovers(paths: Paths, *, old_log: bool) -> None:
@@ -267,6 +275,23 @@ def _erase_span(db: apsw.Connection, of: Seq, span: Span) -> None:
             erase_row(db, of, *cast(tuple[Seq, str, str, bytes], values))
         db.execute("COMMIT")
         first = cast(Seq, rows[-1][0]) + 1
+
+
+def _erase_in_segment(parts: Parts, segment: Segment, of: Seq, rows: Spans) -> int:
+    """Write the segment anew under its name: hashes do not change."""
+    db = parts.open(segment)
+    before = _count(db, of)
+    for span in rows:
+        _erase_span(db, of, span)
+    count = _count(db, of)
+    if count > before:
+        write(db, parts.folder / segment.name)
+        sync_folder(parts.folder)
+    return count
+
+
+def _count(db: apsw.Connection, of: Seq) -> int:
+    return cast(int, db.execute("SELECT count(*) FROM erased WHERE erasure = ?", (of,)).fetchall()[0][0])
 
 
 def erase_row(db: apsw.Connection, of: Seq, seq: Seq, type_: str, data: str, salt: bytes) -> None:

@@ -47,7 +47,7 @@ def turn_figures(reader: LogReader, since: TimeMs, agent: AgentName | None = Non
     """The figures of every agent (or one) that ended a turn since then, by name."""
     decode = Codec().decode
     turns: dict[AgentName, list[TurnEnded]] = {}
-    for row in reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(since),)):
+    for row in reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(since),), since=rfc3339(since)):
         event = decode(row.type, row.data)
         if isinstance(event, TurnEnded) and agent in (None, event.agent):
             turns.setdefault(event.agent, []).append(event)

@@ -179,8 +179,7 @@ def _turns_with(reader: LogReader, message: int) -> list[Row]:
 def _turn_at(reader: LogReader, agent: str, seq: Seq) -> list[Row]:
     """The turn of an agent that was running at an event."""
     condition = "seq < ? AND type IN ('TurnStarted', 'TurnEnded') AND data ->> 'agent' = ?"
-    newest = f"SELECT max(seq) FROM events WHERE {condition}"
-    rows = list(reader.where(f"seq = ({newest})", (seq, agent)))
+    rows = list(reader.where(condition, (seq, agent), newest=1))
     return rows if rows and rows[0].type == "TurnStarted" else []
 
 
@@ -193,7 +192,7 @@ def _typed(
 ) -> list[Row]:
     named = ",".join(f"'{name}'" for name in types)
     condition = f"seq > ? AND type IN ({named}) AND data ->> ? = ?"
-    rows = reader.where(condition, (after, key, value))
+    rows = reader.where(condition, (after, key, value), first=after + 1)
     return list(rows) if limit < 0 else [row for _, row in zip(range(limit), rows, strict=False)]
 
 

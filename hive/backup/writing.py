@@ -118,6 +118,8 @@ def _log(paths: Paths, backups: Backups, tell: Tell) -> tuple[Entry, int, str]:
         finally:
             target.close()
             source.close()
+        if paths.archive.exists():  # The copy is verified with the segments that it lists; the walk copies them next.
+            (Path(place) / paths.archive.name).symlink_to(paths.archive)
         seq, hash = _verified(Path(place), tell)
         with copy.open("rb") as file:
             chunks = tuple(backups.chunks.put_all(file))

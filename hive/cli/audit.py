@@ -95,7 +95,7 @@ def replay(
             raise typer.BadParameter(str(error)) from None
         with screen.progress("Replaying", seq) as tell:
             state = state_at(reader, seq, tell)
-        at = next((row.at for row in reader.where("seq = ?", (seq,))), None)
+        at = next((row.at for row in reader.rows(seq, seq)), None)
     data = as_data(state, agent)
     if agent is not None and not any(rows for tables in data.values() for rows in tables.values()):
         raise NotFound(f"Cannot tell: as of event {seq}, the log has no event about {agent}.")

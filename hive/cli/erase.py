@@ -3,7 +3,7 @@
 import asyncio
 import re
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,12 +11,14 @@ from hive import lock
 from hive.cli import screen
 from hive.cli.session import Noun, Session
 from hive.clock import MS_PER_S, SystemClock, rfc3339
-from hive.sockets.client import Reply
+from hive.sockets.client import HostClient, Reply
 
 noun = Noun("Audit")
 
-AGE = re.compile(r"([1-9][0-9]{0,5})([hd])")
+AGE = re.compile(r"(0|[1-9][0-9]{0,4})([hd])")
 HOURS = {"h": 1, "d": 24}
+LONG_S: Final = 3_600.0
+"""For a reply: a long log is searched, changed and folded again."""
 SUBJECTS = ("message", "question", "approval", "agent")
 
 
@@ -48,7 +50,9 @@ def erase(
             raise typer.BadParameter("This cannot be undone; say --yes.")
         typer.confirm(f"Erase {what}? This cannot be undone.", abort=True)
     if lock.is_held(hive.paths.lock):
-        reply, way = hive.ask("erase", subject=subject, name=name, why=why, backups=backups), "The daemon erased"
+        with HostClient(hive.paths.host_socket, reply_timeout_s=LONG_S) as client:
+            reply = client.ask("erase", subject=subject, name=name, why=why, backups=backups)
+        way = "The daemon erased"
     else:
         reply, way = _without_daemon(hive, subject, name, why, backups=backups), "Erased"
     _show(hive, reply, f"{way} {what}")
@@ -58,16 +62,21 @@ def _subject(subject: str | None, name: str | None, older_than: str | None) -> t
     if older_than is not None:
         if subject is not None:
             raise typer.BadParameter("Give either a subject or --older-than.")
-        age = AGE.fullmatch(older_than)
-        if age is None:
-            raise typer.BadParameter(f"{older_than!r} is not an age; write it as 90d or 12h.")
-        hours = int(age[1]) * HOURS[age[2]]
-        return "older_than", rfc3339(SystemClock().now_ms() - hours * 3_600 * MS_PER_S)
+        return "older_than", before(older_than)
     if subject not in SUBJECTS or name is None:
         raise typer.BadParameter(
             "Say what to erase: message, question or approval ID, agent NAME, or --older-than AGE."
         )
     return subject, name
+
+
+def before(age: str) -> str:
+    """The time that is so long ago, RFC 3339."""
+    found = AGE.fullmatch(age)
+    if found is None:
+        raise typer.BadParameter(f"{age!r} is not an age; write it as 90d or 12h.")
+    hours = int(found[1]) * HOURS[found[2]]
+    return rfc3339(SystemClock().now_ms() - hours * 3_600 * MS_PER_S)
 
 
 def _without_daemon(hive: Session, subject: str, name: str, why: str, *, backups: bool) -> Reply:

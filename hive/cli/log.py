@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from hive import lock
@@ -21,6 +22,7 @@ from hive.events import EVENT_TYPES
 from hive.events.base import Seq
 from hive.events.log import GENESIS, Head, LogReader, Row
 from hive.paths import Paths
+from hive.sockets.client import HostClient
 
 noun = Noun("Audit", group="log")
 
@@ -142,6 +144,40 @@ def import_(
             end = import_log(hive.paths, lines, SystemClock().now_ms(), tell, head)
     found = {"events": end.seq, "head": end.hash.hex()}
     hive.done(found, f"Imported {end.seq} events into {hive.paths.events}. Head hash: {end.hash.hex()}")
+
+
+@noun.command("archive", example="hive log archive --older-than 30d")
+def archive(
+    hive: Session,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Move events older than this: 30d, 12h.")
+    ] = "30d",
+) -> None:
+    """Move old events into compressed files; every command reads over them."""
+    from hive.cli.erase import LONG_S, before
+
+    at = before(older_than)
+    if lock.is_held(hive.paths.lock):
+        with HostClient(hive.paths.host_socket, reply_timeout_s=LONG_S) as client:
+            done = client.ask("archive_log", before=at)
+    else:
+        done = _archive_offline(hive.paths, at)
+    text = (
+        f"{done['events']} events are in {done['segments']} new files ({done['bytes']} bytes) in {hive.paths.archive}."
+    )
+    hive.done({key: value for key, value in done.items() if key not in ("ok", "version")}, text)
+
+
+def _archive_offline(paths: Paths, before: str) -> dict[str, Any]:
+    from hive.audit.anchor_check import refuse_truncated
+    from hive.audit.archiving import archive as move
+
+    with log_reader(paths) as reader:
+        events = reader.head().seq
+    with lock.held(paths.lock), screen.progress("Archiving", events) as tell:
+        refuse_truncated(paths)
+        done: dict[str, Any] = msgspec.to_builtins(move(paths, before, tell, shrink=True))
+    return done
 
 
 def _known(types: list[str] | None) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -17,6 +18,7 @@ from hive.events.base import Seq
 from hive.events.chain import GENESIS, SALT_BYTES, ChainError, ChainPage, Head, Row, verify
 from hive.events.pages import Page, locating_damage, text_pages
 from hive.events.schema import CHAIN_COLUMNS, COLUMNS, NEVER_REPLACED, PAGE_BYTES, create, refuse_foreign
+from hive.events.segments import Parts
 from hive.events.sqlite import connect
 
 __all__ = ["GENESIS", "PAGE_BYTES", "ChainError", "EventLog", "Head", "LogReader", "Row", "verify"]
@@ -46,7 +48,8 @@ class EventLog:
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         self._db.execute("PRAGMA secure_delete=ON").fetchall()  # Else the first page keeps a copy of the first rows.
         self._db.execute(NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
-        self.head = _head(self._db)
+        self._parts = Parts(self._db, folder)
+        self.head = self._parts.head()
 
     def append(self, rows: Iterable[tuple[str, str, str, str]]) -> None:
         """Chain and commit (at, type, data, by) rows with new salts; durable when it returns.
@@ -92,15 +95,15 @@ class EventLog:
 
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last, oldest first."""
-        return _pages(self._db, first, self.head.seq if last is None else last)
+        return _pages(self._parts, first, self.head.seq if last is None else last)
 
     def pages(self, first: Seq, last: Seq | None = None) -> Iterator[Page]:
         """The same for a fold, page by page."""
-        return text_pages(self._db, first, self.head.seq if last is None else last)
+        return text_pages(self._parts, first, self.head.seq if last is None else last)
 
     def hash_at(self, seq: Seq) -> bytes | None:
         """The chain's hash at a position; None beyond the head."""
-        return _hash_at(self._db, seq)
+        return self._parts.hash_at(seq)
 
     def on_wal_growth(self, tell: Callable[[int], None]) -> None:
         """Call `tell` with the length of the WAL in pages after each commit, on the writer's thread."""
@@ -126,53 +129,66 @@ class LogReader:
         path = folder / FILE_NAME
         self._db = connect(path, write=False, daemon_runs=daemon_runs)
         refuse_foreign(self._db, path)
+        self._parts = Parts(self._db, folder)
 
     def head(self) -> Head:
         """The newest committed event."""
-        return _head(self._db)
+        return self._parts.head()
 
     def rows(self, first: Seq, last: Seq | None = None) -> Iterator[Row]:
         """Rows first..last (default: the head when called), oldest first."""
-        return _pages(self._db, first, self.head().seq if last is None else last)
+        return _pages(self._parts, first, self.head().seq if last is None else last)
 
     def pages(self, first: Seq, last: Seq | None = None) -> Iterator[Page]:
         """The same for a fold, page by page."""
-        return text_pages(self._db, first, self.head().seq if last is None else last)
+        return text_pages(self._parts, first, self.head().seq if last is None else last)
 
     def chain(self, first: Seq = 1) -> Iterator[ChainPage]:
         """The hashed values from `first` to the head."""
-        return cast(Iterator[ChainPage], _paged(self._db, CHAIN_COLUMNS, first, self.head().seq))
+        return cast(Iterator[ChainPage], _paged(self._parts, CHAIN_COLUMNS, first, self.head().seq))
 
     def newest(self, limit: int, types: tuple[str, ...] = (), agent: str | None = None, first: Seq = 1) -> list[Row]:
         """The newest `limit` rows that match, oldest first. `agent` matches by who caused it or whom it is about."""
         where, values = _filter(types, agent)
-        query = f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq DESC LIMIT ?"
-        return [Row(*row) for row in self._db.execute(query, (first, *values, limit))][::-1]
+        return list(self.where(f"seq >= ? {where}", (first, *values), newest=limit, first=first))
 
     def matching(self, first: Seq, limit: int, types: tuple[str, ...] = (), agent: str | None = None) -> list[Row]:
         """The oldest `limit` rows from `first` on that match."""
         where, values = _filter(types, agent)
-        query = f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq LIMIT ?"
-        return [Row(*row) for row in self._db.execute(query, (first, *values, limit))]
+        found = self._parts.select(
+            f"SELECT {COLUMNS} FROM events WHERE seq >= ? {where} ORDER BY seq", (first, *values), first
+        )
+        rows = [Row(*row) for row in islice(found, limit)]
+        found.close()
+        return rows
 
-    def where(self, condition: str, values: tuple[object, ...] = (), *, newest: int | None = None) -> Iterator[Row]:
-        """Every row for which an SQL condition over the columns holds, or the newest of them; oldest first."""
-        if newest is not None:
-            query = f"SELECT {COLUMNS} FROM events WHERE {condition} ORDER BY seq DESC LIMIT {newest}"
-            return map(Row._make, self._db.execute(query, values).fetchall()[::-1])
+    def where(
+        self,
+        condition: str,
+        values: tuple[object, ...] = (),
+        *,
+        newest: int | None = None,
+        first: Seq = 1,
+        since: str = "",
+    ) -> Iterator[Row]:
+        """Every row for which an SQL condition over the columns holds, or the newest of them; oldest first.
+
+        `first` and `since` (RFC 3339) only say which parts of the log need not be read.
+        """
         query = f"SELECT {COLUMNS} FROM events WHERE {condition} ORDER BY seq"
-        return map(Row._make, self._db.execute(query, values))
+        if newest is None:
+            return map(Row._make, self._parts.select(query, values, first, since))
+        found = self._parts.select_newest(f"{query} DESC LIMIT {newest}", values, newest, first)
+        return map(Row._make, found[::-1])
 
     def erased(self) -> Iterator[tuple[Seq, Seq]]:
-        """Every erased row and the `Erased` event that it names, in the order of those."""
-        query = "SELECT seq, erasure FROM erased ORDER BY erasure, seq"
-        return cast(Iterator[tuple[Seq, Seq]], iter(self._db.execute(query)))
+        """Every erased row and the `Erased` event that it names."""
+        return self._parts.select("SELECT seq, erasure FROM erased ORDER BY erasure, seq", ())
 
     def last_until(self, at: str) -> Seq:
         """The newest event at or before an RFC 3339 time as `at` is written; 0 when there is none."""
-        query = "SELECT seq FROM events WHERE at <= ? ORDER BY seq DESC LIMIT 1"
-        row = self._db.execute(query, (at,)).fetchone()
-        return int(row[0]) if row else 0
+        found = self._parts.select_newest("SELECT seq FROM events WHERE at <= ? ORDER BY seq DESC LIMIT 1", (at,), 1)
+        return int(found[0][0]) if found else 0
 
     def damage(self) -> str | None:
         """What SQLite finds wrong with the file itself; None when it is sound."""
@@ -181,7 +197,7 @@ class LogReader:
 
     def hash_at(self, seq: Seq) -> bytes | None:
         """The chain's hash at a position; None beyond the head."""
-        return _hash_at(self._db, seq)
+        return self._parts.hash_at(seq)
 
     def close(self) -> None:
         self._db.close()
@@ -236,29 +252,21 @@ def _filter(types: tuple[str, ...], agent: str | None) -> tuple[str, list[object
     return where, values
 
 
-def _pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Row]:
-    for page in _paged(db, COLUMNS, first, last):
+def _pages(parts: Parts, first: Seq, last: Seq) -> Iterator[Row]:
+    for page in _paged(parts, COLUMNS, first, last):
         yield from map(Row._make, page)
 
 
-def _paged(db: apsw.Connection, columns: str, first: Seq, last: Seq) -> Iterator[list[tuple[Any, ...]]]:
+def _paged(parts: Parts, columns: str, first: Seq, last: Seq) -> Iterator[list[tuple[Any, ...]]]:
     query = f"SELECT {columns} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT ?"
     while first <= last:
+        db, until = parts.part(first, last)
         with locating_damage(first):
-            page = db.execute(query, (first, last, PAGE_ROWS)).fetchall()
-        if not page:
+            page = db.execute(query, (first, until, PAGE_ROWS)).fetchall()
+        if (not page or page[0][0] != first) and parts.was_archived(db, first):
+            continue
+        if page:
+            yield page
+        elif db is parts.live:
             return
-        yield page
-        first = int(page[-1][0]) + 1  # type: ignore[arg-type]  # The column is an INTEGER PRIMARY KEY.
-
-
-def _head(db: apsw.Connection) -> Head:
-    row = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-    return Head(*row) if row else Head(0, GENESIS)
-
-
-def _hash_at(db: apsw.Connection, seq: Seq) -> bytes | None:
-    if seq == 0:
-        return GENESIS
-    row = db.execute("SELECT hash FROM events WHERE seq = ?", (seq,)).fetchone()
-    return row[0] if row else None
+        first = cast(Seq, page[-1][0]) + 1 if page else until + 1

@@ -11,6 +11,7 @@ import apsw
 
 from hive.errors import CorruptState
 from hive.events.base import Seq
+from hive.events.segments import Parts
 
 PAGE_ROWS: Final = 1_024
 """Larger pages use more memory and are not faster."""
@@ -18,7 +19,8 @@ PAGES_AHEAD: Final = 2
 """One page is read while another waits to be decoded."""
 
 _TEXT: Final = (
-    "SELECT '[[\"' || group_concat(concat(type, '\",', seq, ',\"', at, '\",', json_quote(by), ',', data), '],[\"')"
+    "SELECT min(seq),"
+    " '[[\"' || group_concat(concat(type, '\",', seq, ',\"', at, '\",', json_quote(by), ',', data), '],[\"')"
     " || ']]' FROM events WHERE seq BETWEEN ? AND ?"
 )
 _ENTRIES: Final = "SELECT seq, at, by, type, data FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq"
@@ -36,20 +38,23 @@ class Page(NamedTuple):
     """Reads the rows one by one; used when the text does not decode."""
 
 
-def text_pages(db: apsw.Connection, first: Seq, last: Seq) -> Iterator[Page]:
-    """Rows first..last.
+def text_pages(parts: Parts, first: Seq, last: Seq) -> Iterator[Page]:
+    """Rows first..last, over every part of the log.
 
     Raises:
         CorruptState: SQLite cannot read them.
     """
     while first <= last:
-        until = min(first + PAGE_ROWS - 1, last)
-        text = _value(db, _TEXT, first, until)
+        db, end = parts.part(first, last)
+        until = min(first + PAGE_ROWS - 1, end)
+        text, found = _page(db, first, until)
+        if found != first and parts.was_archived(db, first):
+            continue
         if text is not None:
-            yield Page(cast(str, text), _entries(db, first, until))
+            yield Page(text, _entries(parts, first, until))
             first = until + 1
         else:  # Events are missing: continue at the next one.
-            first = cast(Seq, _value(db, "SELECT coalesce(min(seq), ?2 + 1) FROM events WHERE seq > ?1", until, last))
+            first = _value(db, "SELECT coalesce(min(seq), ?2 + 1) FROM events WHERE seq > ?1", until, end)
 
 
 @contextlib.contextmanager
@@ -85,14 +90,22 @@ def locating_damage(first: Seq) -> Iterator[None]:
         ) from error
 
 
-def _entries(db: apsw.Connection, first: Seq, last: Seq) -> Callable[[], list[Entry]]:
+def _entries(parts: Parts, first: Seq, last: Seq) -> Callable[[], list[Entry]]:
     def read() -> list[Entry]:
+        db, _ = parts.part(first, last)
         with locating_damage(first):
             return cast(list[Entry], db.execute(_ENTRIES, (first, last)).fetchall())
 
     return read
 
 
-def _value(db: apsw.Connection, query: str, first: Seq, last: Seq) -> object:
+def _page(db: apsw.Connection, first: Seq, last: Seq) -> tuple[str | None, Seq | None]:
+    """The text of a page, and the first event on it."""
     with locating_damage(first):
-        return db.execute(query, (first, last)).fetchall()[0][0]
+        found, text = db.execute(_TEXT, (first, last)).fetchall()[0]
+        return cast(str | None, text), cast(Seq | None, found)
+
+
+def _value(db: apsw.Connection, query: str, first: Seq, last: Seq) -> Seq:
+    with locating_damage(first):
+        return cast(Seq, db.execute(query, (first, last)).fetchall()[0][0])

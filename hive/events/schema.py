@@ -48,7 +48,15 @@ WHEN NOT (
     )
 )
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+CREATE TABLE segments(
+    first INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL CHECK (last >= first),
+    first_hash BLOB NOT NULL,
+    last_hash BLOB NOT NULL,
+    last_at TEXT NOT NULL
+);
 CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
+WHEN NOT EXISTS (SELECT 1 FROM segments WHERE old.seq BETWEEN first AND last)
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
 CREATE TRIGGER erased_is_never_replaced BEFORE INSERT ON erased
 WHEN EXISTS (SELECT 1 FROM erased WHERE seq = new.seq)
@@ -56,6 +64,14 @@ BEGIN SELECT raise(ABORT, 'events are append-only'); END;
 CREATE TRIGGER erased_is_never_changed BEFORE UPDATE ON erased
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
 CREATE TRIGGER erased_is_never_deleted BEFORE DELETE ON erased
+WHEN NOT EXISTS (SELECT 1 FROM segments WHERE old.seq BETWEEN first AND last)
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+CREATE TRIGGER segments_are_never_replaced BEFORE INSERT ON segments
+WHEN EXISTS (SELECT 1 FROM segments WHERE last >= new.first)
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+CREATE TRIGGER segments_are_never_changed BEFORE UPDATE ON segments
+BEGIN SELECT raise(ABORT, 'events are append-only'); END;
+CREATE TRIGGER segments_are_never_deleted BEFORE DELETE ON segments
 BEGIN SELECT raise(ABORT, 'events are append-only'); END;
 {NEVER_REPLACED}
 PRAGMA application_id = {APPLICATION_ID};

@@ -114,10 +114,9 @@ def _matching(paths: Paths, request: AuditEvents) -> tuple[list[Row], int]:
         only("at <= ?", rfc3339(parse_rfc3339(request.until)))
     if request.before is not None:
         only("seq < ?", request.before)
-    chosen = f"SELECT seq FROM events WHERE {' AND '.join(clauses)} ORDER BY seq DESC LIMIT ?"
     reader = LogReader(paths.state, daemon_runs=True)
     try:
-        rows = list(reader.where(f"seq IN ({chosen})", (*values, min(request.limit, ROWS_MAX))))
+        rows = list(reader.where(" AND ".join(clauses), tuple(values), newest=min(request.limit, ROWS_MAX)))
         return rows, reader.head().seq
     finally:
         reader.close()
@@ -223,7 +222,7 @@ async def turn_buckets(session: HostSession, request: Buckets) -> Reply:
 def _turns_since(paths: Paths, first: TimeMs) -> list[tuple[TimeMs, Hour]]:
     reader, decode = LogReader(paths.state, daemon_runs=True), Codec().decode
     try:
-        found = list(reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(first),)))
+        found = list(reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(first),), since=rfc3339(first)))
     finally:
         reader.close()
     turns = ((parse_rfc3339(row.at), decode(row.type, row.data)) for row in found)

@@ -121,5 +121,5 @@ SESSION_VERBS: Final[dict[str, HostVerb]] = {
     "health": HostVerb(Request, health),
 }
 HOST_ONLY_VERBS: Final[dict[str, HostVerb]] = {"login_link": HostVerb(Request, login_link)}
-WITHHELD: Final = frozenset({"shutdown", "rebuild_projections", "login_link", "erase"})
+WITHHELD: Final = frozenset({"shutdown", "rebuild_projections", "login_link", "erase", "archive_log"})
 """Host verbs that the dashboard's socket does not offer. With them a stolen session could create another one."""

@@ -24,6 +24,7 @@ from hive.deciders.erasing import Erase, FinishErasure
 from hive.errors import HiveError, NotFound, Unavailable
 from hive.events.base import By, Seq, actor
 from hive.events.erasing import Erased, Subject, covers
+from hive.events.segments import give_to_owner
 from hive.paths import Paths
 
 log = structlog.get_logger()
@@ -137,6 +138,7 @@ async def erase_offline(paths: Paths, subject: Subject, name: str, why: str, *, 
             f"There is no {paths.events.name} in {paths.state}; give the hive's state folder with --state."
         )
     with lock.held(paths.lock):
+        give_to_owner(paths.lock, paths.events)
         refuse_truncated(paths)
         clock = SystemClock()
         with translating_sqlite_errors(paths.events):

@@ -11,7 +11,7 @@ from hive.errors import CorruptState, Unavailable
 from hive.events.base import Seq
 from hive.events.chain import Row, link
 from hive.events.schema import COLUMNS, sync_folder
-from hive.events.segments import Parts, Segment, empty_segment, opened, write
+from hive.events.segments import Parts, Segment, empty_segment, give_to_owner, opened, write
 from hive.events.sqlite import connect
 from hive.paths import Paths
 
@@ -49,6 +49,7 @@ def archive(paths: Paths, before: str, tell: Tell, *, shrink: bool) -> Archived:
         db.execute("PRAGMA secure_delete=ON; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         parts = Parts(db, paths.state)
         parts.folder.mkdir(exist_ok=True, mode=0o700)
+        give_to_owner(parts.folder, paths.events)
         sync_folder(paths.state)
         remove_unlisted(parts)
         made = list[Segment]()

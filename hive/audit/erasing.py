@@ -117,6 +117,8 @@ def remove_leftovers(paths: Paths, *, old_log: bool) -> None:
 
 def _remove_index(paths: Paths) -> None:
     """The next search makes it anew. A search that runs holds the lock."""
+    if not paths.search.exists():
+        return
     with paths.search_lock.open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         discard(paths.search)

@@ -171,10 +171,12 @@ def archive(
 def _archive_offline(paths: Paths, before: str) -> dict[str, Any]:
     from hive.audit.anchor_check import refuse_truncated
     from hive.audit.archiving import archive as move
+    from hive.events.segments import give_to_owner
 
     with log_reader(paths) as reader:
         events = reader.head().seq
     with lock.held(paths.lock), screen.progress("Archiving", events) as tell:
+        give_to_owner(paths.lock, paths.events)
         refuse_truncated(paths)
         done: dict[str, Any] = msgspec.to_builtins(move(paths, before, tell, shrink=True))
     return done

@@ -169,7 +169,15 @@ def write(db: apsw.Connection, path: Path) -> None:
     unfinished = path.with_name(path.name + ".new")
     fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(fd, "wb") as file:
+        give_to_owner(fd, path.parent)
         file.write(zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).compress(content))
         file.flush()
         os.fsync(fd)
     unfinished.rename(path)
+
+
+def give_to_owner(made: int | Path, of: Path) -> None:
+    """Give what root made to the owner of a file or folder beside it, so that the daemon's own user can use it."""
+    owner = of.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.chown(made, owner.st_uid, owner.st_gid)

@@ -193,6 +193,16 @@ def test_erase_reaches_into_segments(paths: Paths) -> None:
     assert [one.rows for one in verify_log(paths, lambda _: None).erasures] == [1]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_segments_made_by_root_belong_to_the_logs_owner(paths: Paths) -> None:
+    for path in (paths.state, *paths.state.iterdir()):
+        os.chown(path, 12_345, 12_345)
+    archived(paths)
+    asyncio.run(erase_offline(paths, "message", "90", "a key", backups=False))
+    assert {path.stat().st_uid for path in (paths.archive, *paths.archive.iterdir(), paths.events)} == {12_345}
+    assert {path.name: path.stat().st_uid for path in paths.state.iterdir() if path.stat().st_uid != 12_345} == {}
+
+
 def test_missing_or_changed_segment_is_reported(paths: Paths) -> None:
     archived(paths)
     first = min(paths.archive.iterdir())

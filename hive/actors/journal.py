@@ -336,6 +336,7 @@ class Journal(pykka.ThreadingActor):
             self._reload()
             return _unusable(error)
         self._store = Store(self._folder)
+        self._log.forget_segments()
         self._hive = hive
         self._write_later()
         return hive.seq

@@ -105,6 +105,10 @@ class EventLog:
         """The chain's hash at a position; None beyond the head."""
         return self._parts.hash_at(seq)
 
+    def forget_segments(self) -> None:
+        """Drop the archived events in memory: they may hold what was erased."""
+        self._parts.forget()
+
     def on_wal_growth(self, tell: Callable[[int], None]) -> None:
         """Call `tell` with the length of the WAL in pages after each commit, on the writer's thread."""
 

@@ -49,7 +49,7 @@ class Parts:
     def __init__(self, db: apsw.Connection, folder: Path):
         self.live = db
         self.folder = folder / FOLDER
-        self._opened: tuple[Seq, apsw.Connection] | None = None
+        self._opened: tuple[tuple[str, int], apsw.Connection] | None = None
 
     def segments(self) -> list[Segment]:
         """Every archived segment, oldest first."""
@@ -76,15 +76,17 @@ class Parts:
         Raises:
             CorruptState: its file is missing or damaged.
         """
-        if self._opened is not None and self._opened[0] == segment.first:
+        path = self.folder / segment.name
+        known = (segment.name, path.stat().st_ino if path.exists() else 0)  # An erasure writes another file.
+        if self._opened is not None and self._opened[0] == known:
             return self._opened[1]
         self._opened = None
-        db = opened(self.folder / segment.name)
-        self._opened = (segment.first, db)
+        db = opened(path)
+        self._opened = (known, db)
         return db
 
     def forget(self) -> None:
-        """Read segments from their files again: an erasure has changed some."""
+        """Drop the segment in memory: it may hold what was erased."""
         self._opened = None
 
     def head(self) -> Head:

@@ -14,7 +14,7 @@ from hive.actors.agent import Do, Ticket
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
-from hive.clock import Clock
+from hive.clock import MS_PER_S, Clock, duration_text
 from hive.config.migration import migrate, needs_migration
 from hive.config.proposals import Kind, Proposals
 from hive.deciders.approvals import FailRequest
@@ -234,7 +234,8 @@ class ConfigPipeline(pykka.ThreadingActor):
             try:
                 ticket.result(RESTART_TIMEOUT_S)
             except TimeoutError as error:
-                raise Unavailable(f"{name} was not restarted within {RESTART_TIMEOUT_S:.0f} s.") from error
+                within = duration_text(RESTART_TIMEOUT_S * MS_PER_S)
+                raise Unavailable(f"{name} was not restarted within {within}.") from error
             over = self._journal.read(lambda hive: id in _over(hive.approvals.over()))
         if not over:
             with self._guard(name):  # The restart's guard has cleared the outer one.

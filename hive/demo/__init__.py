@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from hive.clock import MS_PER_S, duration_text
 from hive.demo.failures import explain, failure_in
 from hive.demo.scripts import FIRST_REQUEST, LAST_QUESTION
 from hive.demo.steps import STEPS, DemoStep
@@ -20,6 +21,7 @@ from hive.sockets.client import HostClient
 
 DEMO_MAX_S = 170.0
 """Time limit. A fast machine needs about ten seconds."""
+TENTHS_BELOW_S = 60
 
 
 def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
@@ -79,11 +81,15 @@ def follow_steps(demo: DemoHive, console: Console) -> bool:
     return False
 
 
+def _elapsed(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < TENTHS_BELOW_S else duration_text(seconds * MS_PER_S)
+
+
 def _match(event: dict[str, Any], left: list[DemoStep], operator: HostClient, console: Console, began: float) -> None:
     for step in left:
         if step.type == event["type"] and step.when(event["data"]):
             left.remove(step)
-            place = f"[dim]{event['seq']:>4}  {time.monotonic() - began:5.1f} s[/]"
+            place = f"[dim]{event['seq']:>4}  {_elapsed(time.monotonic() - began):>6}[/]"
             console.print(f"{place}  [magenta]{step.type:<18}[/] {escape(step.described(event['data']))}")
             if step.then is not None and (shown := step.then(operator, event["data"])) is not None:
                 for line in shown.splitlines():

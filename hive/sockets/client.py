@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
+from hive.clock import MS_PER_S, duration_text
 from hive.errors import HiveError
 
 PROTOCOL_VERSION: Final = 1
@@ -111,7 +112,7 @@ class HostClient:
         except TimeoutError:
             self.close()
             raise Unreachable(
-                f"The daemon did not answer within {self._reply_timeout_s:.0f} s; check its log."
+                f"The daemon did not answer within {duration_text(self._reply_timeout_s * MS_PER_S)}; check its log."
             ) from None
         if not line:
             raise Unreachable("The daemon ended before it answered; check its log and start it with `hive up`.")

@@ -7,6 +7,7 @@ import msgspec
 
 from hive.actors.agent import Ticket
 from hive.actors.config_pipeline import Watch
+from hive.clock import MS_PER_S, duration_text
 from hive.config.proposals import Diff
 from hive.deciders.approvals import Approve, FailRequest, Pin, RequestCommit
 from hive.deciders.base import living
@@ -175,7 +176,8 @@ async def _deployed(services: Services, by: By, name: AgentName, sha: str, descr
         async with asyncio.timeout(ACT_TIMEOUT_S):
             await asyncio.shield(asyncio.wrap_future(ticket))
     except TimeoutError:
-        raise Unavailable(f"The deploy takes over {ACT_TIMEOUT_S:.0f} s and continues; check approval {id}.") from None
+        took = duration_text(ACT_TIMEOUT_S * MS_PER_S)
+        raise Unavailable(f"The deploy takes over {took} and continues; check approval {id}.") from None
     return {"id": id, "revision": sha}
 
 

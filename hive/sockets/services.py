@@ -15,7 +15,7 @@ from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.swarm_link import SwarmStatus
-from hive.clock import Clock
+from hive.clock import MS_PER_S, Clock, duration_text
 from hive.config.proposals import Proposals
 from hive.errors import Unavailable
 from hive.events.agents import Act
@@ -85,5 +85,6 @@ class Services(msgspec.Struct, kw_only=True):
             async with asyncio.timeout(ACT_TIMEOUT_S):
                 await asyncio.shield(asyncio.wrap_future(message.ticket))
         except TimeoutError:
-            text = f"{what} of {message.agent} takes over {ACT_TIMEOUT_S:.0f} s and continues; check its state."
+            took = duration_text(ACT_TIMEOUT_S * MS_PER_S)
+            text = f"{what} of {message.agent} takes over {took} and continues; check its state."
             raise Unavailable(text) from None

@@ -17,7 +17,7 @@ from .hive_process import HiveProcess, eventually
 
 pytestmark = pytest.mark.system
 
-GATE_S = 60.0
+GATE_S = 180.0
 """Time limit of a blocked turn. Only a defect takes this long."""
 
 

@@ -79,6 +79,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 LARGE_BLOCK_BYTES = 64 * 1024
 ARENAS_MAX = 2
 """Each thread would have its own, and what one frees the others cannot use."""
+HOST_USERS_WITHIN_S = 2.0
+"""For the processes of a daemon that was just killed to release its host users."""
 LAST_REPLY_S = 0.05
 """Delay before the sockets close, so that the reply to `shutdown` is sent."""
 
@@ -99,7 +101,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     if model_url is not None:
         host_settings.check_url(model_url, "--model-url")
     with contextlib.closing(HostUsers()) as users:
-        users.reserve(*_host_users(settings.now, kind, dashboard))
+        users.reserve(*_host_users(settings.now, kind, dashboard), within_s=HOST_USERS_WITHIN_S)
         _make_folders(paths.state, paths.run)
         with lock.held(paths.lock):
             if carry_over.is_due(paths):

@@ -8,6 +8,7 @@ import fcntl
 import os
 import secrets
 import struct
+import time
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ FREE_RANGES: Final = range(300_000, 500_000, 1_000)
 """First uids that `free_first_uid` chooses from. Below the uids of systemd's containers."""
 HELPER_USERS: Final = 10
 """Uids directly below the first one, for the dashboard and other processes of the daemon."""
+STEP_S: Final = 0.05
 FLOCK: Final = "hhqqi4x"
 """struct flock of 64-bit Linux."""
 
@@ -50,13 +52,17 @@ class HostUsers:
         self._path = lock_file
         self._fd: int | None = None
 
-    def reserve(self, *wanted: Reserved) -> None:
+    def reserve(self, *wanted: Reserved, within_s: float = 0) -> None:
         """Reserve uids. Uids that this hive already has stay reserved.
+
+        `within_s`: how long to try. A process that a killed daemon was just starting holds its locks for a moment.
 
         Raises:
             Unavailable: another hive uses some of them. Names the keys to set.
         """
-        taken = [one for one in wanted if not self._lock(one)]
+        deadline = time.monotonic() + within_s
+        while (taken := [one for one in wanted if not self._lock(one)]) and time.monotonic() < deadline:
+            time.sleep(STEP_S)
         if taken:
             users = ", ".join(one.users() for one in taken)
             keys = " and ".join(one.key for one in taken)

@@ -24,6 +24,7 @@ MOUNT_ATTR_IDMAP = 0x00100000
 MS_REC_SLAVE = 0x4000 | (1 << 19)
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+MAX_FD = 1 << 20
 SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_MOUNT_SETATTR = 442
@@ -135,13 +136,18 @@ def _set_map(tree: int, uid_map: str, gid_map: str) -> bool:
 def _user_namespace(uid_map: str, gid_map: str) -> int:
     """A descriptor of a user namespace with these maps; no process stays in it."""
     ready_read, ready_write = os.pipe()
+    end_read, end_write = os.pipe()
     pid = os.fork()
     if not pid:
-        os.close(ready_read)
-        os.write(ready_write, b"y" if _libc.unshare(CLONE_NEWUSER) == 0 else b"n")
-        signal.pause()
+        # The caller may be the daemon. Its locks must not outlive it here, so only the two pipes stay open.
+        os.dup2(end_read, 0)
+        os.dup2(ready_write, 1)
+        os.closerange(2, MAX_FD)
+        os.write(1, b"y" if _libc.unshare(CLONE_NEWUSER) == 0 else b"n")
+        os.read(0, 1)  # Until the caller kills this process, or ends.
         os._exit(0)
     os.close(ready_write)
+    os.close(end_read)
     try:
         if os.read(ready_read, 1) != b"y":
             raise OSError("the kernel refused a user namespace")
@@ -151,6 +157,7 @@ def _user_namespace(uid_map: str, gid_map: str) -> int:
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
     finally:
         os.close(ready_read)
+        os.close(end_write)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 

@@ -26,7 +26,10 @@ def test_second_hive_with_the_same_users_is_refused_until_the_first_ends(make_hi
     refused = second.try_run("up", "--listen", "127.0.0.1:0", "--runtime", walls)
     assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (1, "", 1)
     assert "Another hive on this host uses the host users" in refused.stderr
-    assert "In hive.toml, set dashboard.uid and runtime.first_uid to users that no other hive has." in refused.stderr
+    assert (
+        "In hive.toml, set dashboard.uid and broker.uid and runtime.first_uid to users that no other hive"
+        in refused.stderr
+    )
     assert [path.name for path in second.paths.state.iterdir()] == ["hive.toml"]
     first.kill()
     second.up()

@@ -73,7 +73,7 @@ def test_rebuild_beside_a_daemon_reports_progress(long: HiveProcess) -> None:
     assert reply["projections"][0]["seq"] >= positions[-1] > HISTORY
     assert long.paths.projections.stat().st_ino != before
     long.ask("send", to="manager", body="after")
-    assert "folded its projections again" in long.run("projections", "rebuild")
+    assert "rebuilt its projections" in long.run("projections", "rebuild")
     long.run("projections", "check")
     assert {row["state"] for row in long.data("projections", "status")} == {"stored"}
     assert owners(long) == {(os.geteuid(), 0o600)}

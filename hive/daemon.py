@@ -30,6 +30,7 @@ from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
 from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
+from hive.actors.disk_watch import DiskWatch
 from hive.actors.erasing import Erasing
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
@@ -317,6 +318,7 @@ class _Daemon:
                 listens=(QuestionAdded, QuestionResolved),
             ),
             Child("budget watch", lambda: BudgetWatch.start(client, clock), listens=(BudgetReached,)),
+            Child("disk watch", lambda: DiskWatch.start(client, clock, self._paths)),
             Child("reminders", lambda: Reminders.start(client, clock), listens=(ReminderSet, ReminderDropped)),
             *self._configuration.children(
                 client, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)

@@ -46,6 +46,8 @@ _AGENT_NOTICES: Final = {
     "destroyed": "Destroyed",
     "rested": "Crashed",
     "budget_reached": "BudgetReached",
+    "disk_nearly_full": "DiskNearlyFull",
+    "disk_full": "DiskFull",
     "act_failed": "ActFailed",
     "throttled": "Throttled",
 }

@@ -36,6 +36,9 @@ def status(
     if reply.get("runtime") == "process":
         screen.line(Styled("The agents are not isolated (--runtime process).", "red"))
     _show_agents(rows)
+    missing = {said for row in rows for said in row.get("limits", {}).get("not_enforced", ())}
+    for said in sorted(missing):
+        screen.line(Styled(f"Not enforced on this host: {said}", "yellow"))
     for row in state.get("tombstones", ()):
         screen.line(Styled(f"† {row['name']}  destroyed {screen.when(row.get('destroyed_at'))}", "dim"))
     if not approvals and not questions:
@@ -126,6 +129,8 @@ def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
         notes.append(f"budget used up until {screen.when(row['budget_until'])}")
     if row.get("throttled_until"):
         notes.append("throttled")
+    if disk := row.get("disk"):
+        notes.append(f"disk {'full' if disk['full'] else 'nearly full'} ({disk['used_mb']} of {disk['limit_mb']} MiB)")
     if row.get("waiting"):
         notes.append(f"{row['waiting']} waiting")
     if row.get("pending_reminders"):

@@ -63,7 +63,7 @@ class RefuseSignIn(Command, frozen=True, kw_only=True):
 def set_paused(command: SetPaused, hive: Hive, _: TimeMs) -> Decision:
     """Idempotent both ways, also on a stopped agent. Turns a budget's pause into the operator's."""
     row = living(hive, command.agent)
-    if row.paused is command.paused and row.budget_until_ms is None:
+    if row.paused is command.paused and row.budget_until_ms is None and not row.disk_full:
         return []
     return [Paused(agent=row.name) if command.paused else Resumed(agent=row.name)]
 

@@ -14,8 +14,10 @@ from hive.events.agents import (
     ActFailed,
     Budget,
     BudgetSet,
+    ContainerLimits,
     Crashed,
     Killed,
+    LimitsSet,
     Rebuilt,
     RecipientsAllowed,
     Share,
@@ -54,6 +56,7 @@ class RecordStarted(Command, frozen=True, kw_only=True):
     recipients: tuple[str, ...] | None = None
     budget: Budget | None = None
     share: Share | None = None
+    limits: ContainerLimits | None = None
 
 
 class RecordStopped(Command, frozen=True, kw_only=True):
@@ -135,6 +138,8 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
     )
     if command.recipients != row.recipients:
         decision.add(RecipientsAllowed(agent=row.name, recipients=command.recipients))
+    if command.limits is not None and command.limits != row.limits:
+        decision.add(LimitsSet(agent=row.name, limits=command.limits))
     if command.budget != row.budget:
         decision.add(BudgetSet(agent=row.name, budget=command.budget))
         enforce_budget(decision, row, command.budget)

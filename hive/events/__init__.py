@@ -62,6 +62,10 @@ AnyEvent = (
     | agents.BudgetFreed
     | agents.ShareSet
     | agents.Throttled
+    | agents.LimitsSet
+    | agents.DiskNearlyFull
+    | agents.DiskFull
+    | agents.DiskNoLongerFull
     | agents.Mounted
     | agents.Unmounted
     | reminders.ReminderSet

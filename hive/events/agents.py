@@ -33,6 +33,19 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     burst_kib: int | None = None
 
 
+class ContainerLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of a container; None: no limit."""
+
+    memory_mb: int | None = None
+    processes: int | None = None
+    cpu_percent: int | None = None
+    """100 is one core. None: equal parts of all cores."""
+    disk_mb: int | None = None
+    open_files: int | None = None
+    not_enforced: tuple[str, ...] = ()
+    """What this host does not enforce, in sentences for people."""
+
+
 class AgentAdded(Event, frozen=True, kw_only=True):
     """An agent is on the roster and wanted running; its spawn is under way."""
 
@@ -266,6 +279,37 @@ class Throttled(Event, frozen=True, kw_only=True):
     """What was used up at the first refusal."""
     told: bool = False
     """The operator was told in the same commit; at most once an hour."""
+
+
+class LimitsSet(Event, frozen=True, kw_only=True):
+    """The limits of the agent's runs from now on."""
+
+    agent: AgentName
+    limits: ContainerLimits
+
+
+class DiskNearlyFull(Event, frozen=True, kw_only=True):
+    """The agent's folders take 90 % of its disk limit."""
+
+    agent: AgentName
+    used_mb: int
+    limit_mb: int
+
+
+class DiskFull(Event, frozen=True, kw_only=True):
+    """The agent's folders reached its disk limit. It is paused and its turn is cancelled; nothing is deleted."""
+
+    agent: AgentName
+    used_mb: int
+    limit_mb: int
+
+
+class DiskNoLongerFull(Event, frozen=True, kw_only=True):
+    """The agent's folders take less again. This ends the pause of `DiskFull`."""
+
+    agent: AgentName
+    used_mb: int
+    limit_mb: int
 
 
 class Mounted(Event, frozen=True, kw_only=True):

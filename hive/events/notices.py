@@ -131,6 +131,23 @@ class DiskLow(Notice, frozen=True, kw_only=True):
     floor_mb: int
 
 
+class DiskNearlyFull(Notice, frozen=True, kw_only=True):
+    """To the agent, the manager and the operator: the agent's folders take 90 % of its disk limit."""
+
+    agent: AgentName
+    used_mb: int
+    limit_mb: int
+    hint: str = "Delete what is not needed in /state. At the limit the agent is paused."
+
+
+class DiskFull(Notice, frozen=True, kw_only=True):
+    """To the same: the agent is paused until it takes less or the operator resumes it."""
+
+    agent: AgentName
+    used_mb: int
+    limit_mb: int
+
+
 class ActFailed(Notice, frozen=True, kw_only=True):
     """To the manager: a lifecycle act failed."""
 

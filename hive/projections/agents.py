@@ -14,6 +14,12 @@ STABLE_RUN_MS: DurationMs = 600_000
 """A run of at least this length resets the count of crashes in a row."""
 
 
+NEARLY_FULL_PERCENT = 90
+"""Of its disk limit: the agent, the manager and the operator are told once."""
+WAIVED_PERCENT = 110
+"""An agent that the operator resumed on a full disk may use this part of what it had then."""
+
+
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """One agent or tombstone."""
 
@@ -69,6 +75,16 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """When requests were last recorded as refused for the agent's share."""
     throttle_told_ms: TimeMs | None = None
     """When the operator was last told of that."""
+    limits: facts.ContainerLimits | None = None
+    """Of its newest start."""
+    disk_warned: bool = False
+    """Its disk is nearly full, and the notice was sent."""
+    disk_full: bool = False
+    """Its disk limit pauses it."""
+    disk_used_mb: int | None = None
+    """Known while its disk is nearly full."""
+    disk_waived_mb: int | None = None
+    """Set if the operator resumed it anyway: below this its disk limit does not pause it."""
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -80,7 +96,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 class Agents(Projection):
     NAME = "agents"
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self) -> None:
         self.all: Table[AgentName, Agent] = Table("agents", Agent)
@@ -100,7 +116,7 @@ class Agents(Projection):
             facts.Destroyed: self._on_destroyed,
             facts.Purged: lambda event, _: self.all.drop(event.agent),
             facts.Revived: self._on_revived,
-            facts.Paused: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=None),
+            facts.Paused: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=None, disk_full=False),
             facts.Resumed: self._on_resumed,
             facts.NeedsLogin: self._on_needs_login,
             facts.LoggedIn: lambda event, _: self._set(event.agent, needs_login=False, login_refused_ms=None),
@@ -117,9 +133,15 @@ class Agents(Projection):
             facts.RecipientsAllowed: lambda event, _: self._set(event.agent, recipients=event.recipients),
             facts.BudgetSet: lambda event, _: self._set(event.agent, budget=event.budget),
             facts.BudgetReached: lambda event, _: self._set(event.agent, paused=True, budget_until_ms=event.until_ms),
-            facts.BudgetFreed: lambda event, _: self._set(event.agent, paused=False, budget_until_ms=None),
             facts.ShareSet: lambda event, _: self._set(event.agent, share=event.share),
             facts.Throttled: self._on_throttled,
+            facts.BudgetFreed: self._on_budget_freed,
+            facts.LimitsSet: lambda event, _: self._set(event.agent, limits=event.limits),
+            facts.DiskNearlyFull: lambda event, _: self._set(event.agent, disk_warned=True, disk_used_mb=event.used_mb),
+            facts.DiskFull: lambda event, _: self._set(
+                event.agent, disk_warned=True, disk_full=True, paused=True, disk_used_mb=event.used_mb
+            ),
+            facts.DiskNoLongerFull: self._on_disk_freed,
             facts.Mounted: self._on_mounted,
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
             Erased: self._on_erased,
@@ -220,6 +242,28 @@ class Agents(Projection):
         if row is not None:
             waived = row.budget_waived_ms if row.budget_until_ms is None else row.budget_until_ms
             self._set(event.agent, paused=False, budget_until_ms=None, budget_waived_ms=waived)
+            if row.disk_full and row.disk_used_mb is not None:
+                self._set(event.agent, disk_full=False, disk_waived_mb=row.disk_used_mb * WAIVED_PERCENT // 100 + 1)
+
+    def _on_budget_freed(self, event: facts.BudgetFreed, _: Recorded) -> None:
+        row = self.all.get(event.agent)
+        if row is not None:
+            self._set(event.agent, paused=row.disk_full, budget_until_ms=None)
+
+    def _on_disk_freed(self, event: facts.DiskNoLongerFull, _: Recorded) -> None:
+        row = self.all.get(event.agent)
+        if row is None:
+            return
+        paused = row.budget_until_ms is not None if row.disk_full else row.paused
+        nearly = is_nearly_full(event.used_mb, event.limit_mb)
+        self._set(
+            event.agent,
+            paused=paused,
+            disk_full=False,
+            disk_warned=nearly,
+            disk_used_mb=event.used_mb if nearly else None,
+            disk_waived_mb=None,
+        )
 
     def _on_throttled(self, event: facts.Throttled, recorded: Recorded) -> None:
         told = {"throttle_told_ms": recorded.at_ms} if event.told else {}
@@ -240,6 +284,7 @@ class Agents(Projection):
             restart_ms=None,
             paused=False,
             budget_until_ms=None,
+            disk_full=False,
         )
         if event.purge:
             self.all.drop(event.agent)
@@ -262,6 +307,11 @@ class Agents(Projection):
     def _on_mounted(self, event: facts.Mounted, _: Recorded) -> None:
         mount = Mount(event.agent, event.folder, event.host_path, event.read_only)
         self.mounts.put((event.agent, event.folder), mount)
+
+
+def is_nearly_full(used_mb: int, limit_mb: int) -> bool:
+    """Whether an agent must be told that its disk fills up."""
+    return used_mb * 100 >= limit_mb * NEARLY_FULL_PERCENT
 
 
 _QUIET = {"status_text": None, "status_set_ms": None, "rate_limited_until_ms": None}

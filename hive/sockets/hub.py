@@ -4,14 +4,14 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import msgspec
 
 from hive.clock import Clock, TimeMs
 from hive.errors import LimitReached
-from hive.events.agents import Paused, Resumed, Started
+from hive.events.agents import DiskFull, DiskNoLongerFull, Paused, Resumed, Started
 from hive.events.messages import MessageRequeued, MessageSent
 from hive.names import EVERYONE, AgentName
 from hive.projections.table import Recorded
@@ -184,7 +184,9 @@ class Hub:
             match event:
                 case MessageSent() | MessageRequeued():
                     self.receiving.wake_one(event.to)
-                case Paused() | Resumed():
+                case Paused() | Resumed() | DiskFull() | DiskNoLongerFull():
+                    if isinstance(event, DiskFull):
+                        self._cancel_turn(event.agent)
                     self.receiving.wake_all(event.agent)
                     self.controlled.wake_all(event.agent)
                 case Started():
@@ -286,6 +288,10 @@ class Hub:
         if waiting[0]["id"] == done:
             self._settle(waiting.popleft(), True)
         return waiting[0] if waiting else None
+
+    def _cancel_turn(self, agent: AgentName) -> None:
+        with suppress(LimitReached):  # Nothing but this agent waits for it; it is paused anyway.
+            self.add_control(agent, {"action": "cancel"})
 
     def _drop_cancels(self, agent: AgentName) -> None:
         """Drop cancels that were meant for a turn of the previous run."""

@@ -126,6 +126,8 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "rate_limited_until": _at(row.rate_limited_until_ms),
             "budget_until": _at(row.budget_until_ms),
             "throttled_until": throttled_until(row, now),
+            "limits": None if row.limits is None else msgspec.to_builtins(row.limits),
+            "disk": _disk(row),
             "model": row.model,
             "added_at": rfc3339(row.added_ms),
         }
@@ -162,6 +164,14 @@ def throttled_until(row: Agent, now: TimeMs) -> str | None:
     """Until when the badge is shown; None once it is over."""
     until = None if row.throttled_ms is None else row.throttled_ms + THROTTLED_SHOWN_MS
     return _at(until) if until is not None and until > now else None
+
+
+def _disk(row: Agent) -> dict[str, Any] | None:
+    """The agent's disk while it is nearly full or full."""
+    if not row.disk_warned:
+        return None
+    limit = row.limits.disk_mb if row.limits is not None else None
+    return _known({"full": row.disk_full, "used_mb": row.disk_used_mb, "limit_mb": limit})
 
 
 def state_of(row: Agent) -> str:

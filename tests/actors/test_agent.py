@@ -31,7 +31,7 @@ def types_after(env: JournalEnvironment, count: int) -> list[str]:
 
 
 def test_spawned_agent_runs_without_a_kick(containers: Containers, coder: object, env: JournalEnvironment) -> None:
-    assert env.types() == ["AgentAdded", "TransientSet", "Started", "Spawned", "TransientCleared"]
+    assert env.types() == ["AgentAdded", "TransientSet", "Started", "LimitsSet", "Spawned", "TransientCleared"]
     assert containers.runs()
     assert containers.kicks() == []
     row = containers.row()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hive.deciders import RULES
 from hive.deciders.base import Command
 from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
-from hive.events.agents import Budget
+from hive.events.agents import Budget, ContainerLimits
 from hive.events.base import By
 from hive.events.egress import Price
 from hive.events.turns import TurnEnded
@@ -39,6 +39,9 @@ _FITTING: dict[str, st.SearchStrategy[Any]] = {
     "alive": st.frozensets(st.sampled_from(INCARNATIONS), max_size=2),
     "reason": st.sampled_from(sorted(COUNTED_REASONS | UNCOUNTED_REASONS)),
     "budget": st.sampled_from((None, Budget(hours=1, turns=1), Budget(hours=24, tokens=100), Budget(hours=2, usd=0.5))),
+    "limits": st.sampled_from((None, ContainerLimits(memory_mb=512, disk_mb=10), ContainerLimits(processes=9))),
+    "used_mb": st.sampled_from((0, 89, 90, 99, 100, 120, 300)),
+    "limit_mb": st.sampled_from((0, 100)),
     "recipients": st.sampled_from([None, (), ("a", "b")]),
     "id": _IDS,
     "ids": st.lists(_IDS, max_size=4).map(tuple),

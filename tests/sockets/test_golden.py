@@ -50,6 +50,7 @@ VARIES = {
     "log_bytes": "<bytes>",
     "commit_seconds": "<histogram>",
     "deployed_sha": "<sha>",
+    "limits": "<limits>",
     "text": "<text>",
     "out_of_reach": "<places>",
 }

@@ -302,6 +302,8 @@ const TELLS = {
   ApprovalRequested: (data) => `Approve? ${data.kind} ${data.agent}`,
   NeedsLogin: (data) => `${data.agent} needs a login`,
   Crashed: (data) => `${data.agent} crashed: ${data.reason}${data.last_line ? `: ${data.last_line}` : ""}`,
+  DiskNearlyFull: (data) => `the disk of ${data.agent} is nearly full`,
+  DiskFull: (data) => `the disk of ${data.agent} is full`,
   BudgetReached: (data) => `${data.agent} has used up its budget`,
 };
 const wanted = () => localStorage.getItem("hive-notify") === "yes" && window.Notification?.permission === "granted";

@@ -21,7 +21,7 @@ import structlog
 import hive
 from hive import lock
 from hive import settings as host_settings
-from hive.actors import mail, webhook
+from hive.actors import mail, swarm_children, webhook
 from hive.actors.anchoring import Anchoring, Anchors
 from hive.actors.broker import LISTENS as BROKER_LISTENS
 from hive.actors.broker import BrokerProcess
@@ -56,7 +56,7 @@ from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
 from hive.host_users import HostUsers, Reserved, reserved_users
 from hive.names import MANAGER
-from hive.paths import Paths
+from hive.paths import Paths, make_folders
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
 from hive.runtimes.protocol import Runtime
@@ -103,7 +103,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
         host_settings.check_url(model_url, "--model-url")
     with contextlib.closing(HostUsers()) as users:
         users.reserve(*_host_users(settings.now, kind, dashboard), within_s=HOST_USERS_WITHIN_S)
-        _make_folders(paths.state, paths.run)
+        make_folders(paths.state, paths.run)
         with lock.held(paths.lock):
             if carry_over.is_due(paths):
                 _carry_over(paths)
@@ -127,22 +127,6 @@ def _carry_over(paths: Paths) -> None:
     log.info("log.carrying_over", schema=carry_over.OLD_SCHEMA, file=str(paths.events))
     head = carry_over.carry_over(paths, SystemClock().now_ms(), lambda _: None)
     log.info("log.carried_over", events=head.seq, head=head.hash.hex(), old_file=str(paths.old_events))
-
-
-def _make_folders(*places: Path) -> None:
-    """Create all folders or none. Raises OSError."""
-    made: list[Path] = []
-    try:
-        for place in places:
-            missing = [folder for folder in (place, *place.parents) if not folder.exists()]
-            for folder in reversed(missing):
-                folder.mkdir(exist_ok=True, mode=0o755)
-                made.append(folder)
-    except OSError:
-        for folder in reversed(made):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 class _HostSettings:
@@ -253,6 +237,7 @@ class _Daemon:
             watch=self._configuration.watch,
             mirror_status=self._configuration.mirror.now,
             swarm=self._swarm,
+            blocking_journal=threads,
             settings=self._now,
             sessions=self._sessions,
             sign_ins=SignInLog(client),
@@ -302,9 +287,8 @@ class _Daemon:
         brokers = [Child("broker", broker, listens=BROKER_LISTENS)] if has_broker else []
 
         def swarm_link() -> "pykka.ActorRef[Any]":
-            return SwarmLink.start(
-                self._journal, client, clock, self._paths, self._now, self._committed, draw, self._swarm
-            )
+            args = (self._journal, client, clock, self._paths, self._now, self._committed, draw, self._swarm)
+            return SwarmLink.start(*args)
 
         listener = self._listener
         dashboard = [] if listener is None else [Child("dashboard", lambda: DashboardProcess.start(listener, clock))]
@@ -329,7 +313,15 @@ class _Daemon:
                 lambda: webhook.Webhook.start(client, clock, self._now, self._dashboard_url),
                 listens=webhook.LISTENS,
             ),
-            Child("swarm link", swarm_link),
+            *swarm_children.children(
+                swarm_link,
+                client,
+                clock,
+                self._paths,
+                self._now,
+                self._swarm,
+                lambda message: mail.tell(self._supervised.result(), message),
+            ),
             *dashboard,
         ]
 

@@ -1,5 +1,6 @@
 """Paths of all files under the state and run folders. Used by the daemon, the command line and the audit."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -157,6 +158,22 @@ class Paths(msgspec.Struct, frozen=True):
     def record(self, name: AgentName) -> Path:
         """Where the shim stores the pid, exit reason and output of the agent's run."""
         return self.run / "records" / name
+
+
+def make_folders(*places: Path) -> None:
+    """Create all folders or none. Raises OSError."""
+    made: list[Path] = []
+    try:
+        for place in places:
+            missing = [folder for folder in (place, *place.parents) if not folder.exists()]
+            for folder in reversed(missing):
+                folder.mkdir(exist_ok=True, mode=0o755)
+                made.append(folder)
+    except OSError:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def default_paths(state: Path | None = None, run: Path | None = None) -> Paths:

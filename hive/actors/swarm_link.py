@@ -1,6 +1,7 @@
 """Starts and stops the link to other hives as `hive.toml` says. Without `[swarm]` it imports nothing of NATS."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BY: Final = actor("swarm")
+INBOX_STEP_S: Final = 0.02
 LOOK_EVERY_MS: DurationMs = 1_000
 """For a change of `hive.toml`."""
 
@@ -35,6 +37,15 @@ class SwarmStatus:
     def __init__(self) -> None:
         self.link: Link | None = None
         self.problem: str | None = None
+
+    def await_inbox(self, timeout_s: float) -> None:
+        """Wait until what waited in the inbox was read: another hive may have adopted agents of this one."""
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0 and self.problem is None:
+            if (link := self.link) is not None:
+                link.is_read.wait(left)
+                return
+            time.sleep(INBOX_STEP_S)
 
     def now(self) -> "LinkStatus | None":
         link = self.link

@@ -76,6 +76,7 @@ MODULES: Final = {
     "stats": "stats",
     "operator": "operators",
     "swarm": "swarm",
+    "move": "moves",
 }
 """The module of each command, in the order of `hive --help`."""
 

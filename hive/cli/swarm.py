@@ -1,4 +1,4 @@
-"""Several hives as one swarm: `hive swarm init|trust|distrust|server|status|restore`."""
+"""Several hives as one swarm: `hive swarm init|trust|distrust|server|status|restore|adopt`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,3 +132,10 @@ def restore(
         reply,
         f"{out} holds the log of {name}: {head.seq} events. Check it with: hive audit verify --state {out}",
     )
+
+
+@noun.command("adopt", example="hive swarm adopt berlin")
+def adopt(hive: Session, name: PeerArgument) -> None:
+    """Take over the agents of a lost hive from its replica."""
+    reply = hive.ask("adopt", hive=name)
+    hive.done(reply, f"Adopted from {name}: {', '.join(reply['agents']) or 'nothing'}.")

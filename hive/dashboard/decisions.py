@@ -18,6 +18,8 @@ class Answer(Struct):
 
     option: list[str] | str = []
     answer: str = ""
+    hive: str = ""
+    """The hive that owns the row, if it is another one."""
 
     def merged(self) -> str:
         ticked = [self.option] if isinstance(self.option, str) else self.option
@@ -27,10 +29,12 @@ class Answer(Struct):
 class Approval(Struct):
     sha: str = ""
     """The commit that the operator saw; the daemon refuses any other."""
+    hive: str = ""
 
 
 class Denial(Struct):
     note: str = ""
+    hive: str = ""
 
 
 class Name(Struct):
@@ -61,7 +65,8 @@ async def answer_question(
     request: AnyRequest, operator: Operator, id: Id, data: Annotated[Answer, Form]
 ) -> Response[Any]:
     """Answer a question, or override one between agents."""
-    return await decided(request, operator, f"Answered #{id}.", "answer_question", id=id, answer=data.merged())
+    fields = {"id": id, "answer": data.merged(), "hive": data.hive or None}
+    return await decided(request, operator, f"Answered #{id}.", "answer_question", **fields)
 
 
 @post("/cancel-question/{id:int}", status_code=200)
@@ -73,13 +78,15 @@ async def cancel_question(request: AnyRequest, operator: Operator, id: Id) -> Re
 @post("/approve/{id:int}", status_code=200)
 async def approve(request: AnyRequest, operator: Operator, id: Id, data: Annotated[Approval, Form]) -> Response[Any]:
     """Approve a request. With `sha`, only if that commit is the pinned one."""
-    return await decided(request, operator, f"Approved #{id}.", "approve", id=id, sha=data.sha or None)
+    fields = {"id": id, "sha": data.sha or None, "hive": data.hive or None}
+    return await decided(request, operator, f"Approved #{id}.", "approve", **fields)
 
 
 @post("/deny/{id:int}", status_code=200)
 async def deny(request: AnyRequest, operator: Operator, id: Id, data: Annotated[Denial, Form]) -> Response[Any]:
     """Deny a request, with an optional note."""
-    return await decided(request, operator, f"Denied #{id}.", "deny", id=id, note=data.note.strip() or None)
+    fields = {"id": id, "note": data.note.strip() or None, "hive": data.hive or None}
+    return await decided(request, operator, f"Denied #{id}.", "deny", **fields)
 
 
 @post("/request-spawn", status_code=200)

@@ -36,6 +36,8 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     for key, (name, about) in _PLAIN.items():
         yield from _head(name, about)
         yield f"{name} {figures[key]}"
+    if "swarm" in figures:
+        yield from _swarm_lines(figures["swarm"])
     yield from _head(
         "hive_commit_seconds", "Time from a command to its commit, over the newest 1000 commands.", "summary"
     )
@@ -46,6 +48,19 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             yield f'hive_commit_seconds{{quantile="{quantile}"}} {cuts[round(quantile * 100) - 1]:.6f}'
     yield f"hive_commit_seconds_sum {sum(took):.6f}"
     yield f"hive_commit_seconds_count {len(took)}"
+
+
+def _swarm_lines(swarm: dict[str, Any]) -> Iterator[str]:
+    yield from _head("hive_swarm_connected", "1 if a NATS server is connected.")
+    yield f"hive_swarm_connected {swarm['connected']}"
+    yield from _head("hive_swarm_replica_lag_events", "Events of the log that are not in its replica yet.")
+    yield f"hive_swarm_replica_lag_events {swarm['lag']}"
+    yield from _head("hive_swarm_owed_envelopes", "Envelopes without a receipt, by peer.")
+    for peer, count in swarm["owed"].items():
+        yield f'hive_swarm_owed_envelopes{{peer="{peer}"}} {count}'
+    yield from _head("hive_swarm_screen_age_seconds", "Age of the newest state of a peer.")
+    for peer, age in swarm["ages"].items():
+        yield f'hive_swarm_screen_age_seconds{{peer="{peer}"}} {age}'
 
 
 def _head(name: str, about: str, kind: str = "gauge") -> Iterator[str]:

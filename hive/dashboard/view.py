@@ -151,6 +151,8 @@ class Pages:
         state = snapshot["state"]
         waits = sum(row["status"] == "pending" for row in state["approvals"])
         waits += sum(row["target"] is None for row in state["questions"])
+        peers = state.get("swarm", {}).get("peers", [])
+        waits += sum(len(peer["approvals"]) + len(peer["questions"]) for peer in peers)
         return self.response(
             template,
             status,
@@ -158,6 +160,7 @@ class Pages:
             state=state,
             seq=snapshot["seq"],
             waits=waits,
+            peers=peers,
             section=template[:-5],
             **given,
         )

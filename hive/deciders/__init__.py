@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from hive.clock import TimeMs
 from hive.deciders import (
+    adoption,
     approvals,
     axes,
     budgets,
@@ -15,6 +16,7 @@ from hive.deciders import (
     erasing,
     lifecycle,
     messages,
+    moves,
     questions,
     record,
     reminders,
@@ -88,6 +90,12 @@ RULES: Final[dict[type[Command], Rule]] = {
     record.Shut: record.shut,
     record.Warn: record.warn,
     record.RecordNotification: record.record_notification,
+    adoption.Adopt: adoption.adopt,
+    adoption.EndAdopted: adoption.end_adopted,
+    moves.BeginMove: moves.begin_move,
+    moves.SendMove: moves.send_move,
+    moves.FailMove: moves.fail_move,
+    moves.FinishMove: moves.finish_move,
     swarm.SetPeers: swarm.set_peers,
     swarm.Receive: swarm.receive,
     swarm.RefuseEnvelope: swarm.refuse_envelope,

@@ -113,9 +113,14 @@ def living(hive: Hive, name: str) -> Agent:
 
 
 def local(hive: Hive, to: str) -> str:
-    """A recipient without the name of this hive: `coder@berlin` is `coder` in berlin itself."""
+    """Where a recipient is: `coder@berlin` is `coder` in berlin itself, and `coder` may have moved to a peer."""
     name, where = address(to)
-    return name if where is not None and where == hive.swarm.name else to
+    if where is not None and where != hive.swarm.name:
+        return to
+    move, left = hive.swarm.moves.get(name), hive.swarm.moved.get(name)
+    if move is not None and move.sent:
+        return f"{name}@{move.hive}"
+    return f"{name}@{left.hive}" if left is not None and hive.agents.living_one(name) is None else name
 
 
 def check_peer(hive: Hive, to: str) -> None:

@@ -27,7 +27,7 @@ def record_destroyed(command: RecordDestroyed, hive: Hive, now: TimeMs) -> Decis
     refuse_manager(name, "destroyed")
     decision = DecisionBuilder(hive, now)
     decision.add(Destroyed(agent=name, purge=command.purge))
-    _cancel_questions(decision, name)
+    cancel_questions(decision, name)
     approvals.cancel_all(decision, name)
     for reminder in hive.reminders.of(name):
         decision.add(ReminderDropped(id=reminder.id, agent=name))
@@ -35,7 +35,8 @@ def record_destroyed(command: RecordDestroyed, hive: Hive, now: TimeMs) -> Decis
     return decision.events
 
 
-def _cancel_questions(decision: DecisionBuilder, name: AgentName) -> None:
+def cancel_questions(decision: DecisionBuilder, name: AgentName) -> None:
+    """Every question that the agent asked or was asked is cancelled, and the other side told."""
     for question in decision.hive.questions.threads_of(name):
         resolved = QuestionResolved(
             id=question.id, asker=question.asker, target=question.target, answer=CANCELLED, answerer=SYSTEM

@@ -6,7 +6,7 @@ from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, liv
 from hive.deciders.budgets import enforce_budget
 from hive.deciders.messages import requeue_all
 from hive.deciders.roster import refuse_manager
-from hive.errors import AlreadyDone, NotYours
+from hive.errors import AlreadyDone, NotYours, Refused
 from hive.events import notices
 from hive.events.agents import (
     Act,
@@ -109,6 +109,8 @@ def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
     if command.by.kind == "agent" and command.by.name == command.agent:
         raise NotYours(f"{command.agent} cannot {command.act} itself.")
     act = command.act
+    if (move := hive.swarm.moves.get(row.name)) is not None and act != "stop":
+        raise Refused(f"{row.name} is moving to {move.hive}; wait until it is there or back.")
     if act == "destroy":
         refuse_manager(row.name, "destroyed")
     if act in ("start", "restart", "rebuild") and not row.spawned:

@@ -51,6 +51,8 @@ def revive(command: Revive, hive: Hive, _: TimeMs) -> Decision:
         raise NotFound(f'there is no tombstone "{command.agent}"')
     if row.destroyed_ms is None:
         raise AlreadyDone(f'agent "{command.agent}" was not destroyed')
+    if (left := hive.swarm.moved.get(row.name)) is not None:
+        raise Refused(f"{row.name} is in {left.hive} now. Run there: hive move {row.name} {hive.swarm.name}")
     _refuse_more(hive)
     return [Revived(agent=command.agent)]
 

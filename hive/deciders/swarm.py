@@ -3,7 +3,7 @@
 from typing import Final, Literal
 
 from hive.clock import TimeMs
-from hive.deciders import approvals, questions
+from hive.deciders import adoption, approvals, moves, questions
 from hive.deciders.base import (
     TEXT_MAX_BYTES,
     Answered,
@@ -12,6 +12,7 @@ from hive.deciders.base import (
     DecisionBuilder,
     checked_label,
     checked_text,
+    local,
 )
 from hive.deciders.messages import refuse_full
 from hive.errors import HiveError, NotFound, Refused
@@ -179,6 +180,12 @@ def _follow(decision: DecisionBuilder, command: Receive) -> None:
                 questions.resolve(decision, row, _bounded(text), _there(answerer, peer))
         case envelopes.Decision() as verdict:
             _decision(decision, command, verdict)
+        case envelopes.Move() as move:
+            moves.arrive(decision, peer, move)
+        case envelopes.Adopted() as adopted:
+            adoption.give_up(decision, peer, adopted)
+        case envelopes.MoveOutcome() as told:
+            moves.outcome(decision, peer, told)
         case envelopes.Outcome(decision=id, error=error):
             known = decision.hive.swarm.decisions.get(id)
             if known is not None and known.hive == peer:
@@ -193,8 +200,7 @@ def _message(decision: DecisionBuilder, peer: str, message: envelopes.Message) -
         reply = None
     try:
         if message.to != OPERATOR:
-            if hive.agents.living_one(message.to) is None:
-                raise NotFound(f'agent "{message.to}" is not managed by hive {hive.swarm.name}')
+            _check_here(hive, message.to)
             refuse_full(hive, message.to)
     except Refused as refusal:
         if message.sender != SYSTEM:
@@ -219,7 +225,7 @@ def _question(decision: DecisionBuilder, peer: str, question: envelopes.Question
         origin_id=question.id,
     )
     full = hive.questions.pending_of(asker) >= questions.OPEN_MAX
-    if hive.agents.living_one(question.target) is not None and not full:
+    if _is_here(hive, question.target) and not full:
         questions.put(decision, added)
         return
     decision.add(added)
@@ -261,6 +267,20 @@ def _decided(hive: Hive, command: Receive, verdict: envelopes.Decision, now: Tim
             cancel = questions.Cancel(by=by, id=QuestionId(verdict.subject), canceller=OPERATOR)
             made = questions.cancel(cancel, hive, now)
     return made.events if isinstance(made, Answered) else made
+
+
+def _is_here(hive: Hive, name: str) -> bool:
+    """Whether an agent lives in this hive and has not been sent to another."""
+    move = hive.swarm.moves.get(name)
+    return hive.agents.living_one(name) is not None and not (move is not None and move.sent)
+
+
+def _check_here(hive: Hive, name: str) -> None:
+    """Raises NotFound: neither on the roster nor arriving."""
+    if not _is_here(hive, name) and name not in hive.swarm.arrivals:
+        now = local(hive, name)
+        where = f"; it is {now} now" if now != name else ""
+        raise NotFound(f'agent "{name}" is not managed by hive {hive.swarm.name}{where}')
 
 
 def _there(name: str, peer: str) -> str:

@@ -9,6 +9,7 @@ from hive.events import (
     egress,
     erasing,
     messages,
+    moves,
     notifications,
     operators,
     questions,
@@ -86,6 +87,13 @@ AnyEvent = (
     | egress.EgressRevoked
     | egress.ModelUsed
     | egress.PricesSet
+    | moves.MoveBegun
+    | moves.MoveSent
+    | moves.MoveFailed
+    | moves.MoveArrived
+    | moves.MoveRefused
+    | moves.Moved
+    | moves.Adopted
     | swarm.PeersSet
     | swarm.EnvelopeReceived
     | swarm.EnvelopeRefused

@@ -80,4 +80,32 @@ class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
     error: str | None = None
 
 
-AnyPayload = Message | Question | Answer | Closed | Decision | Outcome
+class Move(Payload, frozen=True, kw_only=True, tag="move"):
+    """An agent comes to the receiving hive, which owns it from here on unless it refuses."""
+
+    agent: str
+    object: str
+    """In the object store of the sending hive."""
+    digest: str
+    wanted: bool = True
+    paused: bool = False
+    model: str | None = None
+    reminders: tuple[tuple[str, TimeMs], ...] = ()
+
+
+class MoveOutcome(Payload, frozen=True, kw_only=True, tag="move_outcome"):
+    """The sending hive has the agent, or refuses it."""
+
+    agent: str
+    error: str | None = None
+
+
+class Adopted(Payload, frozen=True, kw_only=True, tag="adopted"):
+    """The sending hive has taken over an agent of the receiving one, which was lost."""
+
+    agent: str
+    operator: str
+    until: str
+
+
+AnyPayload = Message | Question | Answer | Closed | Decision | Outcome | Move | MoveOutcome | Adopted

@@ -25,6 +25,10 @@ TEXT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "DecisionSent": ("text",),
     "DecisionDone": ("error",),
     "DecisionAnswered": ("error",),
+    "MoveSent": ("reminders",),
+    "MoveArrived": ("reminders",),
+    "MoveFailed": ("error",),
+    "MoveRefused": ("error",),
     "CommandKeyed": ("key",),
 }
 """By event type, the keys of its `data`. Names, ids, times and figures are not text and stay."""

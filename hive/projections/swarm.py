@@ -7,6 +7,7 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events.base import MessageId, QuestionId, Seq
 from hive.events.messages import MessageSent
+from hive.events.moves import Adopted, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import (
     DecisionAnswered,
@@ -17,7 +18,7 @@ from hive.events.swarm import (
     PeersSet,
     ReceiptTaken,
 )
-from hive.names import address
+from hive.names import AgentName, address
 from hive.projections.table import Projection, Recorded, Table
 
 ORIGINS_KEPT = 10_000
@@ -82,6 +83,38 @@ class Remote(msgspec.Struct, frozen=True):
     at_ms: TimeMs
 
 
+class Move(msgspec.Struct, frozen=True):
+    """An agent that leaves this hive."""
+
+    agent: AgentName
+    hive: str
+    wanted: bool
+    sent: bool = False
+    """The target owns it, unless it refuses."""
+    adopted: bool = False
+    """The target took it over while this hive was lost."""
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """An agent that comes to this hive and is not on its roster yet."""
+
+    agent: AgentName
+    peer: str
+    object: str
+    digest: str
+    wanted: bool
+    paused: bool
+    model: str | None
+    reminders: tuple[tuple[str, TimeMs], ...]
+
+
+class Left(msgspec.Struct, frozen=True):
+    """An agent that is in another hive now."""
+
+    agent: AgentName
+    hive: str
+
+
 class Swarm(Projection):
     NAME = "swarm"
     VERSION = 1
@@ -93,6 +126,9 @@ class Swarm(Projection):
         self.origins: Table[MessageId, Origin] = Table("swarm_origins", Origin)
         self.asked: Table[tuple[str, QuestionId], Asked] = Table("swarm_asked", Asked, key_parts=2)
         self.decisions: Table[int, Remote] = Table("swarm_decisions", Remote)
+        self.moves: Table[AgentName, Move] = Table("swarm_moves", Move)
+        self.arrivals: Table[AgentName, Arrival] = Table("swarm_arrivals", Arrival)
+        self.moved: Table[AgentName, Left] = Table("swarm_moved", Left)
         self._origins_by_age: deque[MessageId] = deque()
 
     def handlers(self) -> dict[type, object]:
@@ -106,6 +142,13 @@ class Swarm(Projection):
             QuestionResolved: self._on_resolved,
             DecisionSent: self._on_decision,
             DecisionDone: lambda event, _: self.decisions.drop(event.id),
+            MoveBegun: lambda event, _: self.moves.put(event.agent, Move(event.agent, event.hive, event.wanted)),
+            MoveSent: self._on_move_sent,
+            MoveFailed: lambda event, _: self.moves.drop(event.agent),
+            MoveArrived: self._on_arrived,
+            Adopted: self._on_adopted,
+            MoveRefused: lambda event, at: self._leaves(event.peer, at),
+            Moved: self._on_moved,
             DecisionAnswered: lambda event, at: self._leaves(event.peer, at, event.decision),
         }
 
@@ -205,3 +248,36 @@ class Swarm(Projection):
     def _on_decision(self, event: DecisionSent, recorded: Recorded) -> None:
         self.decisions.put(event.id, Remote(event.id, event.hive, recorded.at_ms))
         self._leaves(event.hive, recorded)
+
+    def _on_move_sent(self, event: MoveSent, recorded: Recorded) -> None:
+        self.moves.put(event.agent, Move(event.agent, event.hive, event.wanted, sent=True))
+        self._leaves(event.hive, recorded)
+
+    def _on_arrived(self, event: MoveArrived, _: Recorded) -> None:
+        arrival = Arrival(
+            event.agent,
+            event.peer,
+            event.object,
+            event.digest,
+            event.wanted,
+            event.paused,
+            event.model,
+            event.reminders,
+        )
+        self.arrivals.put(event.agent, arrival)
+
+    def _on_moved(self, event: Moved, recorded: Recorded) -> None:
+        if event.to == self.name:
+            self.arrivals.drop(event.agent)
+            self.moved.drop(event.agent)
+            self._leaves(event.source, recorded)
+        else:
+            self.moves.drop(event.agent)
+            self.moved.put(event.agent, Left(event.agent, event.to))
+
+    def _on_adopted(self, event: Adopted, recorded: Recorded) -> None:
+        if event.to == self.name:
+            self.moved.drop(event.agent)
+            self._leaves(event.source, recorded)
+        else:
+            self.moves.put(event.agent, Move(event.agent, event.to, wanted=False, sent=True, adopted=True))

@@ -27,6 +27,7 @@ from hive.sockets.decision_verbs import ROWS_MAX, WINDOWS_H
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request
 from hive.sockets.sessions import SignedOut
+from hive.sockets.swarm_verbs import figures as swarm_figures
 
 CHILD_TIMEOUT_S: Final = 60.0
 """Timeout of a replay or `hive doctor`. Each runs in its own process, because folding a long log would block."""
@@ -296,7 +297,10 @@ async def metrics(session: HostSession, request: Metrics) -> Reply:
 async def figures(session: HostSession, _: Request) -> Reply:
     """The same metrics, for a signed-in operator."""
     now, paths = session.services.clock.now_ms(), session.services.paths
-    found = await session.services.journal.read(lambda hive: _figures(hive, now))
+    status = session.services.swarm
+    found, swarm = await session.services.journal.read(lambda hive: (_figures(hive, now), swarm_figures(status, hive)))
+    if swarm is not None:
+        found["swarm"] = swarm
     found["log_bytes"] = await asyncio.to_thread(_log_bytes, paths)
     found["commit_seconds"] = session.services.journal.latencies()
     return {"metrics": found}

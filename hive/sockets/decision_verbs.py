@@ -23,7 +23,7 @@ from hive.sockets.config_verbs import check_approvable
 from hive.sockets.container_verbs import base_url
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request, Short
-from hive.sockets.swarm_verbs import decide_there
+from hive.sockets.swarm_verbs import decide_there, peers_seen
 
 ROWS_MAX: Final = 1_000
 """Rows of one reply."""
@@ -195,6 +195,8 @@ def _event(row: Row) -> dict[str, Any]:
 async def state(session: HostSession, _: Request) -> Reply:
     base, now = base_url(session), session.services.clock.now_ms()
     seq, snapshot = await session.services.journal.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
+    if (name := session.services.settings().swarm.name) is not None:
+        snapshot["swarm"] = {"name": name, "peers": peers_seen(session.services.swarm)}
     return {"seq": seq, "state": snapshot, "runtime": session.services.provisioner.runtime.kind}
 
 

@@ -11,7 +11,7 @@ from hive.actors import mail
 from hive.actors.agent import Do, Settle, Ticket
 from hive.actors.config_pipeline import Watch
 from hive.actors.erasing import Erasing
-from hive.actors.journal_clients import AsyncJournalClient
+from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.swarm_link import SwarmStatus
@@ -53,6 +53,8 @@ class Services(msgspec.Struct, kw_only=True):
     """Resolves a ticket when an approval is finished. Returns False while the daemon shuts down."""
     mirror_status: Callable[[], dict[str, Any]]
     swarm: SwarmStatus
+    blocking_journal: BlockingJournalClient
+    """For work on threads."""
     settings: Callable[[], Settings]
     dashboard_group: int | None
     """Group that may connect to the dashboard's socket, besides the daemon's user."""

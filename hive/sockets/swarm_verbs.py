@@ -3,10 +3,14 @@
 import asyncio
 from typing import Any, Final
 
+from hive.actors.adopter import adopt_all
+from hive.actors.swarm_link import SwarmStatus
 from hive.clock import TimeMs
+from hive.deciders.moves import BeginMove
 from hive.deciders.swarm import DecideThere
 from hive.errors import Refused, Unavailable
 from hive.events.envelopes import Verdict
+from hive.events.moves import Moved, MoveFailed
 from hive.events.swarm import DecisionDone
 from hive.projections.hive import Hive
 from hive.projections.swarm import Peer
@@ -16,6 +20,7 @@ from hive.sockets.requests import Request
 
 DECISION_TIMEOUT_S: Final = 15.0
 """For the other hive's answer; the decision stays on its way after that."""
+MOVE_TIMEOUT_S: Final = 300.0
 SHOWN_MAX: Final = 500
 """Rows of one kind on a screen that others see."""
 TEXT_MAX_CHARS: Final = 1_000
@@ -69,6 +74,29 @@ async def swarm(session: HostSession, _: Request) -> Reply:
     return {"swarm": {key: value for key, value in known.items() if value is not None}, "own": own, "peers": rows}
 
 
+def peers_seen(status: SwarmStatus) -> list[dict[str, Any]]:
+    """The newest screen of each connected or remembered peer, by name, with its age."""
+    now = status.now()
+    seen = {} if now is None else now.seen
+    return [
+        {"name": name, "age_seconds": round(one.age_s(), 1), "seq": one.screen.seq, **one.screen.state}
+        for name, one in sorted(seen.items())
+    ]
+
+
+def figures(status: SwarmStatus, hive: Hive) -> dict[str, Any] | None:
+    """For the metrics; None outside a swarm."""
+    now = status.now()
+    if now is None:
+        return None
+    return {
+        "connected": int(now.connected),
+        "lag": max(0, hive.seq - now.shipped),
+        "owed": {row.hive: row.sent - row.receipted for row in hive.swarm.peers if row.trusted},
+        "ages": {name: round(one.age_s(), 1) for name, one in now.seen.items()},
+    }
+
+
 def _read(hive: Hive) -> tuple[list[Peer], int, dict[str, TimeMs], dict[str, Any]]:
     """Peers, position, the age of the oldest envelope owed to each peer, and this hive's screen."""
     oldest = {peer.hive: next(iter(hive.swarm.owed(peer.hive, 1)), None) for peer in hive.swarm.peers}
@@ -118,4 +146,49 @@ def _outcome(hive: str, done: DecisionDone) -> Reply:
     return {"hive": hive, "decision": done.id}
 
 
-SWARM_VERBS: Final[dict[str, HostVerb]] = {"swarm": HostVerb(Request, swarm)}
+class MoveTo(Request, frozen=True, kw_only=True):
+    name: str
+    hive: str
+
+
+async def move(session: HostSession, request: MoveTo) -> Reply:
+    """Move an agent to a peer; the reply comes when it is there.
+
+    Raises:
+        Refused: it cannot move, or the peer refuses it. Unavailable: it is still on its way.
+    """
+    with session.services.hub.following() as feed:
+        command = BeginMove(by=session.by, agent=request.name, hive=request.hive)
+        await session.services.journal.ask(command, request.key)
+        try:
+            async with asyncio.timeout(MOVE_TIMEOUT_S):
+                while True:
+                    for recorded in await feed.next():
+                        event = recorded.event
+                        if isinstance(event, Moved) and event.agent == request.name:
+                            return {"name": request.name, "hive": request.hive}
+                        if isinstance(event, MoveFailed) and event.agent == request.name:
+                            raise Refused(f"{request.name} stays here: {event.error}")
+        except TimeoutError:
+            text = f"{request.name} is still on its way to {request.hive}; look at: hive log --agent {request.name}"
+            raise Unavailable(text) from None
+
+
+class OfHive(Request, frozen=True, kw_only=True):
+    hive: str
+
+
+async def adopt(session: HostSession, request: OfHive) -> Reply:
+    """Take over the agents of a lost hive."""
+    services = session.services
+    names = await asyncio.to_thread(
+        adopt_all, services.blocking_journal, services.swarm, services.paths, request.hive, session.by
+    )
+    return {"hive": request.hive, "agents": names}
+
+
+SWARM_VERBS: Final[dict[str, HostVerb]] = {
+    "swarm": HostVerb(Request, swarm),
+    "move": HostVerb(MoveTo, move),
+    "adopt": HostVerb(OfHive, adopt),
+}

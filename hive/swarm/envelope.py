@@ -9,6 +9,7 @@ from hive.events import AnyEvent, envelopes
 from hive.events.base import MessageId, QuestionId
 from hive.events.envelopes import AnyPayload
 from hive.events.messages import MessageSent
+from hive.events.moves import Adopted, Moved, MoveRefused, MoveSent
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import DecisionAnswered, DecisionSent
 from hive.names import address
@@ -115,6 +116,22 @@ def payload(outgoing: Outgoing, event: AnyEvent) -> AnyPayload:
             return envelopes.Decision(
                 id=id, verdict=verdict, subject=subject, operator=operator, text=event.text, sha=event.sha
             )
+        case MoveSent(agent=agent):
+            return envelopes.Move(
+                agent=agent,
+                object=event.object,
+                digest=event.digest,
+                wanted=event.wanted,
+                paused=event.paused,
+                model=event.model,
+                reminders=event.reminders,
+            )
+        case Adopted(agent=agent, operator=operator, until=until):
+            return envelopes.Adopted(agent=agent, operator=operator, until=until)
+        case MoveRefused(agent=agent, error=error):
+            return envelopes.MoveOutcome(agent=agent, error=error)
+        case Moved(agent=agent):
+            return envelopes.MoveOutcome(agent=agent)
         case DecisionAnswered(decision=id, error=error):
             return envelopes.Outcome(decision=id, error=error)
         case _:

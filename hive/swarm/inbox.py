@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -40,7 +41,14 @@ class Inbox:
     """Every step may be killed and repeated: what was decided before is seen again, and receipted again."""
 
     def __init__(
-        self, client: Client, hive: str, key: HiveKey, peers: dict[str, PeerKey], journal: Journal, outbox: Outbox
+        self,
+        client: Client,
+        hive: str,
+        key: HiveKey,
+        peers: dict[str, PeerKey],
+        journal: Journal,
+        outbox: Outbox,
+        drained: Callable[[], None],
     ):
         self._client = client
         self._js = client.jetstream()
@@ -49,6 +57,7 @@ class Inbox:
         self._peers = peers
         self._journal = journal
         self._outbox = outbox
+        self._drained = drained
         self._digests: OrderedDict[bytes, int] = OrderedDict()
         """Stream positions by digest of the bytes."""
         self._refused: dict[tuple[str, str], tuple[float, int]] = {}
@@ -82,12 +91,19 @@ class Inbox:
                 max_ack_pending=5_000,
             ),
         )
+        info = await self._js.consumer_info(stream, subjects.INBOX_CONSUMER)
+        left = (info.num_pending or 0) + (info.num_ack_pending or 0)
+        if left == 0:
+            self._drained()
         await self._tell_all_where_this_hive_stands()
         puller = Puller(self._client, stream, subjects.INBOX_CONSUMER)
         try:
             while True:
                 if messages := await puller.batch():
                     await self._take(messages)
+                    left -= len(messages)
+                    if left <= 0:
+                        self._drained()
                 else:
                     await self._js.stream_info(stream)  # Raises when it was deleted.
                 await self._record_refusals()

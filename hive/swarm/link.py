@@ -1,20 +1,22 @@
 """The link: a thread with an event loop of its own that holds the NATS connection and everything that runs on it."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from hive.errors import HiveError
+from hive.errors import HiveError, Unavailable
+from hive.events.chain import Row
 from hive.events.log import LogReader
 from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.settings import SwarmSettings
-from hive.swarm import keys
+from hive.swarm import keys, replica
 from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open_connection
 from hive.swarm.inbox import Inbox
 from hive.swarm.outbox import Outbox
@@ -64,6 +66,8 @@ class Link:
         self._parts: tuple[Outbox, Shipper, Screens] | None = None
         self._client: Any = None
         self._shipped = 0
+        self.is_read = threading.Event()
+        """Set when what waited in the inbox at the start has been decided."""
         self._loop = asyncio.new_event_loop()
         self._woken = False
         self._thread = threading.Thread(target=self._run, name="swarm link", daemon=True)
@@ -84,6 +88,36 @@ class Link:
             self._woken = True
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake_parts)
+
+    def read_replica(self, hive: str, timeout_s: float) -> list[Row]:
+        """The log of a peer as the swarm holds it; from another thread.
+
+        Raises:
+            NotFound, Forged, CorruptState: there is none, or it does not hold. Unavailable: no connection.
+        """
+        found: list[Row] = []
+
+        async def work(client: Any, _: str) -> None:
+            found.extend(await replica.read(client, hive, self._peers[hive]))
+
+        self.run(work, timeout_s)
+        return found
+
+    def run(self, work: Callable[[Any, str], Coroutine[Any, Any, None]], timeout_s: float) -> None:
+        """Run something on the connection, from another thread; `work` gets the client and this hive's name.
+
+        Raises:
+            Unavailable: no connection, or it broke meanwhile. Forged: what a peer stored is not there.
+        """
+        client = self._client
+        if client is None or not client.is_connected:
+            raise Unavailable("This hive is not connected to the swarm.")
+        future = asyncio.run_coroutine_threadsafe(work(client, self._hive), self._loop)
+        try:
+            future.result(timeout_s)
+        except (*CONNECTION_ERRORS, concurrent.futures.CancelledError) as error:
+            future.cancel()
+            raise Unavailable(f"The transfer failed: {error or type(error).__name__}.") from error
 
     def status(self) -> LinkStatus:
         """From any thread."""
@@ -144,7 +178,7 @@ class Link:
         try:
             journal = self._journal(self._loop)
             outbox = Outbox(client, self._hive, self._key, list(self._peers), journal, reader)
-            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox)
+            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox, self.is_read.set)
             shipper = Shipper(client, self._hive, self._key, reader)
             screens = Screens(client, self._hive, self._key, self._peers, journal, self._draw, self._seen)
             self._client, self._parts = client, (outbox, shipper, screens)

@@ -57,6 +57,7 @@ def may_publish(hive: str, hives: Iterable[str]) -> list[str]:
         f"$KV.{screen_bucket(hive)}.>",
         f"$O.{files_bucket(hive)}.>",
         "$JS.API.INFO",
+        "$JS.API.STREAM.NAMES",
         "$JS.FC.>",
         *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "PURGE") for stream in own),
         f"$JS.ACK.{inbox_stream(hive)}.>",

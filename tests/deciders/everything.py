@@ -50,6 +50,7 @@ from hive.events.daemon import Booted, CommandKeyed, DiskFreed, DiskLow, LogCarr
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
 from hive.events.erasing import Erased, ErasureFinished
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
+from hive.events.moves import Adopted, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -260,6 +261,20 @@ _SWARM: list[AnyEvent] = [
     DecisionAnswered(peer="berlin", decision=7),
     ReceiptTaken(peer="berlin", number=1),
     MessageAcked(id=MessageId(5), to="coder@berlin"),
+    MoveBegun(agent="b", hive="berlin", wanted=False),
+    MoveFailed(agent="b", hive="berlin", error="no space left", wanted=False),
+    MoveBegun(agent="c", hive="berlin"),
+    MoveSent(agent="c", hive="berlin", object="c-1", digest=HASH, paused=True, reminders=(("look", SOON_MS),)),
+    Moved(agent="c", source="tokyo", to="berlin"),
+    Destroyed(agent="c"),
+    MoveArrived(agent="g", peer="berlin", object="g-1", digest=HASH, model="claude-x"),
+    Moved(agent="g", source="berlin", to="tokyo"),
+    AgentAdded(agent="g", slot=7),
+    MoveArrived(agent="h", peer="berlin", object="h-1", digest=HASH),
+    MoveRefused(agent="a", peer="berlin", error="taken"),
+    MoveBegun(agent="e", hive="berlin"),
+    Adopted(agent="i", source="berlin", to="tokyo", operator="mara", until="2026-01-31T09:30:00.000Z"),
+    AgentAdded(agent="i", slot=8),
     EnvelopeRefused(peer="oslo", reason="its signature is wrong", count=3),
     PeerAhead(peer="oslo", number=4),
     PeersSet(hive="tokyo", peers={"berlin": ("mara",)}),

@@ -24,7 +24,7 @@ STORY = """
     answer_question cancel_question agent_inbox live edit rollback diff config mount mounts unmount control
     logs start restart kill rebuild update_all destroy revive purge
     stats turn_buckets state events audit_events audit_state why search doctor operators login_link urls forge_status
-    webhook_test webhook_status metrics figures erase archive_log rebuild_projections swarm
+    webhook_test webhook_status metrics figures erase archive_log rebuild_projections swarm move adopt
     subscribe_agent_status shutdown
 """
 """The verbs in order. Each response depends on the requests before it."""

@@ -11,7 +11,7 @@ from hive.deciders.base import Answered, Command
 from hive.deciders.messages import Ack, Recv, Send
 from hive.deciders.swarm import Receive, TakeReceipt
 from hive.events import AnyEvent
-from hive.events.agents import AgentAdded, Spawned, Started
+from hive.events.agents import AgentAdded, Spawned, Started, Stopped
 from hive.events.base import By, actor
 from hive.events.swarm import PeersSet
 from hive.swarm.envelope import Envelope, Receipt, opened, payload, seal
@@ -44,6 +44,18 @@ class Side:
             self.events.append(event)
             grow(self.hive, event, now)
         return answer
+
+    def record(self, *events: AnyEvent) -> None:
+        """Events that no rule made."""
+        for event in events:
+            self.events.append(event)
+            grow(self.hive, event)
+
+    def stop(self, agent: str) -> None:
+        """The agent's container ends, as asked."""
+        row = self.hive.agents.living_one(agent)
+        if row is not None and row.running:
+            self.record(Stopped(agent=agent, exit="exit code 0"))
 
     def restart(self) -> None:
         """Only the log is left."""

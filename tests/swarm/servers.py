@@ -1,6 +1,8 @@
 """Real NATS servers and real hives for the tests of the swarm."""
 
 import contextlib
+import getpass
+import shutil
 import socket
 import subprocess
 import sys
@@ -51,8 +53,6 @@ class Server:
 
     def wipe(self) -> None:
         """What it stored is gone."""
-        import shutil
-
         shutil.rmtree(self._folder / "jetstream")
 
 
@@ -67,15 +67,13 @@ def join(hives: dict[str, HiveProcess], url: str, operators: str = "mara") -> di
 
 
 @contextlib.contextmanager
-def swarm(*names: str) -> Iterator[tuple[Server, dict[str, HiveProcess]]]:
+def swarm(*names: str, dashboard: bool = False) -> Iterator[tuple[Server, dict[str, HiveProcess]]]:
     """Hives that are up, with a server that one of them runs. The managers take no turns."""
-    hives = {name: HiveProcess() for name in names}
+    hives = {name: HiveProcess(dashboard=dashboard) for name in names}
     first = next(iter(hives.values()))
     server = Server(first, first.folder / "nats", free_port())
     try:
-        import getpass
-
-        join(hives, server.url, getpass.getuser())
+        join(hives, server.url, f"{getpass.getuser()},mara")
         server.start()
         for hive in hives.values():
             hive.up()

@@ -1,12 +1,14 @@
 """Two real daemons and a real NATS server: messages, questions, decisions, screens and replicas between them."""
 
 import contextlib
+import getpass
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dashboard.conftest import Person
 from system.hive_process import HiveProcess, eventually
 
 from .servers import Server, swarm
@@ -30,7 +32,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    with swarm("tokyo", "berlin") as (server, hives):
+    with swarm("tokyo", "berlin", dashboard=True) as (server, hives):
         tokyo, berlin = hives["tokyo"], hives["berlin"]
         for hive in (tokyo, berlin):
             hive.spawn("coder", "smith")
@@ -87,13 +89,33 @@ def test_decision_is_made_in_the_hive_that_owns_the_row(pair: Pair) -> None:
     assert row["agent"] == "writer"
     pair.tokyo.run("deny", str(id), "--note", "not before Monday", "--hive", "berlin")
     resolved = pair.berlin.event("ApprovalResolved", id=id)
-    import getpass
-
     assert (resolved["status"], resolved["note"]) == ("denied", "not before Monday")
     assert resolved["by"] == f"operator:{getpass.getuser()}@tokyo way=swarm"
     refused = pair.tokyo.try_run("deny", str(id), "--hive", "berlin")
     assert refused.returncode == 1
     assert f"berlin: Approval {id} is already denied." in refused.stderr
+
+
+def test_dashboard_shows_every_hive_and_decides_there(pair: Pair) -> None:
+    token = pair.tokyo.data("operator", "add", "mara")["token"]
+    with pair.berlin.agent("manager") as manager:
+        id = manager.ask("request_spawn", name="painter")["id"]
+    with pair.berlin.agent("smith") as smith:
+        asked = smith.ask("ask_operator", question="Mauve or amber?", options=["mauve", "amber"])["id"]
+    with Person(pair.tokyo) as mara:
+        assert mara.sign_in(token).is_success
+        mara.headers["Accept"] = "text/html"
+        eventually(lambda: "Mauve or amber?" in mara.get("/your-call").text, "the question of the other hive")
+        assert f'id="approval-berlin-{id}"' in mara.get("/your-call").text
+        assert "smith@berlin" in mara.get("/").text
+        mara.headers["Accept"] = "application/json"
+        mara.post(f"/deny/{id}", data={"hive": "berlin", "note": "no"}).raise_for_status()
+        mara.post(f"/answer-question/{asked}", data={"hive": "berlin", "option": "mauve"}).raise_for_status()
+        metrics = mara.get("/metrics").text
+    assert pair.berlin.event("ApprovalResolved", id=id)["by"] == "operator:mara@tokyo way=swarm"
+    assert pair.berlin.event("QuestionResolved", id=asked)["answer"] == "mauve"
+    assert "hive_swarm_connected 1" in metrics
+    assert 'hive_swarm_owed_envelopes{peer="berlin"}' in metrics
 
 
 def test_replica_restores_a_log_hash_for_hash(pair: Pair, tmp_path: Path) -> None:

@@ -1,0 +1,81 @@
+"""Facts about agents that move between hives. Written by the move deciders; read by the swarm projection and the mover.
+
+At each point one hive owns the agent: the source until `MoveSent`, then the target, unless it refuses the agent.
+"""
+
+from hive.events.base import Event
+from hive.names import AgentName
+
+
+class MoveBegun(Event, frozen=True, kw_only=True):
+    """The agent is to move to a peer; it is stopped and its files are uploaded next."""
+
+    agent: AgentName
+    hive: str
+    wanted: bool = True
+    """Whether it ran before, and so runs again after the move or its failure."""
+
+
+class MoveSent(Event, frozen=True, kw_only=True):
+    """The agent's files are uploaded. From here on the target owns it."""
+
+    agent: AgentName
+    hive: str
+    object: str
+    """In the object store of this hive."""
+    digest: str
+    """SHA-256 of the object."""
+    wanted: bool = True
+    paused: bool = False
+    model: str | None = None
+    reminders: tuple[tuple[str, int], ...] = ()
+    """Text and due time, Unix milliseconds."""
+
+
+class MoveFailed(Event, frozen=True, kw_only=True):
+    """The agent stays in this hive."""
+
+    agent: AgentName
+    hive: str
+    error: str
+    wanted: bool = True
+
+
+class MoveArrived(Event, frozen=True, kw_only=True):
+    """A peer's agent now belongs to this hive; its files are downloaded next."""
+
+    agent: AgentName
+    peer: str
+    object: str
+    digest: str
+    wanted: bool = True
+    paused: bool = False
+    model: str | None = None
+    reminders: tuple[tuple[str, int], ...] = ()
+
+
+class MoveRefused(Event, frozen=True, kw_only=True):
+    """This hive does not take a peer's agent; the peer keeps it."""
+
+    agent: AgentName
+    peer: str
+    error: str
+
+
+class Moved(Event, frozen=True, kw_only=True):
+    """The agent has arrived. In the source's log `to` is the target, in the target's log this hive."""
+
+    agent: AgentName
+    source: str
+    to: str
+
+
+class Adopted(Event, frozen=True, kw_only=True):
+    """An operator took over an agent of a lost hive. In that hive's log, once it is back, `to` is the other hive."""
+
+    agent: AgentName
+    source: str
+    to: str
+    operator: str
+    until: str
+    """Time of the newest event in the replica: what was said to the agent after it is not there yet."""

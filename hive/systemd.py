@@ -78,7 +78,10 @@ class Service:
         Raises:
             BadRequest: hive.toml is wrong.
         """
-        return {} if self._user else {"hive-dashboard": settings.load(self._paths.settings).dashboard.uid}
+        if self._user:
+            return {}
+        now = settings.load(self._paths.settings)
+        return {"hive-dashboard": now.dashboard.uid, "hive-broker": now.broker.uid}
 
     def text(self) -> str:
         """The unit file."""
@@ -189,6 +192,8 @@ def _run(*command: str, must_succeed: bool = True) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_MAX_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
+        if not must_succeed:
+            return ""
         raise Unavailable(f"`{' '.join(command)}` did not run: {error}.") from error
     if done.returncode != 0 and must_succeed:
         why = " ".join(done.stderr.split()).rstrip(".") or f"exit code {done.returncode}"

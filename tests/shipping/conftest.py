@@ -1,5 +1,6 @@
 """One wheel and one environment that it is installed into, for every test of this folder."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -28,17 +29,25 @@ def run(*command: str | Path, cwd: Path, timeout: float = BUILD_MAX_S, **environ
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from the files that git tracks."""
-    source, dist = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+def build_wheel(folder: Path, version: str | None = None) -> Path:
+    """The wheel of this checkout, of the files that git tracks; with another version if one is given."""
+    source, dist = folder / "source", folder / "dist"
     for name in run("git", "ls-files", "-z", cwd=ROOT).split("\0"):
         if name and (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
+    if version is not None:
+        module = source / "hive" / "__init__.py"
+        module.write_text(re.sub(r'(?<=__version__ = ")[^"]+', version, module.read_text()))
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", dist, source, cwd=source)
     (built,) = dist.glob("hive-*.whl")
     return built
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,10 @@ def _claude() -> HostCheck:
 
 
 def _optional() -> Iterator[HostCheck]:
-    uses = {"nix": "lets configurations add packages with a flake", "systemd-nspawn": "boots agents under the runtimes nspawn and nixos"}
+    uses = {
+        "nix": "lets configurations add packages with a flake",
+        "systemd-nspawn": "boots agents under the runtimes nspawn and nixos",
+    }
     for program, use in uses.items():
         path = shutil.which(program)
         yield HostCheck(name=program, good=True, says=f"{path}: {use}" if path else f"not installed; optional ({use})")

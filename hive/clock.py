@@ -41,6 +41,13 @@ def duration_text(ms: float) -> str:
     return f"{seconds // 86_400}d {seconds % 86_400 // 3_600}h"
 
 
+def dollars_text(amount: float | None) -> str:
+    """`$12.34`, `$0.0042`; `–` if unknown."""
+    if amount is None:
+        return "–"
+    return f"${amount:.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
+
+
 def readable_field(key: str, value: object) -> tuple[str, object]:
     """Format times and durations: `duration_ms=84312` becomes `duration=1m 24s`. Other fields are unchanged."""
     if isinstance(value, int | float) and not isinstance(value, bool):

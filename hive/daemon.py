@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import blinker
@@ -29,6 +28,7 @@ from hive.actors.budget_watch import BudgetWatch
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
+from hive.actors.current_settings import CurrentSettings, prices
 from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
 from hive.actors.disk_watch import DiskWatch
 from hive.actors.erasing import Erasing
@@ -47,9 +47,10 @@ from hive.audit.anchor_check import refuse_truncated
 from hive.audit.reading import translating_sqlite_errors
 from hive.audit.system_journal import SystemJournal
 from hive.clock import SystemClock
+from hive.deciders.egress import SetPrices
 from hive.deciders.record import Boot, Shut
 from hive.deciders.roster import Spawn
-from hive.errors import BadRequest, HiveError, Unavailable
+from hive.errors import HiveError, Unavailable
 from hive.events.agents import BudgetReached, Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -95,7 +96,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     _log_to_stderr()
     _raise_file_limit()
     _give_memory_back()
-    settings = _HostSettings(paths.settings)
+    settings = CurrentSettings(paths.settings)
     kind = choose(runtime or settings.now.runtime.kind, settings.now.runtime.image_path(paths.state))
     address = listen or settings.now.dashboard.listen
     host_settings.check_listen(address, "--listen")
@@ -129,33 +130,11 @@ def _carry_over(paths: Paths) -> None:
     log.info("log.carried_over", events=head.seq, head=head.hash.hex(), old_file=str(paths.old_events))
 
 
-class _HostSettings:
-    """The last valid `hive.toml`."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self._written_ns = self._written()
-        self.now = host_settings.load(path)
-
-    def reload(self) -> None:
-        """Read the file again if it changed."""
-        if (written := self._written()) == self._written_ns:
-            return
-        self._written_ns = written
-        try:
-            self.now = host_settings.taken_over(self.now, host_settings.load(self._path))
-        except BadRequest as error:
-            log.warning("settings.refused", error=str(error))
-
-    def _written(self) -> int:
-        return self._path.stat().st_mtime_ns if self._path.exists() else 0
-
-
 class _Daemon:
     def __init__(
         self,
         paths: Paths,
-        settings: _HostSettings,
+        settings: CurrentSettings,
         runtime: Runtime,
         listen: str,
         dashboard: bool,
@@ -215,6 +194,8 @@ class _Daemon:
             await client.ask(Spawn(by=BY, agent=MANAGER))
         for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
             self._provisioner.reserve_uid(slot)
+        self._settings.on_change = lambda now: threads.tell(SetPrices(by=BY, prices=prices(now)))
+        self._settings.on_change(self._settings.now)
         self._supervisor = Supervisor.start(
             journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
         )
@@ -239,6 +220,7 @@ class _Daemon:
             swarm=self._swarm,
             blocking_journal=threads,
             settings=self._now,
+            tries=self._tries,
             sessions=self._sessions,
             sign_ins=SignInLog(client),
             dashboard_group=self._settings.now.dashboard.uid if os.geteuid() == 0 else None,
@@ -278,7 +260,8 @@ class _Daemon:
 
         def broker() -> "pykka.ActorRef[Any]":
             uid = self._settings.now.broker.uid if os.geteuid() == 0 else None
-            policies = Policies(self._paths, self._now, client, self._model_url)
+            repositories = self._configuration.repositories
+            policies = Policies(self._paths, self._now, repositories, client, self._model_url)
             return BrokerProcess.start(
                 client, self._provisioner, policies, clock, uid, self._settings.reload, self._tries
             )

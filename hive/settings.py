@@ -15,6 +15,14 @@ import msgspec
 
 from hive.errors import BadRequest
 from hive.names import is_hive_name
+from hive.network_settings import (
+    CredentialSettings,
+    NetworkSettings,
+    PriceSettings,
+    check_credentials,
+    check_network,
+    check_prices,
+)
 
 SETTINGS_MAX_BYTES = 256 * 1024
 PORT_MAX = 65_535
@@ -133,6 +141,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitSettings = LimitSettings()
     broker: BrokerSettings = BrokerSettings()
     swarm: SwarmSettings = SwarmSettings()
+    network: NetworkSettings = NetworkSettings()
+    prices: dict[str, PriceSettings] = {}
+    credentials: dict[str, CredentialSettings] = {}
 
 
 def load(path: Path) -> Settings:
@@ -171,7 +182,14 @@ def parse(raw: bytes, name: str = "hive.toml") -> Settings:
         raise BadRequest(f"{name} is not TOML: {error}.") from error
     _refuse_unknown(tables, Settings, name, "")
     for table, fields in tables.items():
-        _refuse_unknown(fields, type(getattr(Settings(), table)), name, f"{table}.")
+        named = NAMED_TABLES.get(table)
+        if named is None:
+            _refuse_unknown(fields, type(getattr(Settings(), table)), name, f"{table}.")
+        elif not isinstance(fields, dict):
+            raise BadRequest(f'{name}: write {table} as tables, [{table}."NAME"].')
+        else:
+            for key, inner in fields.items():
+                _refuse_unknown(inner, named, name, f'{table}."{key}".')
     for peer, fields in _subtables(tables, "swarm", "peers", name):
         _refuse_unknown(fields, PeerSettings, name, f"swarm.peers.{peer}.")
     try:
@@ -180,6 +198,10 @@ def parse(raw: bytes, name: str = "hive.toml") -> Settings:
         raise BadRequest(f"{name}: {error}.") from error
     _check(settings, name)
     return settings
+
+
+NAMED_TABLES: dict[str, type[msgspec.Struct]] = {"prices": PriceSettings, "credentials": CredentialSettings}
+"""Tables with one table per name."""
 
 
 def secret(state: Path, file: str) -> str:
@@ -291,6 +313,12 @@ def _check(settings: Settings, name: str) -> None:
     ):
         if url is not None:
             check_url(url, f"{name}: {key}")
+    check_network(settings.network, name)
+    check_prices(settings.prices, name)
+    check_credentials(settings.credentials, name)
+    for host, credential in settings.credentials.items():
+        if credential.url is not None:
+            check_url(credential.url, f'{name}: credentials."{host}".url')
 
 
 def check_url(url: str, what: str) -> None:

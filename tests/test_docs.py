@@ -14,8 +14,9 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 import hive
+from hive import settings
 from hive.cli import main as cli
-from hive.config.agent_file import AgentFile, AgentLimits, McpServer
+from hive.config.agent_file import AgentFile, AgentLimits, AgentNetwork, McpServer
 from hive.errors import HiveError
 from hive.events import EVENT_TYPES, notices
 from hive.settings import PeerSettings, Settings
@@ -23,6 +24,8 @@ from hive.settings import PeerSettings, Settings
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "hive" / "reference.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "hive").rglob("*.md")])
+PLACEHOLDERS = {"prices": "MODEL", "credentials": "HOST"}
+"""How the page writes the name of a table of which there are many."""
 SECTIONS = ("Commands", "`hive.toml`", "`agent.toml`", "Errors", "Events", "Notices")
 INTERNAL = "internal"
 """The only code without a class: the reply to a bug in hive."""
@@ -100,7 +103,11 @@ def test_reference_lists_every_command_with_help_and_example() -> None:
 
 def test_reference_lists_every_key_of_hive_toml() -> None:
     tables = msgspec.structs.fields(Settings)
-    fields = {key: field for table in tables for key, field in keys_of(table.type, f"{table.name}.").items()}
+    fields: dict[str, Any] = {}
+    for table in tables:
+        named = settings.NAMED_TABLES.get(table.name)
+        prefix = f"{table.name}." if named is None else f'{table.name}."{PLACEHOLDERS[table.name]}".'
+        fields |= keys_of(named or table.type, prefix)
     del fields["swarm.peers"]
     fields |= keys_of(PeerSettings, "swarm.peers.NAME.")
     check_keys(section("`hive.toml`"), fields)
@@ -108,7 +115,8 @@ def test_reference_lists_every_key_of_hive_toml() -> None:
 
 def test_reference_lists_every_key_of_agent_toml() -> None:
     fields = keys_of(AgentFile) | keys_of(AgentLimits, "limits.") | keys_of(McpServer, "mcp_servers.NAME.")
-    del fields["limits"], fields["mcp_servers"]
+    fields |= keys_of(AgentNetwork, "network.")
+    del fields["limits"], fields["mcp_servers"], fields["network"]
     check_keys(section("`agent.toml`"), fields)
 
 

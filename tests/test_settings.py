@@ -32,8 +32,23 @@ def test_every_published_key_is_read() -> None:
         token_file = "forge.token"
         [webhook]
         url = "http://127.0.0.1:9/hive"
+        [network]
+        mode = "listed"
+        allow = ["docs.example", "*.example.org:443", "192.0.2.7"]
+        [prices."claude-x"]
+        input = 3
+        cache_read = 0.3
+        [credentials."git.example"]
+        file = "git.token"
+        header = "Authorization: Bearer"
+        methods = ["GET"]
+        paths = ["/group"]
+        agents = ["coder"]
         """
     )
+    assert (read.network.mode, len(read.network.allow)) == ("listed", 3)
+    assert (read.prices["claude-x"].input, read.prices["claude-x"].output) == (3.0, None)
+    assert read.credentials["git.example"].header == "Authorization: Bearer"
     assert (read.runtime.kind, read.dashboard.domain, read.claude.idle_minutes) == ("bubblewrap", "hive.example", 5)
     assert (read.forge.token_file, read.webhook.url) == ("forge.token", "http://127.0.0.1:9/hive")
 
@@ -52,6 +67,24 @@ def test_every_published_key_is_read() -> None:
         ("[forge]\nurl = 'ftp://host/x'", "forge.url must be an address"),
         ("[claude]\nbase_url = 'http://host:port'", "claude.base_url must be an address"),
         ("[claude]\nbase_url = 'https:///path'", "claude.base_url must be an address"),
+        ("[network]\nmode = 'closed'", "network.mode must be one of none, listed, ask, open, host"),
+        ("[network]\nmod = 'ask'", "did you mean network.mode?"),
+        ("[network]\nallow = ['https://a']", "network.allow: "),
+        ("[network]\nallow = ['*']", "matches every host"),
+        ("[prices.x]\ninput = -1", 'prices."x".input must be from 0'),
+        ("[prices.x]\ninput = nan", 'prices."x".input must be from 0'),
+        ("[prices.x]\ninputs = 1", 'did you mean prices."x".input?'),
+        ("[prices]\ninput = 1", "as a table"),
+        ("prices = 1", "write prices as tables"),
+        ("[credentials.'*.x']\nfile = 't'", "must be HOST or HOST:PORT"),
+        ("[credentials.x]\nuser = 'u'", "file is missing"),
+        ("[credentials.x]\nfile = 't'", "needs either header or user"),
+        ("[credentials.x]\nfile = 't'\nheader = 'A b'", "header must be NAME"),
+        ("[credentials.x]\nfile = 't'\nuser = 'a:b'", "must not contain a colon"),
+        ("[credentials.x]\nfile = 't'\nuser = 'u'\nmethods = ['get']", "upper-case methods"),
+        ("[credentials.x]\nfile = 't'\nuser = 'u'\npaths = ['x']", "begin with /"),
+        ("[credentials.x]\nfile = 't'\nuser = 'u'\nagents = ['X']", "names of agents"),
+        ("[credentials.x]\nfile = 't'\nuser = 'u'\nurl = 'x'", "url must be an address"),
         ("runtime = 3", "as a table"),
         ("[runtime", "is not TOML"),
     ],

@@ -13,6 +13,7 @@ from benchmarks.contenders.serving import Reply, Verb, produce, serve, timed
 from benchmarks.payload import bodies
 from benchmarks.seeding import names
 from hive import daemon, lock
+from hive.actors.current_settings import CurrentSettings
 from hive.actors.journal import Decided
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.rebuilding import Rebuilding
@@ -35,7 +36,7 @@ class _Measured(daemon._Daemon):
     """The daemon; it passes its client to the measurement once it serves."""
 
     def __init__(self, paths: Paths, agents: int):
-        settings = daemon._HostSettings(paths.settings)
+        settings = CurrentSettings(paths.settings)
         super().__init__(
             paths, settings, choose("process"), settings.now.dashboard.listen, False, NO_MODEL, HostUsers()
         )

@@ -363,9 +363,11 @@ class Agent(pykka.ThreadingActor):
 
 
 def _budget(limits: AgentLimits) -> Budget | None:
-    if limits.budget_tokens is None and limits.budget_turns is None:
+    if limits.budget_tokens is None and limits.budget_turns is None and limits.budget_usd is None:
         return None
-    return Budget(hours=limits.budget_hours, tokens=limits.budget_tokens, turns=limits.budget_turns)
+    return Budget(
+        hours=limits.budget_hours, tokens=limits.budget_tokens, turns=limits.budget_turns, usd=limits.budget_usd
+    )
 
 
 def _share(limits: AgentLimits) -> Share | None:

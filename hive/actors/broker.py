@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,14 +19,28 @@ import watchfiles
 from hive.actors import mail
 from hive.actors.dashboard import PASSED_ENVIRONMENT
 from hive.actors.journal_clients import BlockingJournalClient
+from hive.actors.model_use import RECORD_EVERY_MS, ModelUse
 from hive.actors.policies import Policies
 from hive.actors.provision import BUILD_SLOT, Provisioner
 from hive.actors.recent_tries import RecentTries
 from hive.broker import wire
 from hive.clock import Clock, DurationMs
+from hive.deciders.budgets import budget_refusal
+from hive.deciders.egress import ReportTry
 from hive.errors import HiveError
-from hive.events.agents import AgentAdded, Destroyed, Revived
+from hive.events.agents import (
+    AgentAdded,
+    BudgetFreed,
+    BudgetReached,
+    BudgetSet,
+    Destroyed,
+    Resumed,
+    Revived,
+    Started,
+)
 from hive.events.base import actor
+from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, PricesSet
+from hive.events.turns import TurnEnded
 from hive.names import AgentName
 from hive.runtimes import unix_socket
 from hive.runtimes.network import NET_SOCKET_NAME
@@ -39,6 +54,8 @@ RESTART_MAX_MS: Final[DurationMs] = 10_000
 STABLE_MS: Final[DurationMs] = 60_000
 """After a run of this length the next restart is quick again."""
 STOP_TIMEOUT_S: Final = 5.0
+SEND_TIMEOUT: Final = struct.pack("ll", 10, 0)
+"""struct timeval: a broker that reads nothing for so many seconds hangs."""
 SETTLE_MS: Final[DurationMs] = 20
 """Changes of files within this time are one."""
 NOISY_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".jsonl", ".new")
@@ -46,7 +63,10 @@ NOISY_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".jsonl", ".new")
 BROKER_ENVIRONMENT: Final = (*PASSED_ENVIRONMENT, "SSL_CERT_FILE", "SSL_CERT_DIR", "RES_OPTIONS", "LOCALDOMAIN")
 
 
-LISTENS: Final = (AgentAdded, Revived, Destroyed)
+RULE_EVENTS: Final = (EgressAllowed, EgressDenied, EgressRevoked)
+AGENT_EVENTS: Final = (Started, BudgetSet, BudgetReached, BudgetFreed, Resumed)
+"""They may change the policy of their agent."""
+LISTENS: Final = (AgentAdded, Revived, Destroyed, TurnEnded, PricesSet, *RULE_EVENTS, *AGENT_EVENTS)
 
 
 class _Reported(msgspec.Struct, frozen=True):
@@ -61,7 +81,31 @@ class _Ended(msgspec.Struct, frozen=True):
     process: Any
 
 
-Message = AgentAdded | Revived | Destroyed | _Reported | _Ended | Literal["start", "files"]
+class _PolicyDue(msgspec.Struct, frozen=True):
+    """From the clock: a rule of this agent has ended."""
+
+    agent: AgentName
+
+
+Message = (
+    AgentAdded
+    | Revived
+    | Destroyed
+    | TurnEnded
+    | PricesSet
+    | EgressAllowed
+    | EgressDenied
+    | EgressRevoked
+    | Started
+    | BudgetSet
+    | BudgetReached
+    | BudgetFreed
+    | Resumed
+    | _Reported
+    | _Ended
+    | _PolicyDue
+    | Literal["start", "files", "record"]
+)
 
 
 class BrokerProcess(pykka.ThreadingActor):
@@ -92,6 +136,9 @@ class BrokerProcess(pykka.ThreadingActor):
         self._uid = uid
         self._reload = reload_settings
         self._tries = tries
+        self._use = ModelUse()
+        self._cancel_record: Callable[[], None] = lambda: None
+        self._cancel_due: dict[AgentName, Callable[[], None]] = {}
         self._stop_watching = threading.Event()
         self._watched: frozenset[Path] = frozenset()
         self._sockets: dict[AgentName, list[socket.socket]] = {}
@@ -107,6 +154,7 @@ class BrokerProcess(pykka.ThreadingActor):
             self._bind(row.name, row.slot)
         self._start()
         self._watch()
+        self._record_later()
 
     def on_receive(self, message: Message) -> None:
         match message:
@@ -116,9 +164,18 @@ class BrokerProcess(pykka.ThreadingActor):
                 self._add(name, self._journal.read(lambda hive: hive.agents.all[name].slot))
             case Destroyed(agent=name):
                 self._remove(name)
+            case TurnEnded(agent=name):
+                self._record(name)
+            case PricesSet() | EgressAllowed() | EgressDenied() | EgressRevoked():
+                self._send_policies(getattr(message, "agent", None))
+            case Started() | BudgetSet() | BudgetReached() | BudgetFreed() | Resumed() | _PolicyDue():
+                self._send_policy(message.agent)
             case "files":
                 self._reload()
                 self._send_policies()
+            case "record":
+                self._record()
+                self._record_later()
             case _Reported(messages=messages):
                 for one in messages:
                     self._take(one)
@@ -135,7 +192,9 @@ class BrokerProcess(pykka.ThreadingActor):
         self._close()
 
     def _close(self) -> None:
-        self._cancel_start()
+        self._record()
+        for cancel in (self._cancel_start, self._cancel_record, *self._cancel_due.values()):
+            cancel()
         self._stop_watching.set()
         for name in list(self._sockets):
             self._unbind(name)
@@ -188,6 +247,7 @@ class BrokerProcess(pykka.ThreadingActor):
     def _start(self) -> None:
         self._started_ms = self._clock.now_ms()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, SEND_TIMEOUT)
         options = [] if self._uid is None else [f"--uid={self._uid}"]
         environment = {name: os.environ[name] for name in BROKER_ENVIRONMENT if name in os.environ}
         try:
@@ -239,9 +299,15 @@ class BrokerProcess(pykka.ThreadingActor):
             self._channel = None
 
     def _send(self, message: wire.ToBroker, listener: socket.socket | None = None) -> None:
-        if self._channel is not None:
-            with contextlib.suppress(OSError):  # It has ended; the reading thread says so.
-                wire.send(self._channel, message, listener)
+        if self._channel is None:
+            return
+        try:
+            wire.send(self._channel, message, listener)
+        except OSError as error:
+            # It has ended, or does not read. The reading thread reports its end, and another gets every policy.
+            log.warning("broker.not_reached", error=str(error))
+            if self._process is not None:
+                self._process.kill()
 
     # Policies
 
@@ -251,9 +317,10 @@ class BrokerProcess(pykka.ThreadingActor):
         for one in self._sockets.get(name, ()):
             self._send(wire.Listen(agent=name), one)
 
-    def _send_policies(self) -> None:
+    def _send_policies(self, agent: AgentName | None = None) -> None:
+        """Of one agent or of all."""
         self._watch()
-        for name in list(self._sockets):
+        for name in list(self._sockets) if agent is None else [agent]:
             self._send_policy(name)
 
     def _watch(self) -> None:
@@ -276,14 +343,19 @@ class BrokerProcess(pykka.ThreadingActor):
             log.warning("broker.no_file_events", error=str(error))
 
     def _send_policy(self, name: AgentName) -> None:
+        if name not in self._sockets:
+            return
         try:
-            policy = self._policies.of(name, self._clock.now_ms())
+            policy, until = self._policies.of(name, self._clock.now_ms(), self._use.of(name))
         except HiveError as error:
             log.error("broker.no_policy", agent=name, error=str(error))  # noqa: TRY400
             return
         if self._sent.get(name) != policy:
             self._sent[name] = policy
             self._send(policy)
+        self._cancel_due.pop(name, lambda: None)()
+        if until is not None:
+            self._cancel_due[name] = self._clock.call_at(until, lambda: mail.tell(self.actor_ref, _PolicyDue(name)))
 
     # Reports
 
@@ -291,8 +363,27 @@ class BrokerProcess(pykka.ThreadingActor):
         match message:
             case wire.Tries(agent=name, tries=tries):
                 self._tries.note(name, tries)
-            case _:
-                log.debug("broker.reported", message=message)
+            case wire.Asked(agent=name, host=host, port=port):
+                self._journal.tell(ReportTry(by=BY, agent=name, host=host, port=port))
+            case wire.Used(agent=name):
+                self._use.add(message)
+                self._stop_if_used_up(name)
+
+    def _stop_if_used_up(self, name: AgentName) -> None:
+        """Refuse the next request of a turn under way, and record what exhausted the budget."""
+        pending, now = self._use.of(name), self._clock.now_ms()
+        if self._journal.read(lambda hive: budget_refusal(hive, name, now, pending)) is not None:
+            self._send_policy(name)
+            self._record(name)
+
+    def _record(self, name: AgentName | None = None) -> None:
+        for command in self._use.take(BY, name):
+            with contextlib.suppress(pykka.ActorDeadError):
+                self._journal.tell(command)
+
+    def _record_later(self) -> None:
+        at = self._clock.now_ms() + RECORD_EVERY_MS
+        self._cancel_record = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "record"))
 
 
 def _matters(_change: watchfiles.Change, path: str) -> bool:

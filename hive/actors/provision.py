@@ -8,23 +8,23 @@ from pathlib import Path
 
 import msgspec
 
+from hive.actors.broker_environment import DUMMY_KEY, broker_environment, credential_hosts, redirected
 from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
 from hive.config.builders import Builder
+from hive.config.network import network_of, refuse_beyond
 from hive.config.nix_builder import ENVIRONMENT
 from hive.config.repositories import Repositories
 from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import launch, limits, network, ownership, protocol
+from hive.runtimes import launch, limits, ownership, protocol
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
 
-DUMMY_KEY = "hive-dummy-"
-"""With `--model-url`, an agent's key is this plus its name. No login is needed, and the model can tell agents apart."""
 BUILD_SLOT = 0
 """The uid slot of build commands. No agent has it, so a build cannot access an agent's files."""
 
@@ -107,7 +107,7 @@ class Provisioner:
             BadRequest: invalid configuration. BuildFailed: its build command failed. Unavailable: a tool is missing.
         """
         generation = self.builder.build(name, revision, uid=self.reserve_uid(BUILD_SLOT))
-        agent_file.load(generation, self._maximum())
+        refuse_beyond(self._settings(), agent_file.load(generation, self._maximum()))
         return generation
 
     def default_limits(self) -> Limits:
@@ -155,6 +155,7 @@ class Provisioner:
             uid=uid,
             mounts=tuple(protocol.Mount(Path(one.host_path), one.folder, one.read_only) for one in mounts),
             binds=binds,
+            network="host" if network_of(self._settings().network, file.network).mode == "host" else "own",
             limits=self.limits(file),
             hive=self.paths.control_group,
         )
@@ -177,7 +178,7 @@ class Provisioner:
         settings = self._settings()
         environment = {
             **self._path(generation),
-            **file.environment,
+            **self._own_environment(row.name, file),
             "HIVE_AGENT_NAME": row.name,
             "HIVE_INCARNATION": incarnation,
             "HIVE_IDLE_MINUTES": str(settings.claude.idle_minutes),
@@ -187,7 +188,7 @@ class Provisioner:
         if (model := row.model or (None if file.model else settings.claude.model)) is not None:
             environment["HIVE_MODEL"] = model
         if self.runtime.kind != "process":
-            return {**environment, **self._model_environment(row.name, settings)}
+            return {**environment, **broker_environment(row.name, settings, self._model_url)}
         base_url = self._model_url or settings.claude.base_url
         if base_url is not None:
             environment["ANTHROPIC_BASE_URL"] = base_url
@@ -197,9 +198,7 @@ class Provisioner:
             environment["ANTHROPIC_API_KEY"] = secret(self.paths.state, settings.claude.api_key_file)
         return environment
 
-    def _model_environment(self, name: AgentName, settings: Settings) -> dict[str, str]:
-        """In a sandbox the broker serves the model and adds the key. The dummy key stops the CLI asking for a login."""
-        environment = {"ANTHROPIC_BASE_URL": f"{network.URL}/model/anthropic"}
-        if self._model_url is not None or settings.claude.api_key_file is not None:
-            environment["ANTHROPIC_API_KEY"] = DUMMY_KEY + name
-        return environment
+    def _own_environment(self, name: AgentName, file: AgentFile) -> dict[str, str]:
+        if self.runtime.kind == "process":
+            return file.environment
+        return redirected(file.environment, credential_hosts(self._settings(), name))

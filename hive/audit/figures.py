@@ -1,6 +1,6 @@
-"""Turn statistics over a time window, summed from the log. The harnesses report the figures."""
+"""Turn statistics over a time window, summed from the log: as the harnesses report them, and as the broker metered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Final
 
@@ -8,9 +8,15 @@ import msgspec
 
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events.codec import Codec
+from hive.events.egress import ModelUsed, Price
 from hive.events.log import LogReader
 from hive.events.turns import TurnEnded, calls_by_tool
 from hive.names import AgentName
+from hive.projections.hive import dispatch, recorded
+from hive.projections.turns import Turns
+from hive.projections.usage import Usage, Use, cost, use_since
+
+TYPES: Final = "('TurnEnded', 'ModelUsed')"
 
 WINDOWS_MS: Final[dict[str, DurationMs]] = {
     "1h": 3_600_000,
@@ -20,6 +26,17 @@ WINDOWS_MS: Final[dict[str, DurationMs]] = {
     "7d": 604_800_000,
     "30d": 2_592_000_000,
 }
+
+
+class Metered(msgspec.Struct, frozen=True, kw_only=True):
+    """What the broker metered of one agent's model requests."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+    errors: int = 0
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +54,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int | None
     cache_read_tokens: int | None
     cache_creation_tokens: int | None
+    metered: Metered | None
+    """None: nothing was metered, and the token counts above are all that is known."""
+    cost_usd: float | None
+    """By the prices in the log; of metered tokens where there are any. None: a price is unknown."""
     tool_calls: int | None
     tools: dict[str, int]
     models: dict[str, int]
@@ -44,17 +65,31 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def turn_figures(reader: LogReader, since: TimeMs, agent: AgentName | None = None) -> list[Figures]:
-    """The figures of every agent (or one) that ended a turn since then, by name."""
-    decode = Codec().decode
-    turns: dict[AgentName, list[TurnEnded]] = {}
-    for row in reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(since),), since=rfc3339(since)):
-        event = decode(row.type, row.data)
-        if isinstance(event, TurnEnded) and agent in (None, event.agent):
-            turns.setdefault(event.agent, []).append(event)
-    return [_summed(name, turns[name]) for name in sorted(turns)]
+    """The figures of every agent (or one) that ended a turn or used a model since then, by name."""
+    codec, turns, use = Codec(), Turns(), Usage()
+    handlers = dispatch([turns, use])
+    ended: dict[AgentName, list[TurnEnded]] = {}
+    used: dict[AgentName, list[ModelUsed]] = {}
+    at = rfc3339(since)
+    window = reader.where(f"type IN {TYPES} AND at >= ?", (at,), since=at)
+    for row in (*reader.newest(1, ("PricesSet",)), *window):
+        one = recorded(row, codec)
+        for handler in handlers.get(type(one.event), ()):
+            handler(one.event, one)
+        match one.event:
+            case TurnEnded(agent=name) as event if agent in (None, name):
+                ended.setdefault(name, []).append(event)
+            case ModelUsed(agent=name) as event if agent in (None, name):
+                used.setdefault(name, []).append(event)
+    return [
+        _summed(name, ended.get(name, []), used.get(name, []), use_since(turns.hours.rows, use, name, 0), use.prices)
+        for name in sorted({*ended, *used})
+    ]
 
 
-def _summed(agent: AgentName, turns: list[TurnEnded]) -> Figures:
+def _summed(
+    agent: AgentName, turns: list[TurnEnded], used: list[ModelUsed], use: Use, prices: Mapping[str, Price]
+) -> Figures:
     durations = [turn.duration_ms for turn in turns if turn.duration_ms is not None]
     ok = sum(turn.result_kind == "ok" for turn in turns)
     models: dict[str, int] = {}
@@ -75,10 +110,16 @@ def _summed(agent: AgentName, turns: list[TurnEnded]) -> Figures:
         output_tokens=_total(turn.output_tokens for turn in turns),
         cache_read_tokens=_total(turn.cache_read_tokens for turn in turns),
         cache_creation_tokens=_total(turn.cache_creation_tokens for turn in turns),
+        metered=_metered(used) if used else None,
+        cost_usd=cost(prices, use.counted),
         tool_calls=_total(turn.tool_call_count for turn in turns),
         tools=tools,
         models=models,
     )
+
+
+def _metered(used: list[ModelUsed]) -> Metered:
+    return Metered(**{name: sum(getattr(event, name) for event in used) for name in Metered.__struct_fields__})
 
 
 def _total(figures: Iterable[int | None]) -> int | None:

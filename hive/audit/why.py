@@ -26,6 +26,7 @@ _AGENT_TYPES: Final = tuple(
 _MESSAGE_TYPES: Final = ("MessageSent", "MessageDelivered", "MessageAcked", "MessageRequeued", "MessageDead")
 _QUESTION_TYPES: Final = ("QuestionAdded", "QuestionResolved")
 _APPROVAL_TYPES: Final = ("ApprovalRequested", "ProposalPinned", "ApprovalResolved", "ApprovalFailed")
+_RULE_TYPES: Final = ("EgressAllowed", "EgressDenied", "EgressRevoked")
 _REMINDER_TYPES: Final = ("ReminderSet", "ReminderFired")
 _NUMBERED_NOTICES: Final = {
     "operator_answered": _QUESTION_TYPES,
@@ -86,8 +87,8 @@ def _is_id(name: str) -> bool:
 
 
 def _agent(reader: LogReader, name: str, gaps: list[str]) -> list[Row]:
-    """Its lifecycle and its approvals; `hive log --agent` lists everything else."""
-    rows = _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES), "agent", name)
+    """Its lifecycle, its approvals and its network rules; `hive log --agent` lists everything else."""
+    rows = _typed(reader, (*_AGENT_TYPES, *_APPROVAL_TYPES, *_RULE_TYPES), "agent", name)
     crashes = (row for row in rows if row.type == "Crashed")
     unseen = (row for row in crashes if msgspec.json.decode(row.data)["reason"] == UNKNOWN)
     gaps += (f"how the run ended that event {row.seq} found gone: nobody saw it." for row in unseen)
@@ -129,6 +130,8 @@ def _carried_out(reader: LogReader, own: list[Row], gaps: list[str]) -> list[Row
     """The agent's acts from the decision to the outcome."""
     request = msgspec.json.decode(own[0].data)
     decided = next((row for row in own if row.type == "ApprovalResolved"), None)
+    if request.get("kind") == "egress":  # A denial is a rule, too.
+        return _typed(reader, _RULE_TYPES, "approval_id", request["id"])
     if decided is None or msgspec.json.decode(decided.data).get("status") != "approved":
         return []
     rows, built = [], request.get("kind") == "spawn"

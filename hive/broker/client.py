@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import h11
 
+from hive import hosts
 from hive.broker.agent import Agent, Failed, Refused
 from hive.broker.credentials import PREFIX as HOST_PREFIX
 from hive.broker.credentials import serve_host
@@ -14,10 +15,10 @@ from hive.broker.models import PREFIX as MODEL_PREFIX
 from hive.broker.models import serve_model
 from hive.broker.origin import Origins
 from hive.broker.relay import Unwatched, UpstreamGone, relay
-from hive.broker.rules import BadHost, canonical
 from hive.broker.socks import VERSION as SOCKS_VERSION
 from hive.broker.socks import serve_socks
 from hive.broker.streams import BUFFER_BYTES, HEAD_TIMEOUT_S, Gone, Headers, HttpStream, copy_both_ways, end_to_end
+from hive.errors import BadRequest
 
 FIRST_BYTE_TIMEOUT_S: Final = 300.0
 """Clients open connections ahead of their requests."""
@@ -133,10 +134,12 @@ def _split(target: str) -> SplitResult:
 
 
 def _destination(host: str | None, port: int) -> tuple[str, int]:
+    if "%" in (host or ""):
+        raise BadTarget("an address names no interface.")
     try:
-        return canonical(host or ""), port
-    except BadHost as error:
-        raise BadTarget(f"{error}.") from None
+        return hosts.canonical(host or ""), port
+    except BadRequest as error:
+        raise BadTarget(str(error)) from None
 
 
 async def _tunnel(client: HttpStream, request: h11.Request, agent: Agent) -> None:

@@ -29,7 +29,7 @@ class _CredentialWatch(Unwatched):
     """Keeps the secret out of answers."""
 
     def __init__(self, credential: Credential) -> None:
-        self._redactor = Redactor(credential.value)
+        self._redactor = Redactor(*credential.secrets)
 
     def data(self, data: bytes) -> bytes:
         return self._redactor.feed(data)
@@ -91,8 +91,12 @@ def _is_below(path: str, prefix: str) -> bool:
 
 def _answer_headers(headers: Headers, credential: Credential) -> Headers:
     """Redirects within the host stay under the path, so that the credential is added again."""
-    value = credential.value.encode()
-    kept = [(name, given) for name, given in headers if name != b"set-cookie" and value not in given]
+    secrets = [secret.encode() for secret in credential.secrets]
+    kept = [
+        (name, given)
+        for name, given in headers
+        if name != b"set-cookie" and not any(secret in given for secret in secrets)
+    ]
     return [(name, _moved(given, credential) if name == b"location" else given) for name, given in kept]
 
 

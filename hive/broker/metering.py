@@ -145,24 +145,27 @@ def asked_model(head_of_body: bytes) -> str | None:
 
 
 class Redactor:
-    """Replaces a secret in passing data by as many stars; what could be its beginning waits for the next piece."""
+    """Replaces secrets in passing data by as many stars. What may be the start of one waits for the next piece."""
 
-    def __init__(self, secret: str | None) -> None:
-        self._secret = (secret or "").encode()
+    def __init__(self, *secrets: str | None) -> None:
+        self._secrets = [secret.encode() for secret in secrets if secret]
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        if not self._secret:
-            return data
         data = self._held + data
-        data = data.replace(self._secret, b"*" * len(self._secret))
-        for length in range(min(len(self._secret) - 1, len(data)), 0, -1):
-            if data.endswith(self._secret[:length]):
-                self._held = data[-length:]
-                return data[:-length]
-        self._held = b""
-        return data
+        keep = 0
+        for secret in self._secrets:
+            data = data.replace(secret, b"*" * len(secret))
+            keep = max(keep, _started(secret, data))
+        self._held = data[len(data) - keep :]
+        return data[: len(data) - keep]
 
     def rest(self) -> bytes:
         held, self._held = self._held, b""
         return held
+
+
+def _started(secret: bytes, data: bytes) -> int:
+    """The length of the longest start of the secret that the data ends with."""
+    longest = min(len(secret) - 1, len(data))
+    return next((length for length in range(longest, 0, -1) if data.endswith(secret[:length])), 0)

@@ -5,9 +5,10 @@ import ipaddress
 import struct
 from typing import Final
 
+from hive import hosts
 from hive.broker.agent import Agent, Failed, Refused
-from hive.broker.rules import BadHost, canonical
 from hive.broker.streams import HEAD_TIMEOUT_S, copy_both_ways
+from hive.errors import BadRequest
 
 VERSION: Final = b"\x05"
 NO_AUTHENTICATION: Final = 0
@@ -50,8 +51,8 @@ async def serve_socks(first: bytes, reader: asyncio.StreamReader, writer: asynci
         _reply(writer, BAD_COMMAND)
         return
     try:
-        connection = await agent.connect(canonical(host), port)
-    except BadHost:
+        connection = await agent.connect(hosts.canonical(host), port)
+    except BadRequest:
         _reply(writer, BAD_ADDRESS)
     except Refused:
         _reply(writer, NOT_ALLOWED)

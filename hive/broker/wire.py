@@ -35,6 +35,8 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True):
     """Scheme and authority of the real host."""
     header: str
     value: str
+    secrets: tuple[str, ...]
+    """What no answer may contain."""
     methods: tuple[str, ...] | None = None
     """None: every method."""
     paths: tuple[str, ...] | None = None

@@ -9,6 +9,7 @@ from hive.cli import screen
 from hive.cli.screen import Cell, Column, Styled
 from hive.cli.session import AgentArgument, Noun, Session
 from hive.cli.swarm_screen import show_swarm
+from hive.hosts import written
 
 noun = Noun("Swarm")
 
@@ -35,6 +36,8 @@ def status(
         return
     if reply.get("runtime") == "process":
         screen.line(Styled("The agents are not isolated (--runtime process).", "red"))
+    elif reply.get("network_mode") == "host":
+        screen.line(Styled('The agents use the host\'s network without walls (network.mode = "host").', "red"))
     _show_agents(rows)
     missing = {said for row in rows for said in row.get("limits", {}).get("not_enforced", ())}
     for said in sorted(missing):
@@ -48,9 +51,10 @@ def status(
     screen.heading("Waiting for you")
     for row in approvals:
         about = f" – {row['description']}" if row.get("description") else ""
+        where = f" {written(row['host'], row.get('port'))}" if row.get("host") else ""
         screen.line(
             Styled(f"  approval {row['id']}", "yellow"),
-            f"  {row['kind']} {row['agent']}{about}  ",
+            f"  {row['kind']} {row['agent']}{where}{about}  ",
             Styled(f"hive approve {row['id']}", "dim"),
         )
     for row in questions:

@@ -7,6 +7,7 @@ import typer
 from hive.cli import screen
 from hive.cli.screen import Cell, Styled
 from hive.cli.session import HiveOption, Noun, Session, pending_approvals
+from hive.hosts import written
 
 noun = Noun("Questions and approvals")
 
@@ -30,7 +31,7 @@ def approvals(
     elif not rows:
         screen.say("No approvals.")
     else:
-        columns = ("ID", "Status", "Kind", "Agent", "Commit", "Requested")
+        columns = ("ID", "Status", "Kind", "Agent", "Commit or host", "Requested")
         screen.listing(columns, [(_cells(row), _about(row)) for row in rows])
 
 
@@ -57,10 +58,12 @@ def approve(
     sha: Annotated[
         str | None, typer.Option("--sha", metavar="SHA", help="Refuse unless this commit is the pinned one.")
     ] = None,
+    for_all: Annotated[bool, typer.Option("--all", help="Of a request for a host: allow it for every agent.")] = False,
     where: HiveOption = None,
 ) -> None:
     """Approve a request. The pinned commit is built."""
-    hive.done(hive.ask("approve", id=id, sha=sha, hive=where), f"Approved request {id}.")
+    reply = hive.ask("approve", id=id, sha=sha, for_all=for_all or None, hive=where)
+    hive.done(reply, f"Approved request {id}{' for every agent' if for_all else ''}.")
 
 
 @noun.command("deny", example='hive deny 3 --note "not before Monday"')
@@ -76,16 +79,21 @@ def deny(
 
 def _cells(row: dict[str, Any]) -> list[Cell]:
     status = str(row["status"])
-    sha = str(row.get("fetched_sha") or row.get("commit_ref") or "")[:SHA_SHOWN]
+    what = str(row.get("fetched_sha") or row.get("commit_ref") or "")[:SHA_SHOWN] or target(row)
     shown_status = Styled(status, STYLES.get(status, ""))
     return [
         str(row["id"]),
         shown_status,
         str(row["kind"]),
         str(row["agent"]),
-        sha,
+        what,
         screen.when(row["requested_at"]),
     ]
+
+
+def target(row: dict[str, Any]) -> str:
+    """Host and port of a request of kind `egress`; empty for other kinds."""
+    return written(row["host"], row.get("port")) if row.get("host") else ""
 
 
 def _about(row: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from hive.cli import screen
 from hive.cli.agents import state_of
 from hive.cli.screen import Cell, Column
+from hive.hosts import written
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
@@ -17,11 +18,16 @@ def show(state: Hive, agent: str | None = None) -> None:
         screen.table(columns, [_agent_cells(state, row) for row in rows])
     for approval in state.approvals.pending():
         if agent in (None, approval.agent, approval.requester):
-            screen.line(f"approval {approval.id} pending: {approval.kind} {approval.agent}")
+            where = f" {written(approval.host, approval.port)}" if approval.host else ""
+            screen.line(f"approval {approval.id} pending: {approval.kind} {approval.agent}{where}")
     for question in state.questions.pending():
         if agent in (None, question.asker, question.target):
             asked = f"question {question.id} pending: {question.asker} asks {question.target or 'operator'}: "
             screen.line(asked, question.question)
+    for rule in state.egress.listed(agent):
+        what = "may connect" if rule.allowed else "may not connect"
+        until = f" until {screen.when(rule.until_ms)}" if rule.until_ms else ""
+        screen.line(f"rule: {rule.agent or 'every agent'} {what} to {rule.entry}{until}")
     for tombstone in state.agents.tombstones():
         if agent in (None, tombstone.name):
             screen.line(f"tombstone {tombstone.name}, destroyed {screen.when(tombstone.destroyed_ms)}")

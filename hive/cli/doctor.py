@@ -14,6 +14,7 @@ import typer
 
 from hive import lock
 from hive.cli import screen
+from hive.cli.doctor_network import network_checks
 from hive.cli.screen import Column, Styled
 from hive.cli.session import Noun, Session
 from hive.errors import HiveError
@@ -42,6 +43,7 @@ def doctor(hive: Session) -> None:
         *_host(),
         *problems,
         *runtime_checks(hive.paths.state, settings),
+        *network_checks(hive.paths, settings),
         *_optional(),
         *_folders(hive.paths),
         *_backup(hive.paths),

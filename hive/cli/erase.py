@@ -40,7 +40,7 @@ def erase(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
 ) -> None:
-    """Erase texts from every file of the state; the chain still verifies."""
+    """Erase texts from the state; the chain still verifies."""
     subject, name = _subject(subject, name, older_than)
     if why is None or not why.strip():
         raise typer.BadParameter("Say why with --why; the log keeps the reason.")

@@ -9,7 +9,7 @@ from hive.audit.reading import log_reader
 from hive.cli import screen
 from hive.cli.screen import Cell, Column
 from hive.cli.session import Noun, Session, agent_names
-from hive.clock import MS_PER_S, SystemClock, duration_text, rfc3339
+from hive.clock import MS_PER_S, SystemClock, dollars_text, duration_text, rfc3339
 
 noun = Noun("Audit")
 
@@ -35,14 +35,19 @@ def stats(
     elif not rows:
         screen.say(f"No turns ended in the last {window}.")
     else:
-        figures = ("Turns", "Not ok", "In", "Out", "Cached", "Time", "Median", "Tools")
+        figures = ("Turns", "Not ok", "In", "Out", "Cached", "Cost", "Time", "Median")
         screen.table(
             (Column("Agent", whole=True), *(Column(title, right=True) for title in figures)), map(_cells, rows)
         )
         for row in rows:
             if row.tools:
                 used = sorted(row.tools.items(), key=lambda item: -item[1])[:TOOLS_SHOWN]
-                screen.line(f"{row.agent}: ", ", ".join(f"{name} ×{count}" for name, count in used))
+                calls = f"{_count(row.tool_calls)} tool calls: "
+                screen.line(f"{row.agent}: ", calls, ", ".join(f"{name} ×{count}" for name, count in used))
+            if (reported := _reported(row)) is not None:
+                screen.line(f"{row.agent}: the figures are metered; the harness reported {reported}")
+            if row.metered is not None and row.metered.errors:
+                screen.line(f"{row.agent}: {row.metered.errors} of {row.metered.requests} model requests failed")
 
 
 def _cells(row: Figures) -> list[Cell]:
@@ -50,13 +55,27 @@ def _cells(row: Figures) -> list[Cell]:
         row.agent,
         str(row.turns),
         str(row.failed),
-        _count(row.input_tokens),
-        _count(row.output_tokens),
-        _count(row.cache_read_tokens),
+        _tokens(row, "input_tokens"),
+        _tokens(row, "output_tokens"),
+        _tokens(row, "cache_read_tokens"),
+        dollars_text(row.cost_usd),
         _time(row.duration_ms),
         _time(row.median_duration_ms),
-        _count(row.tool_calls),
     ]
+
+
+def _tokens(row: Figures, kind: str) -> str:
+    """The metered count; without metering, the reported one."""
+    return _count(getattr(row if row.metered is None else row.metered, kind))
+
+
+def _reported(row: Figures) -> str | None:
+    """What the harness reported, if the broker metered other counts."""
+    kinds = ("input_tokens", "output_tokens", "cache_read_tokens")
+    if row.metered is None or all((getattr(row, kind) or 0) == getattr(row.metered, kind) for kind in kinds):
+        return None
+    told = zip(kinds, ("in", "out", "cached"), strict=True)
+    return ", ".join(f"{_count(getattr(row, kind))} {word}" for kind, word in told)
 
 
 def _count(figure: int | None) -> str:

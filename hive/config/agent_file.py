@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from hive import hosts
 from hive.errors import BadRequest
 from hive.names import AGENT_NAME, EVERYONE, OPERATOR, AgentName, address, is_hive_name
 
@@ -23,6 +24,8 @@ SECRET_NAMES = frozenset({"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_C
 """Credentials come from hive.toml or a login. The repository is shown, mirrored and never deleted."""
 RESERVED_ENVIRONMENT = re.compile(r"HIVE_.*|CLAUDE_CONFIG_DIR|ANTHROPIC_BASE_URL")
 AGENT_FILE_LIMIT_BYTES = 256 * 1024
+AGENT_NETWORK_MODES = ("none", "listed", "ask", "open")
+"""The mode `host` removes the sandbox's network walls; only the operator's hive.toml can set it."""
 BUDGET_HOURS_MAX = 24 * 30
 """The daemon keeps usage sums for one month."""
 
@@ -67,6 +70,17 @@ class AgentLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     burst_events: int | None = None
     kib_per_minute: int | None = None
     burst_kib: int | None = None
+    budget_usd: float | None = None
+    """Dollars, by the prices in the host's hive.toml."""
+
+
+class AgentNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Narrows the host's network settings. The build refuses what exceeds them."""
+
+    mode: str | None = None
+    """`none`, `listed`, `ask` or `open`. Absent: the host's mode."""
+    allow: tuple[str, ...] | None = None
+    """The hosts of the host's list that this agent uses: HOST, HOST:PORT or *.DOMAIN. Absent: all of them."""
 
 
 class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +96,7 @@ class AgentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     environment: dict[str, str] = {}
     mcp_servers: dict[str, McpServer] = {}
     limits: AgentLimits = AgentLimits()
+    network: AgentNetwork = AgentNetwork()
     build: str | None = None
     """A shell command that runs in a sandbox before the configuration is deployed."""
 
@@ -162,6 +177,13 @@ def _check_values(whole: AgentFile, source: "_Source") -> None:
     prompt = Path(whole.prompt)
     if prompt.is_absolute() or ".." in prompt.parts:
         raise source.bad(("prompt",), "must be a path inside the repository")
+    if whole.network.mode is not None and whole.network.mode not in AGENT_NETWORK_MODES:
+        raise source.bad(("network", "mode"), f"must be one of {', '.join(AGENT_NETWORK_MODES)}")
+    for text in whole.network.allow or ():
+        try:
+            hosts.entry(text)
+        except BadRequest as error:
+            raise source.bad(("network", "allow"), str(error).removesuffix(".")) from None
 
 
 def _check_limits(limits: AgentLimits, source: "_Source", maximum: Mapping[str, int]) -> None:
@@ -201,7 +223,7 @@ class _Source:
         unknown = re.search(r"unknown field `(.+)`", what)
         if unknown is None:
             return self.bad((*place, *path), what)
-        known = AgentLimits if path == ("limits",) else type
+        known = {("limits",): AgentLimits, ("network",): AgentNetwork}.get(path, type)
         close = difflib.get_close_matches(unknown[1], known.__struct_fields__, n=1)
         guess = f"; did you mean {close[0]}" if close else f"; known are {', '.join(known.__struct_fields__)}"
         return self.bad((*place, *path, unknown[1]), f"unknown key{guess}")

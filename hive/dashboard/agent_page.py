@@ -51,6 +51,7 @@ async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
     config = await _config(operator, name)
     changes = await operator.ask("audit_events", types=list(CONFIG_EVENTS), agent=name, limit=CONFIG_HISTORY)
     log = await operator.ask("logs", name=name, lines=LOG_LINES)
+    network = await operator.ask("egress", agent=name)
     state = snapshot["state"]
     return pages.page(
         "agent.html",
@@ -62,6 +63,7 @@ async def page(operator: Operator, pages: Pages, name: str) -> Response[str]:
         config=config,
         changes=list(reversed(changes["events"])),
         log=log["lines"],
+        network=network,
         models=MODELS,
         turns=[turn for turn in reversed(state["turns"]) if turn["agent"] == name],
         threads=[one for one in state["questions"] if name in (one["asker"], one["target"])],

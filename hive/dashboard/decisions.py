@@ -30,6 +30,8 @@ class Approval(Struct):
     sha: str = ""
     """The commit that the operator saw; the daemon refuses any other."""
     hive: str = ""
+    for_all: bool = False
+    """Of a request for a host: allow it for every agent."""
 
 
 class Denial(Struct):
@@ -51,6 +53,13 @@ class Message(Struct):
 class Folder(Struct):
     path: str
     read_only: bool = False
+
+
+class HostRule(Struct):
+    entry: str
+    """HOST, HOST:PORT or *.DOMAIN."""
+    agent: str = ""
+    """Empty: every agent."""
 
 
 class Nothing(Struct):
@@ -77,9 +86,10 @@ async def cancel_question(request: AnyRequest, operator: Operator, id: Id) -> Re
 
 @post("/approve/{id:int}", status_code=200)
 async def approve(request: AnyRequest, operator: Operator, id: Id, data: Annotated[Approval, Form]) -> Response[Any]:
-    """Approve a request. With `sha`, only if that commit is the pinned one."""
-    fields = {"id": id, "sha": data.sha or None, "hive": data.hive or None}
-    return await decided(request, operator, f"Approved #{id}.", "approve", **fields)
+    """Approve a request. With `sha`, only if that commit is the pinned one; with `for_all`, a host for every agent."""
+    said = f"Approved #{id} for every agent." if data.for_all else f"Approved #{id}."
+    fields = {"id": id, "sha": data.sha or None, "for_all": data.for_all or None, "hive": data.hive or None}
+    return await decided(request, operator, said, "approve", **fields)
 
 
 @post("/deny/{id:int}", status_code=200)
@@ -163,6 +173,29 @@ async def rollback(request: AnyRequest, operator: Operator, name: str) -> Respon
     return await decided(request, operator, f"Applied the previous configuration to {name}.", "rollback", name=name)
 
 
+@post("/allow-egress", status_code=200)
+async def allow_egress(request: AnyRequest, operator: Operator, data: Annotated[HostRule, Form]) -> Response[Any]:
+    """Allow connections to a host."""
+    return await _ruled(request, operator, "allow_egress", "Allowed {} for {}.", data)
+
+
+@post("/deny-egress", status_code=200)
+async def deny_egress(request: AnyRequest, operator: Operator, data: Annotated[HostRule, Form]) -> Response[Any]:
+    """Deny connections to a host."""
+    return await _ruled(request, operator, "deny_egress", "Denied {} for {}.", data)
+
+
+@post("/revoke-egress", status_code=200)
+async def revoke_egress(request: AnyRequest, operator: Operator, data: Annotated[HostRule, Form]) -> Response[Any]:
+    """Remove a network rule."""
+    return await _ruled(request, operator, "revoke_egress", "Revoked the rule for {} of {}.", data)
+
+
+async def _ruled(request: AnyRequest, operator: Operator, cmd: str, said: str, data: HostRule) -> Response[Any]:
+    entry, agent = data.entry.strip(), data.agent.strip() or None
+    return await decided(request, operator, said.format(entry, agent or "every agent"), cmd, entry=entry, agent=agent)
+
+
 HANDLERS = [
     answer_question,
     cancel_question,
@@ -176,4 +209,7 @@ HANDLERS = [
     mount,
     unmount,
     rollback,
+    allow_egress,
+    deny_egress,
+    revoke_egress,
 ]

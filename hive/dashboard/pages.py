@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from litestar import Response, get, post
 from litestar.params import Parameter
 
+from hive.clock import dollars_text
 from hive.dashboard import plots
 from hive.dashboard.daemon import Declined, Operator
 from hive.dashboard.decisions import Form, Name
@@ -19,6 +20,16 @@ HISTORY_ROWS: Final = 50
 WINDOWS: Final = ("1h", "4h", "24h", "3d", "7d", "30d")
 STATES: Final = ("failed", "needs login", "paused", "stopped", "running")
 TOOLS_SHOWN: Final = 12
+SUMMED: Final = (
+    "turns",
+    "failed",
+    "input_tokens",
+    "output_tokens",
+    "metered_tokens",
+    "counted_tokens",
+    "duration_ms",
+    "tool_calls",
+)
 
 
 @get("/")
@@ -112,23 +123,21 @@ def _drawn(found: dict[str, Any], window: str) -> dict[str, Any]:
         for name, uses in row["tools"].items():
             tools[name] = tools.get(name, 0) + uses
     most_used = sorted(tools.items(), key=lambda item: (-item[1], item[0]))[:TOOLS_SHOWN]
-    sums = {
-        key: sum(row[key] for row in rows)
-        for key in ("turns", "failed", "input_tokens", "output_tokens", "duration_ms", "tool_calls")
-    }
+    sums = {key: sum(row[key] for row in rows) for key in SUMMED}
     return {
         "sums": sums,
         "agents_shown": agents,
-        "tokens_plot": plots.stacked(
-            "Tokens", labels, series(lambda row: row["input_tokens"] + row["output_tokens"]), compact
-        ),
+        "tokens_plot": plots.stacked("Tokens", labels, series(lambda row: row["counted_tokens"]), compact),
         "turns_plot": plots.stacked("Turns", labels, series(lambda row: row["turns"]), compact),
         "durations_plot": plots.stacked("Turn time", labels, series(lambda row: row["duration_ms"]), duration),
         "tools_plot": plots.bars("Tools", [(name, float(uses)) for name, uses in most_used], "uses"),
         "has_tools": bool(most_used),
+        "cost": _cost(rows),
+        "cost_plot": plots.stacked("Cost", labels, series(lambda row: row.get("cost_usd", 0.0)), dollars_text),
         "per_agent": [
             {
                 "agent": name,
+                "cost": _cost([row for row in rows if row["agent"] == name]),
                 **{key: sum(row[key] for row in rows if row["agent"] == name) for key in sums},
             }
             for name in agents
@@ -136,13 +145,21 @@ def _drawn(found: dict[str, Any], window: str) -> dict[str, Any]:
     }
 
 
+def _cost(rows: list[dict[str, Any]]) -> float | None:
+    """The sum of the costs; None if one of them is unknown, or if there are none."""
+    costs = [row.get("cost_usd") for row in rows]
+    known = [dollars for dollars in costs if dollars is not None]
+    return sum(known) if known and len(known) == len(costs) else None
+
+
 @get("/settings")
 async def settings(operator: Operator, pages: Pages) -> Response[str]:
-    """Operators, the webhook, the forge, and the checks of `hive doctor`."""
+    """Operators, network rules, the webhook, the forge, and the checks of `hive doctor`."""
     snapshot = await operator.ask("state")
     forge = (await operator.ask("forge_status"))["forge"]
     hook = await operator.ask("webhook_status")
-    return pages.page("settings.html", operator, snapshot, forge=forge, hook=hook)
+    network = await operator.ask("egress")
+    return pages.page("settings.html", operator, snapshot, forge=forge, hook=hook, network=network)
 
 
 @get("/api/doctor")

@@ -10,10 +10,11 @@ import markupsafe
 from litestar import Response
 from litestar.enums import MediaType
 
-from hive.clock import duration_text, parse_rfc3339, readable_field
+from hive.clock import dollars_text, duration_text, parse_rfc3339, readable_field
 from hive.config.escaping import escaped
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
+from hive.hosts import written
 
 HERE: Final = Path(__file__).parent
 MEDIA_TYPES: Final = {
@@ -53,6 +54,11 @@ def compact(number: float | None) -> str:
 def duration(milliseconds: float | None) -> str:
     """`45s`, `2m 5s`, `1h 2m`, `3d 4h`; `–` if unknown."""
     return "–" if milliseconds is None else duration_text(milliseconds)
+
+
+def target(row: dict[str, Any]) -> str:
+    """Host and port of a request of kind `egress`."""
+    return written(row.get("host", ""), row.get("port"))
 
 
 def milliseconds_of(at: str) -> int:
@@ -127,6 +133,8 @@ class Pages:
         self._env.filters |= {
             "compact": compact,
             "duration": duration,
+            "money": dollars_text,
+            "target": target,
             "fields": fields,
             "pretty": pretty,
             "person": person,
@@ -161,6 +169,8 @@ class Pages:
             seq=snapshot["seq"],
             waits=waits,
             peers=peers,
+            runtime=snapshot.get("runtime"),
+            network_mode=snapshot.get("network_mode"),
             section=template[:-5],
             **given,
         )

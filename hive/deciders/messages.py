@@ -44,7 +44,18 @@ FAILED_DELIVERIES_MAX = 5
 COUNTED_REASONS: Final = frozenset({"failed", "prompt_too_long", "incarnation_died", "crashed"})
 """Reasons that the message may have caused."""
 UNCOUNTED_REASONS: Final = frozenset(
-    {"rate_limited", "needs_login", "overloaded", "paused", "cancelled", "stopping", "stopped", "killed", "lost"}
+    {
+        "rate_limited",
+        "needs_login",
+        "overloaded",
+        "paused",
+        "cancelled",
+        "stopping",
+        "stopped",
+        "killed",
+        "lost",
+        "budget",
+    }
 )
 """Reasons that the message did not cause."""
 

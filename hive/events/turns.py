@@ -28,7 +28,7 @@ class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
     model: str | None = None
     wake_from: str | None = None
     result_kind: str | None = None
-    """`ok`, `failed`, `prompt_too_long`."""
+    """`ok`, `failed`, `prompt_too_long`, `budget`."""
     started_at: str | None = None
     """RFC 3339."""
     ended_at: str | None = None

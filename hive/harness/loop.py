@@ -30,6 +30,8 @@ STOP_REPORT_S = 1.5
 STOP_CLI_S = 2.0
 FAILED_FIRST_S, FAILED_CAP_S = 1.0, 60.0
 OVERLOADED_FIRST_S, OVERLOADED_CAP_S = 5.0, 120.0
+BUDGET_REST_S = 5.0
+"""Delay after a turn that the budget ended. Usually the daemon has paused the agent by then."""
 LOGIN_LOOK_S = 15 * 60.0
 """Interval of a check for a credentials file that the watch missed."""
 SHRINK_LOOK_S = 30.0
@@ -290,6 +292,9 @@ class Harness:
                 await self._or_stop(self._reports.rate_limited(self._rest_until_ms))
             case "overloaded":
                 self._rest(OVERLOADED_FIRST_S, OVERLOADED_CAP_S)
+            case "budget":
+                self._rest_until_ms = _now_ms() + round(BUDGET_REST_S * 1000)
+                self._live.notice(outcome.note or "The budget is used up.")
             case "failed":
                 self._rest(FAILED_FIRST_S, FAILED_CAP_S)
             case "cancelled":

@@ -34,6 +34,8 @@ API_RETRIES = 2
 """The CLI's own, seconds apart; after them the harness backs off, with a badge, without a turn held open."""
 PROMPT_LIMIT_BYTES = 96 * 1024
 """The prompt is one argument of the CLI, and Linux ends those at 128 KiB."""
+SETTINGS = '{"skipWebFetchPreflight": true}'
+"""The broker decides which hosts WebFetch reaches; the CLI's own check would need another host for each."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """Of the CLI's output: one tool result is one line."""
 
@@ -82,6 +84,7 @@ def build(
         mcp_servers=servers,
         strict_mcp_config=True,
         setting_sources=[],
+        settings=SETTINGS,
         model=model,
         resume=resume,
         cwd=env.state,

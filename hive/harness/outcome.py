@@ -4,6 +4,8 @@ import re
 
 import msgspec
 
+from hive.names import BUDGET_USED_UP
+
 RATE_LIMIT_UNKNOWN_S = 60.0
 """Delay before the next try if the API does not say when the limit ends."""
 
@@ -15,7 +17,7 @@ class TurnOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a turn ended."""
 
     result_kind: str
-    """`ok`, `failed` or `prompt_too_long`, as in the turn's row."""
+    """`ok`, `failed`, `prompt_too_long` or `budget`, as in the turn's row."""
     requeue: str | None = None
     """The reason to requeue the messages; None: ack them."""
     note: str | None = None
@@ -34,6 +36,8 @@ def of_error(
     text: str, *, status: int | None, reason: str | None, limited_until_ms: int | None, now_ms: int
 ) -> TurnOutcome:
     """Classify an error result by its text, the API's HTTP status and the CLI's terminal reason."""
+    if BUDGET_USED_UP in text:
+        return TurnOutcome(result_kind="budget", requeue="budget", note=text)
     if status in (401, 403) or (status is None and _NO_LOGIN.search(text)):
         return failed(text, requeue="needs_login")
     if status == 429:

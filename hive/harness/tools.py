@@ -106,6 +106,18 @@ AGENT_TOOLS = (
         required=("to", "question"),
     ),
     Tool(
+        name="request_egress",
+        description=(
+            "Ask the operator to let you connect to a host. Returns the request's id at once; the decision comes to"
+            " your inbox later as an approval_resolved event. Continue without the host until then."
+        ),
+        properties={
+            "host": _text('The host: "name", "name:port" or "*.domain".'),
+            "why": _text("What you need it for, in one line; the operator reads it."),
+        },
+        required=("host", "why"),
+    ),
+    Tool(
         name="answer",
         description="Answer a question that you were asked (a question_asked event in your inbox).",
         properties={"id": _number("The question's id."), "answer": _text("Your answer.")},

@@ -1,13 +1,15 @@
 """Metered model use by agent, hour and model, and the prices that turn tokens into money."""
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
+from hive.clock import TimeMs
 from hive.events.egress import ModelUsed, Price, PricesSet
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
-from hive.projections.turns import HOUR_MS, HOURS_KEPT, Tokens
+from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour, Tokens
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are dollars per million tokens."""
@@ -66,9 +68,9 @@ class Usage(Projection):
         """An agent's metered sums of one hour, by model; empty if nothing was metered."""
         return self._by_hour.get((agent, hour), {})
 
-    def is_metered(self, agent: AgentName) -> bool:
-        """Whether anything of the agent was metered in the hours that are kept."""
-        return any(name == agent for name, _ in self._by_hour)
+    def metered_hours(self, agent: AgentName) -> list[int]:
+        """The hours in which anything of the agent was metered."""
+        return [hour for name, hour in self._by_hour if name == agent]
 
     def _on_used(self, event: ModelUsed, recorded: Recorded) -> None:
         hour = recorded.at_ms // HOUR_MS
@@ -113,8 +115,45 @@ def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
     return found
 
 
+class Use(NamedTuple):
+    """What an agent used. In an hour in which anything was metered, only what was metered counts."""
+
+    reported: Tokens
+    metered: Tokens | None
+    """None: nothing was metered."""
+    counted: dict[str, Tokens]
+    """By model."""
+
+    @property
+    def tokens(self) -> Tokens:
+        return sum(self.counted.values(), Tokens())
+
+    @property
+    def differs(self) -> bool:
+        """Whether the harness reported other figures than the broker metered."""
+        return self.metered is not None and self.metered != self.reported
+
+
+def use_since(hours: Mapping[tuple[AgentName, int], Hour], usage: Usage, agent: AgentName, since: TimeMs) -> Use:
+    """The use of an agent since the hour of that time."""
+    reported, metered, counted = Tokens(), None, dict[str, Tokens]()
+    first = since // HOUR_MS
+    told = {hour: row for (name, hour), row in hours.items() if name == agent and hour >= first}
+    for hour in {*told, *(hour for hour in usage.metered_hours(agent) if hour >= first)}:
+        row, by_model = told.get(hour), {model: one.tokens for model, one in usage.metered(agent, hour).items()}
+        if row is not None:
+            reported += sum(row.models.values(), Tokens())
+        if by_model:
+            metered = sum(by_model.values(), metered or Tokens())
+        for model, tokens in (by_model or (row.models if row is not None else {})).items():
+            counted[model] = counted.get(model, Tokens()) + tokens
+    return Use(reported, metered, counted)
+
+
 def cost(prices: Mapping[str, Price], by_model: Mapping[str, Tokens]) -> float | None:
-    """Dollars for these tokens; None if a price is unknown. Tokens of a model that used none cost nothing."""
+    """Dollars for these tokens; None if a price is unknown. A kind of which no token was used needs no price."""
+    if not prices:
+        return None
     costs = [_cost(price_of(prices, model) or Price(), tokens) for model, tokens in by_model.items()]
     known = [one for one in costs if one is not None]
     return sum(known) if len(known) == len(costs) else None

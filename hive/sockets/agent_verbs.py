@@ -13,6 +13,7 @@ from hive.events.turns import TurnEnded
 from hive.names import EVERYONE, MANAGER
 from hive.sockets import views
 from hive.sockets.agent_session import AgentSession, Recv, Reply, Verb
+from hive.sockets.egress_verbs import Wanted, request_egress
 from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
 from hive.sockets.shares import Cost
 
@@ -330,5 +331,6 @@ AGENT_VERBS: Final[dict[str, Verb]] = {
     "next_control": Verb(NextControl, next_control, Cost(harness=True)),
     "login": Verb(Login, login, Cost(events=4, harness=True)),
     "rate_limited": Verb(RateLimited, rate_limited, Cost(events=1, harness=True)),
+    "request_egress": Verb(Wanted, request_egress, Cost(events=4, copies=3)),
     "whoami": Verb(Request, whoami, Cost(harness=True)),
 }

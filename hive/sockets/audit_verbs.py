@@ -14,28 +14,24 @@ from hive.audit.why import Explanation, explain
 from hive.clock import MS_PER_S, TimeMs, parse_rfc3339, rfc3339
 from hive.deciders.record import RecordNotification
 from hive.errors import BadRequest, Refused, Unavailable
-from hive.events.codec import Codec
 from hive.events.log import LogReader, Row
-from hive.events.turns import TurnEnded
 from hive.names import is_agent_name
 from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.projections.notifications import Notification
-from hive.projections.turns import HOUR_MS, Hour, added
+from hive.projections.turns import HOUR_MS
 from hive.sockets import views
-from hive.sockets.decision_verbs import ROWS_MAX, WINDOWS_H
+from hive.sockets.decision_verbs import ROWS_MAX
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request
 from hive.sockets.sessions import SignedOut
+from hive.sockets.stats_verbs import STATS_VERBS
 from hive.sockets.swarm_verbs import figures as swarm_figures
 
 CHILD_TIMEOUT_S: Final = 60.0
 """Timeout of a replay or `hive doctor`. Each runs in its own process, because folding a long log would block."""
 CHILDREN_MAX: Final = 2
 CHILD_OUTPUT_MAX_BYTES: Final = 64 * 1024 * 1024
-SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
-"""Bucket length of windows shorter than a day."""
-BUCKETS_MAX: Final = 60
 DAY_HOURS: Final = 24
 INBOX_MAX: Final = 200
 """Waiting messages shown per agent."""
@@ -66,11 +62,6 @@ class At(Request, frozen=True, kw_only=True):
 class Why(Request, frozen=True, kw_only=True):
     subject: Literal["agent", "message", "question", "approval"]
     name: str
-
-
-class Buckets(Request, frozen=True, kw_only=True):
-    agent: str | None = None
-    window: str = "24h"
 
 
 class Search(Request, frozen=True, kw_only=True):
@@ -200,36 +191,6 @@ async def _child(paths: Paths, *command: str, text: str | None = None) -> msgspe
     return msgspec.Raw(out.strip())
 
 
-async def turn_buckets(session: HostSession, request: Buckets) -> Reply:
-    """Sums of each agent's turns in equal buckets of a window, for plots. Short windows are read from the log."""
-    if request.window not in WINDOWS_H:
-        raise BadRequest(f"A window is one of {', '.join(WINDOWS_H)}, not {request.window!r}.")
-    now, hours = session.services.clock.now_ms(), WINDOWS_H[request.window]
-    step = SHORT_STEPS_MS.get(request.window, HOUR_MS * max(1, hours // BUCKETS_MAX))
-    count = hours * HOUR_MS // step
-    first = now // step * step - (count - 1) * step
-    if step < HOUR_MS:
-        rows = await asyncio.to_thread(_turns_since, session.services.paths, first)
-    else:
-        rows = await session.services.journal.read(lambda hive: [(row.hour * HOUR_MS, row) for row in hive.turns.hours])
-    buckets = [
-        {**msgspec.to_builtins(row), "index": (at - first) // step}
-        for at, row in rows
-        if first <= at < first + count * step and request.agent in (None, row.agent)
-    ]
-    return {"buckets": buckets, "first_ms": first, "bucket_ms": step, "count": count}
-
-
-def _turns_since(paths: Paths, first: TimeMs) -> list[tuple[TimeMs, Hour]]:
-    reader, decode = LogReader(paths.state, daemon_runs=True), Codec().decode
-    try:
-        found = list(reader.where("type = 'TurnEnded' AND at >= ?", (rfc3339(first),), since=rfc3339(first)))
-    finally:
-        reader.close()
-    turns = ((parse_rfc3339(row.at), decode(row.type, row.data)) for row in found)
-    return [(at, added(Hour(turn.agent, at // HOUR_MS), turn)) for at, turn in turns if isinstance(turn, TurnEnded)]
-
-
 async def agent_inbox(session: HostSession, request: Inbox) -> Reply:
     """Messages in flight and waiting of an agent, oldest first, with their state."""
     name = request.name
@@ -348,7 +309,7 @@ AUDIT_VERBS: Final[dict[str, HostVerb]] = {
     "why": HostVerb(Why, why),
     "search": HostVerb(Search, search),
     "doctor": HostVerb(Request, doctor),
-    "turn_buckets": HostVerb(Buckets, turn_buckets),
+    **STATS_VERBS,
     "agent_inbox": HostVerb(Inbox, agent_inbox),
     "webhook_status": HostVerb(Request, webhook_status),
     "webhook_test": HostVerb(Request, webhook_test),

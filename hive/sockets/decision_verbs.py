@@ -58,6 +58,8 @@ class Answer(ById, frozen=True, kw_only=True):
 
 class Approve(ById, frozen=True, kw_only=True):
     sha: str | None = None
+    for_all: bool = False
+    """Of kind `egress`: allow the host for every agent."""
 
 
 class Deny(ById, frozen=True, kw_only=True):
@@ -148,7 +150,7 @@ async def approve(session: HostSession, request: Approve) -> Reply:
     if _elsewhere(session, request):
         return await decide_there(session, request, "approve", sha=request.sha)
     await check_approvable(session.services, ApprovalId(request.id), request.sha)
-    command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha)
+    command = approvals.Approve(by=session.by, id=ApprovalId(request.id), sha=request.sha, for_all=request.for_all)
     await session.services.journal.ask(command, request.key)
     return {}
 
@@ -197,7 +199,9 @@ async def state(session: HostSession, _: Request) -> Reply:
     seq, snapshot = await session.services.journal.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
     if (name := session.services.settings().swarm.name) is not None:
         snapshot["swarm"] = {"name": name, "peers": peers_seen(session.services.swarm)}
-    return {"seq": seq, "state": snapshot, "runtime": session.services.provisioner.runtime.kind}
+    runtime = session.services.provisioner.runtime.kind
+    mode = "host" if runtime == "process" else session.services.settings().network.mode
+    return {"seq": seq, "state": snapshot, "runtime": runtime, "network_mode": mode}
 
 
 async def stats(session: HostSession, request: Stats) -> Reply:

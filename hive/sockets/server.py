@@ -18,6 +18,7 @@ from hive.sockets.audit_verbs import AUDIT_VERBS
 from hive.sockets.config_verbs import CONFIG_VERBS
 from hive.sockets.container_verbs import CONTAINER_VERBS
 from hive.sockets.decision_verbs import DECISION_VERBS
+from hive.sockets.egress_verbs import EGRESS_VERBS
 from hive.sockets.host_session import HostSession
 from hive.sockets.intake import Intake
 from hive.sockets.keeping_verbs import KEEPING_VERBS
@@ -36,8 +37,16 @@ CONNECTIONS_MAX = 4_096
 BACKLOG = 4_096
 """Every client may connect at the same time."""
 
-_LISTED = (CONTAINER_VERBS, DECISION_VERBS, CONFIG_VERBS, AUDIT_VERBS, KEEPING_VERBS, SWARM_VERBS, HOST_ONLY_VERBS)
-HOST_VERBS = {cmd: verb for verbs in _LISTED for cmd, verb in verbs.items()}
+HOST_VERBS = {
+    **CONTAINER_VERBS,
+    **DECISION_VERBS,
+    **CONFIG_VERBS,
+    **AUDIT_VERBS,
+    **KEEPING_VERBS,
+    **SWARM_VERBS,
+    **EGRESS_VERBS,
+    **HOST_ONLY_VERBS,
+}
 DASHBOARD_VERBS = {**{cmd: verb for cmd, verb in HOST_VERBS.items() if cmd not in WITHHELD}, **SESSION_VERBS}
 _HOST_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in HOST_VERBS.items()})
 _DASHBOARD_DECODER = RequestDecoder({cmd: verb.request for cmd, verb in DASHBOARD_VERBS.items()})

@@ -14,6 +14,7 @@ from hive.actors.erasing import Erasing
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.rebuilding import Rebuilding
+from hive.actors.recent_tries import RecentTries
 from hive.actors.swarm_link import SwarmStatus
 from hive.clock import MS_PER_S, Clock, duration_text
 from hive.config.proposals import Proposals
@@ -56,6 +57,8 @@ class Services(msgspec.Struct, kw_only=True):
     blocking_journal: BlockingJournalClient
     """For work on threads."""
     settings: Callable[[], Settings]
+    tries: RecentTries
+    """The newest connections that agents tried. Empty where no broker runs."""
     dashboard_group: int | None
     """Group that may connect to the dashboard's socket, besides the daemon's user."""
     dashboard_url: Callable[[], str | None]

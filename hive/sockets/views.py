@@ -4,16 +4,19 @@ from typing import Any
 
 import msgspec
 
+from hive.broker.wire import Try
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.deciders.throttling import EVENT_EVERY_MS
 from hive.events.base import MessageId
 from hive.names import MANAGER, AgentName
 from hive.projections.agents import Agent
 from hive.projections.approvals import Approval
+from hive.projections.egress import Rule
 from hive.projections.hive import Hive
 from hive.projections.messages import InboxMessage, Recent
 from hive.projections.questions import Question
 from hive.projections.turns import HOUR_MS
+from hive.projections.usage import cost, use_since
 
 SHA_SHOWN = 12
 """Hex digits of a commit shown in a roster row."""
@@ -89,6 +92,28 @@ def approval(row: Approval) -> dict[str, Any]:
     )
 
 
+def rule(row: Rule) -> dict[str, Any]:
+    """A network rule. `agent` is absent for a rule of every agent, `port` for a rule of every port."""
+    return _known(
+        {
+            "agent": row.agent or None,
+            "entry": str(row.entry),
+            "host": row.host,
+            "port": row.entry.port,
+            "allowed": row.allowed,
+            "since": rfc3339(row.since_ms),
+            "until": _at(row.until_ms),
+            "by": row.by,
+            "approval": row.approval_id,
+        }
+    )
+
+
+def tried(one: Try) -> dict[str, Any]:
+    """Connections of an agent to one destination with one outcome."""
+    return {"host": one.host, "port": one.port, "outcome": one.outcome, "count": one.count, "at": rfc3339(one.last_ms)}
+
+
 def agent_status(row: Agent, hive: Hive, base_url: str | None) -> dict[str, Any]:
     """A row of `agent_statuses`."""
     return _known(
@@ -140,7 +165,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
         "waiting": hive.messages.waiting_count(row.name),
         "in_flight": len(hive.messages.in_flight(row.name)),
         "open_threads": len(hive.questions.threads_of(row.name)),
-        "tokens_today": tokens_since(hive, row.name, now - DAY_HOURS * HOUR_MS),
+        **used_today(hive, row.name, now),
         "mounts": mounts(hive, row.name),
     }
 
@@ -191,10 +216,13 @@ def mounts(hive: Hive, name: AgentName) -> list[dict[str, Any]]:
     return [{"folder": row.folder, "path": row.host_path, "read_only": row.read_only} for row in rows]
 
 
-def tokens_since(hive: Hive, name: AgentName, since: TimeMs) -> int:
-    """Input and output tokens of turns that ended in or after the hour of `since`."""
-    rows = (row for row in hive.turns.hours if row.agent == name and row.hour >= since // HOUR_MS)
-    return sum(row.input_tokens + row.output_tokens for row in rows)
+def used_today(hive: Hive, name: AgentName, now: TimeMs) -> dict[str, Any]:
+    """Input and output tokens of the last day, what the harness reported if that differs, and the cost if known."""
+    use = use_since(hive.turns.hours.rows, hive.usage, name, now - DAY_HOURS * HOUR_MS)
+    reported = use.reported.input + use.reported.output if use.differs else None
+    dollars = cost(hive.usage.prices, use.counted)
+    tokens = use.tokens.input + use.tokens.output
+    return _known({"tokens_today": tokens, "reported_tokens_today": reported, "cost_today": dollars})
 
 
 def tombstone(row: Agent) -> dict[str, Any]:

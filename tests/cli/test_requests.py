@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,18 @@ STATE = {
     "state": {"agents": [AGENT], "approvals": [DECIDED, APPROVAL], "questions": [QUESTION, PEER_QUESTION]},
 }
 MESSAGE = {"id": 5, "at": "2026-01-31T09:30:00.125Z", "from": "coder", "to": "operator", "body": "done\nreally"}
+EGRESS_APPROVAL = {
+    "id": 4, "agent": "coder", "kind": "egress", "commit_ref": "", "requested_at": "2026-01-31T09:30:00.125Z",
+    "status": "pending", "host": "a.example", "port": 443, "description": "for the docs",
+}  # fmt: skip
+EGRESS = {
+    "mode": "ask",
+    "allow": ["b.example"],
+    "rules": [
+        {"agent": "coder", "entry": "a.example:443", "host": "a.example", "port": 443, "allowed": False,
+         "since": "2026-01-31T09:30:00.125Z", "until": "2026-02-01T09:30:00.125Z", "by": "operator:mara"},
+    ],
+}  # fmt: skip
 DOS = {"path": "notes.txt", "text": "line ends\r\nstay\r\n"}
 CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text": "Be brief.\n"}]}}
 
@@ -102,9 +115,27 @@ CONFIG = {"config": {"revision": "f" * 40, "files": [{"path": "prompt.md", "text
         ("cancel 7", {"cmd": "cancel_question", "id": 7}, {}, "Cancelled question 7"),
         ("approvals", {"cmd": "approvals", "limit": 50}, {"approvals": [DECIDED, APPROVAL]}, "abababababab"),
         ("diff 3", {"cmd": "diff", "id": 3}, {"diff": "+++ b\n-old\n+new\n"}, "-old\n+new\n"),
+        ("approvals", {"cmd": "approvals", "limit": 50}, {"approvals": [EGRESS_APPROVAL]}, "a.example:443"),
         ("approve 3", {"cmd": "approve", "id": 3}, {}, "Approved request 3"),
         ("approve 3 --sha abc", {"cmd": "approve", "id": 3, "sha": "abc"}, {}, "Approved request 3"),
         ("deny 3 --note no", {"cmd": "deny", "id": 3, "note": "no"}, {}, "Denied request 3"),
+        ("approve 4 --all", {"cmd": "approve", "id": 4, "for_all": True}, {}, "Approved request 4 for every agent"),
+        ("egress list", {"cmd": "egress"}, EGRESS, "a.example:443"),
+        ("egress list --agent x", {"cmd": "egress", "agent": "x"}, {**EGRESS, "rules": []}, "No rules"),
+        (
+            "egress allow a.example",
+            {"cmd": "allow_egress", "entry": "a.example"},
+            {},
+            "Allowed a.example for every agent",
+        ),
+        ("egress allow a --agent x", {"cmd": "allow_egress", "entry": "a", "agent": "x"}, {}, "Allowed a for x"),
+        ("egress deny a.example", {"cmd": "deny_egress", "entry": "a.example"}, {}, "Denied a.example"),
+        (
+            "egress revoke a --agent x",
+            {"cmd": "revoke_egress", "entry": "a", "agent": "x"},
+            {},
+            "Revoked the rule for a of x",
+        ),
         ("config x", {"cmd": "config", "name": "x"}, CONFIG, "Be brief."),
         ("diff 3", {"cmd": "diff", "id": 3}, {"diff": ""}, "no configuration"),
         ("rollback x", {"cmd": "rollback", "name": "x"}, {"revision": "abc"}, "abc"),
@@ -276,3 +307,36 @@ def test_inbox_follow_continues_after_the_history(hive: Run, paths: Paths) -> No
         done = hive("inbox", "--follow", "--json")
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [5, 6]
     assert peer.heard[-1] == {"cmd": "events", "from": 10, "types": ["MessageSent"], "follow": True}
+
+
+def test_registries_are_those_that_the_tools_name(hive: Run, paths: Paths, tmp_path: Path) -> None:
+    tools = {
+        "pip": 'case "$*" in *--help*) echo "  -i, --index <url>  Base URL (default https://index.example/s).";; esac',
+        "npm": """echo '{"registry": "https://npm.example/", "@own:registry": "http://npm.example:8080/x"}'""",
+        "cargo": "exit 1",
+        "apt-get": "echo http://apt.example/debian",
+        "nix": "echo 'substituters = https://cache.example https://other.example/'",
+    }
+    for name, script in tools.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    with serving(paths.host_socket, {"allow_egress": {}}) as peer:
+        done = hive("egress", "allow", "--registries", "--json", PATH=f"{tmp_path}:/bin", CARGO_HOME=str(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {
+        "pip": ["index.example:443"],
+        "npm": ["npm.example:443", "npm.example:8080"],
+        "cargo": [],
+        "apt": ["apt.example:80"],
+        "nix": ["cache.example:443", "other.example:443"],
+    }
+    assert [request["entry"] for request in peer.heard] == [
+        entry for entries in json.loads(done.stdout).values() for entry in entries
+    ]
+
+
+def test_registries_that_no_tool_names_are_exit_1(hive: Run, paths: Paths, tmp_path: Path) -> None:
+    with serving(paths.host_socket, {}):
+        done = hive("egress", "allow", "--registries", PATH=str(tmp_path), CARGO_HOME=str(tmp_path))
+    assert done.returncode == 1
+    assert "hive egress allow HOST" in done.stderr

@@ -1,4 +1,4 @@
-"""From inside a container: an agent gets nothing from the dashboard."""
+"""From inside an agent's sandbox: the dashboard's port is on another network, and its files are not there."""
 
 import json
 import os

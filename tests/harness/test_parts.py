@@ -18,6 +18,7 @@ from hive.harness.connection import Connection, Daemon, DaemonAway, DaemonRefuse
 from hive.harness.environment import from_environment
 from hive.harness.memory import Memory
 from hive.harness.stats import DAY_MS, TurnRow, TurnStats
+from hive.names import BUDGET_USED_UP
 
 from .peer import Peer
 
@@ -66,6 +67,7 @@ def test_invisible_and_bidi_characters_are_escaped() -> None:
         ("Prompt is too long · the request is", 400, "api_error", "prompt_too_long", "failed"),
         ("API Error: 400 tools.0: bad", 400, "api_error", "failed", "failed"),
         ("error_during_execution", None, None, "failed", "failed"),
+        (f"API Error: 400 {BUDGET_USED_UP} until 2026-01-31T09:30:00.000Z.", 400, None, "budget", "budget"),
     ],
 )
 def test_outcomes(text: str, status: int | None, reason: str | None, kind: str, requeue: str) -> None:

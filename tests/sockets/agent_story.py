@@ -77,6 +77,7 @@ STORY: Final[list[Said]] = [
     (MANAGER, {"cmd": "update", "name": "tester"}),
     (MANAGER, {"cmd": "kill", "name": "tester"}),
     (MANAGER, {"cmd": "logs", "name": "coder", "lines": 0}),
+    (CODER, {"cmd": "request_egress", "host": "docs.example:443", "why": "the manual"}),
 ]
 """The golden pair of a verb is its first use."""
 

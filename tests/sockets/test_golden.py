@@ -21,7 +21,8 @@ pytestmark = pytest.mark.system
 GOLDEN = Path(__file__).parent / "golden"
 STORY = """
     spawn set_paused list agent_status request_spawn pending deny approve approvals stop send messages questions
-    answer_question cancel_question agent_inbox live edit rollback diff config mount mounts unmount control
+    answer_question cancel_question agent_inbox live edit rollback diff config
+    allow_egress deny_egress egress revoke_egress mount mounts unmount control
     logs start restart kill rebuild update_all destroy revive purge
     stats turn_buckets state events audit_events audit_state why search doctor operators login_link urls forge_status
     webhook_test webhook_status metrics figures erase archive_log rebuild_projections swarm move adopt

@@ -173,6 +173,7 @@ async function post(form, button) {
   if (question && !(await sure(question))) return;
   const buttons = $$("button", form).filter((one) => !one.disabled);
   const fields = new URLSearchParams(new FormData(form));
+  if (button?.name) fields.set(button.name, button.value);
   for (const one of buttons) { one.disabled = true; one.dataset.busy = ""; }
   button?.setAttribute("aria-busy", "true");
   const path = new URL(button?.hasAttribute("formaction") ? button.formAction : form.action).pathname;
@@ -299,7 +300,7 @@ function watch(screen) {
 
 const TELLS = {
   QuestionAdded: (data) => data.target ? null : `${data.asker} asks: ${data.question}`,
-  ApprovalRequested: (data) => `Approve? ${data.kind} ${data.agent}`,
+  ApprovalRequested: (data) => data.host ? `${data.agent} wants to connect to ${data.host}` : `Approve? ${data.kind} ${data.agent}`,
   NeedsLogin: (data) => `${data.agent} needs a login`,
   Crashed: (data) => `${data.agent} crashed: ${data.reason}${data.last_line ? `: ${data.last_line}` : ""}`,
   DiskNearlyFull: (data) => `the disk of ${data.agent} is nearly full`,

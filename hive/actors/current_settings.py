@@ -1,0 +1,45 @@
+"""The settings of a running daemon: the last valid `hive.toml`, read again when it changes. Used by `daemon`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from hive import settings as host_settings
+from hive.errors import BadRequest
+from hive.events.egress import Price
+from hive.settings import Settings
+
+log = structlog.get_logger()
+
+
+class CurrentSettings:
+    """The last valid `hive.toml`."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._written_ns = self._written()
+        self.now = host_settings.load(path)
+        self.on_change: Callable[[Settings], None] = lambda _: None
+        """Called after the file was read again."""
+
+    def reload(self) -> None:
+        """Read the file again if it changed."""
+        if (written := self._written()) == self._written_ns:
+            return
+        self._written_ns = written
+        try:
+            self.now = host_settings.taken_over(self.now, host_settings.load(self._path))
+        except BadRequest as error:
+            log.warning("settings.refused", error=str(error))
+        else:
+            self.on_change(self.now)
+
+    def _written(self) -> int:
+        return self._path.stat().st_mtime_ns if self._path.exists() else 0
+
+
+def prices(settings: Settings) -> dict[str, Price]:
+    """The prices for the log, from which budgets and costs are computed."""
+    return {model: Price(**msgspec.structs.asdict(price)) for model, price in settings.prices.items()}

@@ -153,7 +153,7 @@ def archive(
         str, typer.Option("--older-than", metavar="AGE", help="Move events older than this: 30d, 12h.")
     ] = "30d",
 ) -> None:
-    """Move old events into compressed files; every command reads over them."""
+    """Move old events into compressed files that are still read."""
     from hive.cli.erase import LONG_S, before
 
     at = before(older_than)

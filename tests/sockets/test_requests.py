@@ -152,7 +152,7 @@ def test_reused_key_for_a_different_request_gets_an_error(standing: HiveProcess,
             fields = {"name": agent, "paused": True, "text": "x", "to": "manager", "body": "x", "key": "twice"}
             assert answered(lines, json.dumps({"cmd": first, **fields}).encode())["ok"] is True
             reply = answered(lines, json.dumps({"cmd": "send", **fields}).encode())
-            assert (reply["ok"], reply["code"]) == (False, "internal")
+            assert (reply["ok"], reply["code"]) == (False, "bad_request")
             assert answered(lines, json.dumps({"cmd": "send", **fields, "key": "other"}).encode())["ok"] is True
 
 

@@ -193,7 +193,6 @@ def kernel(targets: dict[str, Any]) -> None:
     attempts["metadata service"] = connects(socket.AF_INET, ("169.254.169.254", 80))
     attempts["DNS over UDP"] = connects(socket.AF_INET, ("1.1.1.1", 53), socket.SOCK_DGRAM)
     attempts["UDP to host loopback"] = connects(socket.AF_INET, ("127.0.0.1", port), socket.SOCK_DGRAM)
-    attempts["another agent's port"] = connects(socket.AF_INET, ("127.0.0.1", targets["other"]))
     attempts["abstract socket"] = connects(socket.AF_UNIX, "\0" + targets["abstract"])
     for path in targets["sockets"]:
         attempts[f"socket {path}"] = connects(socket.AF_UNIX, path)

@@ -63,7 +63,7 @@ class ClaudeSettings(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     base_url: str | None = None
     api_key_file: str | None = None
-    """Relative to the state folder; mode 0600. An agent can read its key."""
+    """Relative to the state folder; mode 0600. The broker adds the key; without isolation an agent can read it."""
     idle_minutes: float = 10
     """An agent stops its CLI after this time without a turn, to free memory."""
 

@@ -40,7 +40,8 @@ from hive.actors.question_watchdog import QuestionWatchdog
 from hive.actors.rebuilding import Rebuilding
 from hive.actors.recent_tries import RecentTries
 from hive.actors.reminders import Reminders
-from hive.actors.supervisor import Child, GoDownAll, Supervisor
+from hive.actors.start_record import StartRecord
+from hive.actors.supervisor import Begin, Child, GoDownAll, Supervisor
 from hive.actors.swarm_link import SwarmLink, SwarmStatus
 from hive.audit import carry_over
 from hive.audit.anchor_check import refuse_truncated
@@ -49,14 +50,12 @@ from hive.audit.system_journal import SystemJournal
 from hive.clock import SystemClock
 from hive.deciders.egress import SetPrices
 from hive.deciders.record import Boot, Shut
-from hive.deciders.roster import Spawn
 from hive.errors import HiveError, Unavailable
 from hive.events.agents import BudgetReached, Started
 from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
 from hive.host_users import HostUsers, Reserved, reserved_users
-from hive.names import MANAGER
 from hive.paths import Paths, make_folders
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
@@ -189,15 +188,21 @@ class _Daemon:
     async def _serve(
         self, journal: "pykka.ActorRef[Any]", threads: BlockingJournalClient, client: AsyncJournalClient
     ) -> None:
-        await client.ask(Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
-        if await client.read(lambda state: state.agents.living_one(MANAGER)) is None:
-            await client.ask(Spawn(by=BY, agent=MANAGER))
+        start = StartRecord(client, Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
+        is_held = not await start.record()
         for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
             self._provisioner.reserve_uid(slot)
         self._settings.on_change = lambda now: threads.tell(SetPrices(by=BY, prices=prices(now)))
         self._settings.on_change(self._settings.now)
         self._supervisor = Supervisor.start(
-            journal, self._children(threads), threads, self._provisioner, self._clock, self._give_up, self._committed
+            journal,
+            self._children(threads),
+            threads,
+            self._provisioner,
+            self._clock,
+            self._give_up,
+            self._committed,
+            is_held=is_held,
         )
         self._supervised.set_result(self._supervisor)
         rebuilding = Rebuilding(client, self._paths.state)
@@ -231,12 +236,15 @@ class _Daemon:
         self._committed.connect(self._on_committed)
         try:
             await self._sockets.open()
-            resuming = asyncio.create_task(erasing.resume())
+            later = [asyncio.create_task(erasing.resume())]
+            if is_held:
+                later.append(asyncio.create_task(start.record_later(lambda: mail.tell(self._supervisor, Begin()))))
             gc.freeze()  # The loaded state is permanent: without this, a full collection stops the loop for 40 ms.
             self._say_ready()
             await self._offer_link(client)
             await self._ends.wait()
-            resuming.cancel()
+            for task in later:
+                task.cancel()
         finally:
             self._sockets.close()
             await asyncio.to_thread(self._supervisor.stop)
@@ -274,7 +282,11 @@ class _Daemon:
             return SwarmLink.start(*args)
 
         listener = self._listener
-        dashboard = [] if listener is None else [Child("dashboard", lambda: DashboardProcess.start(listener, clock))]
+        dashboard = (
+            []
+            if listener is None
+            else [Child("dashboard", lambda: DashboardProcess.start(listener, clock), writes=False)]
+        )
         return [
             Child("checkpointer", checkpointer),
             *brokers,

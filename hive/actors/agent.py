@@ -13,7 +13,7 @@ from hive.actors import mail
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
-from hive.clock import Clock, TimeMs
+from hive.clock import Clock, DurationMs, TimeMs
 from hive.config.agent_file import AgentLimits
 from hive.config.escaping import escaped
 from hive.deciders.base import Command
@@ -40,6 +40,7 @@ from hive.settings import SHARES
 
 log = structlog.get_logger()
 
+RECOVER_AGAIN_MS: DurationMs = 5_000
 STOP_GRACE_S = 10.0
 """Time for the harness to interrupt its turn and requeue its messages before the container is killed."""
 
@@ -95,13 +96,17 @@ class Settle(msgspec.Struct, frozen=True):
     ticket: Ticket
 
 
+class _RecoverAgain(msgspec.Struct, frozen=True):
+    """To itself: the log could not be written; try again."""
+
+
 class _RestartDue(msgspec.Struct, frozen=True):
     """To itself: the delay after a crash is over."""
 
     at: TimeMs
 
 
-Message = Do | Settle | ContainerEnded | GoDown | _RestartDue
+Message = Do | Settle | ContainerEnded | GoDown | _RestartDue | _RecoverAgain
 
 
 class Agent(pykka.ThreadingActor):
@@ -125,9 +130,7 @@ class Agent(pykka.ThreadingActor):
 
     def on_start(self) -> None:
         try:
-            self._recover()
-        except HiveError as error:
-            log.warning("agent.not_recovered", agent=self._name, error=str(error))
+            self._recover_or_retry(self._recover)
         except Exception:  # pykka does not call on_failure for on_start. The supervisor starts another actor.
             self._refuse_waiting()
             raise
@@ -141,9 +144,11 @@ class Agent(pykka.ThreadingActor):
             case GoDown(ticket=ticket):
                 self._answered(ticket, self._go_down)
             case ContainerEnded(ended=ended):
-                self._crashed(ended)
+                self._recover_or_retry(lambda: self._crashed(ended))
             case _RestartDue(at=at):
-                self._restart_after_crash(at)
+                self._recover_or_retry(lambda: self._restart_after_crash(at))
+            case _RecoverAgain():
+                self._recover_or_retry(self._recover)
 
     def on_failure(self, *_: object) -> None:
         self._refuse_waiting()
@@ -275,6 +280,17 @@ class Agent(pykka.ThreadingActor):
                 self._stop_container(self._by, STOP_GRACE_S)
 
     # Recovery and crashes
+
+    def _recover_or_retry(self, step: Callable[[], None]) -> None:
+        """Do the step. Recover again later if an error, for example of a full disk, prevented it."""
+        try:
+            step()
+        except HiveError as error:
+            log.warning("agent.not_recovered", agent=self._name, error=str(error))
+            if isinstance(error, Unavailable):
+                self._cancel_restart()
+                due = self._clock.now_ms() + RECOVER_AGAIN_MS
+                self._cancel_restart = self._clock.call_at(due, lambda: mail.tell(self.actor_ref, _RecoverAgain()))
 
     def _recover(self) -> None:
         row, _ = self._row()

@@ -26,7 +26,7 @@ from hive.events.log import WAL_PAGES, EventLog, stamp
 from hive.projections.fresh import discard_fresh, put_in_place, reading
 from hive.projections.hive import Hive
 from hive.projections.replay import replay
-from hive.projections.store import Store
+from hive.projections.store import FILE_NAME, Store, discard
 from hive.projections.table import Recorded
 
 log = structlog.get_logger()
@@ -123,7 +123,7 @@ class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
 
 
 _END: Final = object()
-_STORE_ERRORS: Final = (apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
+_STORE_ERRORS: Final = (Unavailable, apsw.Error, OSError, msgspec.MsgspecError, ArithmeticError, TypeError, ValueError)
 """Errors of a full disk, a damaged file or an unencodable row. They must not stop the journal."""
 
 
@@ -151,7 +151,7 @@ class Journal(pykka.ThreadingActor):
         self._codec = Codec()
         self._folder = folder
         self._committed = committed
-        self._log = EventLog(folder)
+        self._log = _opened(folder)
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
         discard_fresh(folder)
@@ -392,6 +392,16 @@ class Journal(pykka.ThreadingActor):
         self._store.load(hive, self._log, self._codec)
         self._hive = hive
         self._write_rows()
+
+
+def _opened(folder: Path) -> EventLog:
+    """SQLite needs a little room to open a log. On a full disk the projections make it: the log has everything."""
+    try:
+        return EventLog(folder)
+    except (apsw.FullError, apsw.IOError) as error:
+        log.warning("journal.no_room_to_open", error=str(error), discarded=FILE_NAME)
+        discard(folder / FILE_NAME)
+        return EventLog(folder)
 
 
 def _digest(command: Command) -> str:

@@ -16,7 +16,7 @@ from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.manager import Manager
 from hive.actors.provision import Provisioner
 from hive.clock import Clock, DurationMs
-from hive.errors import NotFound
+from hive.errors import NotFound, Unavailable
 from hive.events.agents import AgentAdded, Destroyed, Revived
 from hive.names import MANAGER, AgentName
 from hive.projections.table import Recorded
@@ -38,10 +38,16 @@ class Child(msgspec.Struct, frozen=True):
     start: Callable[[], "pykka.ActorRef[Any]"]
     listens: tuple[type, ...] = ()
     """Event types that it receives after their commit."""
+    writes: bool = True
+    """False: it also starts while the log cannot be written."""
 
 
 class GoDownAll(msgspec.Struct, frozen=True):
     """Message: stop every agent but keep it wanted. The reply is one ticket per agent."""
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Message: the log can be written again. Start what was held back."""
 
 
 class _RosterChanged(msgspec.Struct, frozen=True):
@@ -50,7 +56,7 @@ class _RosterChanged(msgspec.Struct, frozen=True):
 
 _ROSTER_EVENTS: Final = (AgentAdded, Revived, Destroyed)
 
-Message = Do | Settle | ContainerEnded | GoDownAll | _RosterChanged | Literal["look"]
+Message = Do | Settle | ContainerEnded | GoDownAll | Begin | _RosterChanged | Literal["look"]
 
 
 class Supervisor(pykka.ThreadingActor):
@@ -70,7 +76,10 @@ class Supervisor(pykka.ThreadingActor):
         clock: Clock,
         give_up: Callable[[str], None],
         committed: blinker.Signal,
+        *,
+        is_held: bool = False,
     ):
+        """`is_held`: the log cannot be written. Agents and children that write start with `Begin`."""
         super().__init__()
         self._journal = journal
         self._children = {child.name: child for child in children}
@@ -83,6 +92,7 @@ class Supervisor(pykka.ThreadingActor):
         self._clock = clock
         self._give_up = give_up
         self._committed = committed
+        self._is_held = is_held
         self._refs: dict[str, pykka.ActorRef[Any]] = {}
         self._agents: dict[AgentName, pykka.ActorRef[Any]] = {}
         self._routing = threading.Lock()
@@ -99,11 +109,16 @@ class Supervisor(pykka.ThreadingActor):
 
     def _start_all(self) -> None:
         self._committed.connect(self.on_committed)
-        for child in self._children.values():
-            self._start_child(child)
-        for row in self._client.read(lambda hive: hive.agents.living()):
-            self._start_agent(row.name)
+        self._start_missing()
         self._look_later()
+
+    def _start_missing(self) -> None:
+        for child in self._children.values():
+            if child.name not in self._refs and not (self._is_held and child.writes):
+                self._start_child(child)
+        if not self._is_held:
+            for row in self._client.read(lambda hive: hive.agents.living()):
+                self._start_agent(row.name)
 
     def on_committed(self, _journal: object, batch: list[Recorded]) -> None:
         """Receiver of the journal's signal. Runs on the journal's thread and only tells."""
@@ -119,6 +134,11 @@ class Supervisor(pykka.ThreadingActor):
 
     def on_receive(self, message: Message) -> Any:
         match message:
+            case Begin():
+                self._is_held = False
+                self._start_missing()
+            case Do(ticket=ticket) | Settle(ticket=ticket) if self._is_held:
+                ticket.set_exception(Unavailable("The log cannot be written. Free disk space or check the disk."))
             case Do(agent=name, ticket=ticket) | Settle(agent=name, ticket=ticket):
                 ref = self._agents.get(name)
                 if ref is None or not mail.tell(ref, message):
@@ -132,7 +152,8 @@ class Supervisor(pykka.ThreadingActor):
                 if (ref := self._agents.pop(event.agent, None)) is not None:
                     ref.stop(block=False)
             case _RosterChanged(event=event):
-                self._start_agent(event.agent)
+                if not self._is_held:  # Begin starts every living agent.
+                    self._start_agent(event.agent)
             case "look":
                 self._look()
                 self._look_later()

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 import apsw
 import msgspec
 
-from hive.errors import CorruptState
+from hive.errors import CorruptState, Unavailable
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.log import EventLog
@@ -35,6 +35,8 @@ POSITIONS: Final = (
     "CREATE TABLE IF NOT EXISTS positions"
     "(projection TEXT PRIMARY KEY, version INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID"
 )
+_NO_ROOM: Final = (apsw.FullError, apsw.IOError, apsw.CantOpenError, Unavailable, OSError)
+"""Errors of a full disk."""
 SET_POSITION: Final = "INSERT OR REPLACE INTO positions VALUES(?,?,?,?)"
 
 
@@ -43,6 +45,7 @@ class Store:
 
     def __init__(self, folder: Path):
         self.path = folder / FILE_NAME
+        self._is_in_memory = False
         self._db = self._open()
 
     def load(self, hive: Hive, log: EventLog, codec: Codec) -> list[str]:
@@ -53,10 +56,10 @@ class Store:
         projections = hive.projections()
         try:
             positions = {projection.NAME: self._restore(projection, log) for projection in projections}
-        except apsw.CorruptError:  # Too damaged even to drop a table.
+        except (apsw.CorruptError, *_NO_ROOM) as error:  # Cannot even drop a table.
             self._db.close()
             discard(self.path)
-            self._db = self._prepared()
+            self._db = self._prepared() if isinstance(error, apsw.CorruptError) else self._in_memory()
             positions = {projection.NAME: self._restore(projection, log) for projection in projections}
         marks = sorted(set(positions.values()))
         for mark, until in zip(marks, [*marks[1:], log.head.seq], strict=True):
@@ -81,6 +84,8 @@ class Store:
         A transaction that fails or is closed early changes nothing, and its rows stay marked as changed. A damaged
         file is replaced by an empty one for the next call.
         """
+        if self._is_in_memory:
+            self._start_over(hive)
         try:
             yield from writing(self._db, hive, head_hash)
         except apsw.CorruptError:
@@ -88,13 +93,19 @@ class Store:
             raise
 
     def _start_over(self, hive: Hive) -> None:
-        self._db.close()
         discard(self.path)
-        self._db = self._prepared()
-        for projection in hive.projections():
-            for table in projection.tables():
-                self._db.execute(create_statement(table))
-                table.changed = set(table.rows)
+        fresh = self._prepared()
+        tables = [table for projection in hive.projections() for table in projection.tables()]
+        try:
+            for table in tables:
+                fresh.execute(create_statement(table))
+        except apsw.Error:
+            fresh.close()
+            raise
+        self._db.close()
+        self._db, self._is_in_memory = fresh, False
+        for table in tables:
+            table.changed = set(table.rows)
 
     def close(self) -> None:
         """Checkpoint into one file, if the disk has room."""
@@ -105,9 +116,22 @@ class Store:
     def _open(self) -> apsw.Connection:
         try:
             return self._prepared()
-        except (CorruptState, apsw.CorruptError, apsw.NotADBError):
-            discard(self.path)  # Disposable: the log has everything.
+        except (CorruptState, apsw.CorruptError, apsw.NotADBError, *_NO_ROOM):
+            return self._emptied()  # Disposable: the log has everything.
+
+    def _emptied(self) -> apsw.Connection:
+        """A new file or, on a full disk, a database in memory until `writing` can create the file."""
+        discard(self.path)
+        try:
             return self._prepared()
+        except _NO_ROOM:
+            return self._in_memory()
+
+    def _in_memory(self) -> apsw.Connection:
+        self._is_in_memory = True
+        db = apsw.Connection(":memory:")
+        db.execute(POSITIONS)
+        return db
 
     def _prepared(self) -> apsw.Connection:
         self.path.touch(mode=0o600)  # SQLite creates `-wal` and `-shm` with the same mode.

@@ -1,5 +1,6 @@
 """A small real file system: agents are refused below the floor, the operator is not, and all goes on by itself."""
 
+import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,36 @@ def test_agent_that_fills_the_disk_is_refused_and_the_operator_goes_on(hive: Hiv
         eventually(lambda: loud.say("send", to="operator", body="x")["ok"], "it goes on by itself")
     hive.event("DiskFreed", first=first)
     hive.check_files()
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_daemon_started_on_a_full_disk_reads_and_goes_on(hive: HiveProcess, clean: bool) -> None:
+    hive.up()
+    hive.spawn("one")
+    hive.down() if clean else hive.kill()
+    last = hive.head()
+    _fill(hive.paths.state / "filler")
+    hive.up()
+    assert "answers reads and refuses writes" in hive.output.read_text()
+    hive.run("status")
+    hive.run("log", "--limit", "1")
+    assert hive.row("one")["name"] == "one"
+    with hive.host() as host:
+        refused = [host.say("spawn", name="two"), host.say("stop", scope={"agent_names": ["one"]})]
+        assert all("Free disk space" in str(reply) for reply in refused), refused
+        assert refused[0]["code"] == "unavailable"
+    (hive.paths.state / "filler").unlink()
+    hive.event("Booted", first=last + 1)
+    eventually(lambda: hive.row("one")["running"], "the agent runs")
+    hive.spawn("two")
+    hive.down()
+    hive.check_files()
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 def _grow(folder: Path) -> None:

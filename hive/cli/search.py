@@ -39,8 +39,7 @@ def search(
     from hive.search.index import index
 
     lower_priority(hive.paths)
-    head = None
-    with screen.progress("Indexing", head) as tell, index(hive.paths, tell) as opened:
+    with screen.progress("Indexing", None) as tell, index(hive.paths, tell) as opened:
         hits = opened.find(" ".join(text), agent=agent, kind=kind, limit=limit)
     if hive.as_json:
         screen.print_json(hits)

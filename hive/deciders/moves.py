@@ -1,5 +1,7 @@
 """The rules of moves: one hive owns an agent at each point, and every step can be repeated."""
 
+import msgspec
+
 from hive.clock import TimeMs
 from hive.deciders.approvals import cancel_all
 from hive.deciders.base import LABEL_MAX_CHARS, Command, Decision, DecisionBuilder, checked_name, living
@@ -117,18 +119,8 @@ def arrive(decision: DecisionBuilder, peer: str, move: envelopes.Move) -> None:
     except HiveError as refusal:
         decision.add(MoveRefused(agent=move.agent[:LABEL_MAX_CHARS], peer=peer, error=str(refusal)))
         return
-    decision.add(
-        MoveArrived(
-            agent=move.agent,
-            peer=peer,
-            object=move.object,
-            digest=move.digest,
-            wanted=move.wanted,
-            paused=move.paused,
-            model=move.model,
-            reminders=move.reminders[:REMINDERS_MAX],
-        )
-    )
+    kept = msgspec.structs.replace(move, reminders=move.reminders[:REMINDERS_MAX])
+    decision.add(MoveArrived(peer=peer, **kept.handover()))
 
 
 def _check_arrival(hive: Hive, peer: str, move: envelopes.Move) -> None:

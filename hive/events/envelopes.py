@@ -1,11 +1,12 @@
 """What hives say to each other: the payloads of envelopes. Written by one hive's swarm, decided on by another's."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from hive.clock import TimeMs
 from hive.events.base import MessageId, QuestionId
+from hive.events.moves import Handover
 
 Verdict = Literal["approve", "deny", "answer", "cancel"]
 
@@ -57,19 +58,27 @@ class Closed(Payload, frozen=True, kw_only=True, tag="closed"):
     answerer: str
 
 
-class Decision(Payload, frozen=True, kw_only=True, tag="decision"):
-    """An operator of the sending hive decides about a row of the receiving hive."""
+class OperatorDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator of one hive decided about a row of another. The event and the envelope have these fields."""
 
     id: int
-    """In the sending hive."""
+    """In the operator's hive."""
     verdict: Verdict
     subject: int
-    """The approval or question, in the receiving hive."""
+    """The approval or question, in the other hive."""
     operator: str
     text: str | None = None
     """The answer, or the note of a denial."""
     sha: str | None = None
     """What the operator saw of a commit."""
+
+    def decision(self) -> dict[str, Any]:
+        """These fields by name, without those that a subclass adds."""
+        return {name: getattr(self, name) for name in OperatorDecision.__struct_fields__}
+
+
+class Decision(OperatorDecision, Payload, frozen=True, kw_only=True, tag="decision"):
+    """An operator of the sending hive decides about a row of the receiving hive."""
 
 
 class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
@@ -80,17 +89,8 @@ class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
     error: str | None = None
 
 
-class Move(Payload, frozen=True, kw_only=True, tag="move"):
+class Move(Handover, Payload, frozen=True, kw_only=True, tag="move"):
     """An agent comes to the receiving hive, which owns it from here on unless it refuses."""
-
-    agent: str
-    object: str
-    """In the object store of the sending hive."""
-    digest: str
-    wanted: bool = True
-    paused: bool = False
-    model: str | None = None
-    reminders: tuple[tuple[str, TimeMs], ...] = ()
 
 
 class MoveOutcome(Payload, frozen=True, kw_only=True, tag="move_outcome"):

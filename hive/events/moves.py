@@ -3,8 +3,33 @@
 At each point one hive owns the agent: the source until `MoveSent`, then the target, unless it refuses the agent.
 """
 
+from typing import Any
+
+import msgspec
+
+from hive.clock import TimeMs
 from hive.events.base import Event
 from hive.names import AgentName
+
+
+class Handover(msgspec.Struct, frozen=True, kw_only=True):
+    """What the target needs of an agent. Both events, the envelope, and the row of an arrival have these fields."""
+
+    agent: AgentName
+    object: str
+    """In the object store of the source."""
+    digest: str
+    """SHA-256 of the object."""
+    wanted: bool = True
+    """Whether the agent runs after the move."""
+    paused: bool = False
+    model: str | None = None
+    reminders: tuple[tuple[str, TimeMs], ...] = ()
+    """Text and due time."""
+
+    def handover(self) -> dict[str, Any]:
+        """These fields by name, without those that a subclass adds."""
+        return {name: getattr(self, name) for name in Handover.__struct_fields__}
 
 
 class MoveBegun(Event, frozen=True, kw_only=True):
@@ -16,20 +41,10 @@ class MoveBegun(Event, frozen=True, kw_only=True):
     """Whether it ran before, and so runs again after the move or its failure."""
 
 
-class MoveSent(Event, frozen=True, kw_only=True):
+class MoveSent(Handover, Event, frozen=True, kw_only=True):
     """The agent's files are uploaded. From here on the target owns it."""
 
-    agent: AgentName
     hive: str
-    object: str
-    """In the object store of this hive."""
-    digest: str
-    """SHA-256 of the object."""
-    wanted: bool = True
-    paused: bool = False
-    model: str | None = None
-    reminders: tuple[tuple[str, int], ...] = ()
-    """Text and due time, Unix milliseconds."""
 
 
 class MoveFailed(Event, frozen=True, kw_only=True):
@@ -41,17 +56,10 @@ class MoveFailed(Event, frozen=True, kw_only=True):
     wanted: bool = True
 
 
-class MoveArrived(Event, frozen=True, kw_only=True):
+class MoveArrived(Handover, Event, frozen=True, kw_only=True):
     """A peer's agent now belongs to this hive; its files are downloaded next."""
 
-    agent: AgentName
     peer: str
-    object: str
-    digest: str
-    wanted: bool = True
-    paused: bool = False
-    model: str | None = None
-    reminders: tuple[tuple[str, int], ...] = ()
 
 
 class MoveRefused(Event, frozen=True, kw_only=True):

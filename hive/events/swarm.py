@@ -1,7 +1,7 @@
 """Facts about other hives. Written by the swarm deciders; read by the swarm projection, which holds the outbox."""
 
 from hive.events.base import Event
-from hive.events.envelopes import Verdict
+from hive.events.envelopes import OperatorDecision
 
 
 class PeersSet(Event, frozen=True, kw_only=True):
@@ -44,16 +44,10 @@ class PeerAhead(Event, frozen=True, kw_only=True):
     number: int
 
 
-class DecisionSent(Event, frozen=True, kw_only=True):
+class DecisionSent(OperatorDecision, Event, frozen=True, kw_only=True):
     """An operator of this hive decided about a row of another hive; it decides whether that counts."""
 
-    id: int
     hive: str
-    verdict: Verdict
-    subject: int
-    operator: str
-    text: str | None = None
-    sha: str | None = None
 
 
 class DecisionDone(Event, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ import msgspec
 from hive.clock import TimeMs
 from hive.events.base import MessageId, QuestionId, Seq
 from hive.events.messages import MessageSent
-from hive.events.moves import Adopted, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
+from hive.events.moves import Adopted, Handover, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import (
     DecisionAnswered,
@@ -95,17 +95,10 @@ class Move(msgspec.Struct, frozen=True):
     """The target took it over while this hive was lost."""
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(Handover, frozen=True, kw_only=True):
     """An agent that comes to this hive and is not on its roster yet."""
 
-    agent: AgentName
     peer: str
-    object: str
-    digest: str
-    wanted: bool
-    paused: bool
-    model: str | None
-    reminders: tuple[tuple[str, TimeMs], ...]
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -117,7 +110,7 @@ class Left(msgspec.Struct, frozen=True):
 
 class Swarm(Projection):
     NAME = "swarm"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.self: Table[str, Self] = Table("swarm_self", Self)
@@ -254,17 +247,7 @@ class Swarm(Projection):
         self._leaves(event.hive, recorded)
 
     def _on_arrived(self, event: MoveArrived, _: Recorded) -> None:
-        arrival = Arrival(
-            event.agent,
-            event.peer,
-            event.object,
-            event.digest,
-            event.wanted,
-            event.paused,
-            event.model,
-            event.reminders,
-        )
-        self.arrivals.put(event.agent, arrival)
+        self.arrivals.put(event.agent, Arrival(peer=event.peer, **event.handover()))
 
     def _on_moved(self, event: Moved, recorded: Recorded) -> None:
         if event.to == self.name:

@@ -112,20 +112,10 @@ def payload(outgoing: Outgoing, event: AnyEvent) -> AnyPayload:
                 return envelopes.Closed(question=id, answer=answer, answerer=address(answerer).name)
             origin = QuestionId(outgoing.reference)
             return envelopes.Answer(question=origin, answer=answer, answerer=address(answerer).name)
-        case DecisionSent(id=id, verdict=verdict, subject=subject, operator=operator):
-            return envelopes.Decision(
-                id=id, verdict=verdict, subject=subject, operator=operator, text=event.text, sha=event.sha
-            )
-        case MoveSent(agent=agent):
-            return envelopes.Move(
-                agent=agent,
-                object=event.object,
-                digest=event.digest,
-                wanted=event.wanted,
-                paused=event.paused,
-                model=event.model,
-                reminders=event.reminders,
-            )
+        case DecisionSent():
+            return envelopes.Decision(**event.decision())
+        case MoveSent():
+            return envelopes.Move(**event.handover())
         case Adopted(agent=agent, operator=operator, until=until):
             return envelopes.Adopted(agent=agent, operator=operator, until=until)
         case MoveRefused(agent=agent, error=error):

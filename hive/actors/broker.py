@@ -8,16 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
 import pykka
 import structlog
-import watchfiles
 
 from hive.actors import mail
 from hive.actors.dashboard import PASSED_ENVIRONMENT
+from hive.actors.file_watch import FileWatch
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.model_use import RECORD_EVERY_MS, ModelUse
 from hive.actors.policies import Policies
@@ -56,10 +55,6 @@ STABLE_MS: Final[DurationMs] = 60_000
 STOP_TIMEOUT_S: Final = 5.0
 SEND_TIMEOUT: Final = struct.pack("ll", 10, 0)
 """struct timeval: a broker that reads nothing for so many seconds hangs."""
-SETTLE_MS: Final[DurationMs] = 20
-"""Changes of files within this time are one."""
-NOISY_SUFFIXES: Final = (".db", ".db-wal", ".db-shm", ".jsonl", ".new")
-"""Files of the log, which change all the time."""
 BROKER_ENVIRONMENT: Final = (*PASSED_ENVIRONMENT, "SSL_CERT_FILE", "SSL_CERT_DIR", "RES_OPTIONS", "LOCALDOMAIN")
 
 
@@ -104,7 +99,7 @@ Message = (
     | _Reported
     | _Ended
     | _PolicyDue
-    | Literal["start", "files", "record"]
+    | Literal["start", "record"]
 )
 
 
@@ -139,8 +134,8 @@ class BrokerProcess(pykka.ThreadingActor):
         self._use = ModelUse()
         self._cancel_record: Callable[[], None] = lambda: None
         self._cancel_due: dict[AgentName, Callable[[], None]] = {}
-        self._stop_watching = threading.Event()
-        self._watched: frozenset[Path] = frozenset()
+        self._files = FileWatch()
+        self._watched: tuple[str, ...] = ()
         self._sockets: dict[AgentName, list[socket.socket]] = {}
         self._sent: dict[AgentName, wire.Policy] = {}
         self._channel: socket.socket | None = None
@@ -153,7 +148,6 @@ class BrokerProcess(pykka.ThreadingActor):
         for row in self._journal.read(lambda hive: hive.agents.living()):
             self._bind(row.name, row.slot)
         self._start()
-        self._watch()
         self._record_later()
 
     def on_receive(self, message: Message) -> None:
@@ -170,9 +164,6 @@ class BrokerProcess(pykka.ThreadingActor):
                 self._send_policies(getattr(message, "agent", None))
             case Started() | BudgetSet() | BudgetReached() | BudgetFreed() | Resumed() | _PolicyDue():
                 self._send_policy(message.agent)
-            case "files":
-                self._reload()
-                self._send_policies()
             case "record":
                 self._record()
                 self._record_later()
@@ -195,7 +186,7 @@ class BrokerProcess(pykka.ThreadingActor):
         self._record()
         for cancel in (self._cancel_start, self._cancel_record, *self._cancel_due.values()):
             cancel()
-        self._stop_watching.set()
+        self._files.close()
         for name in list(self._sockets):
             self._unbind(name)
         process, self._process = self._process, None
@@ -268,6 +259,8 @@ class BrokerProcess(pykka.ThreadingActor):
         self._process, self._channel = process, ours
         threading.Thread(target=self._read, args=(process, ours.dup()), name="broker-read", daemon=True).start()
         self._sent.clear()
+        self._watched = ()
+        self._watch()
         for name in list(self._sockets):
             self._introduce(name)
 
@@ -298,11 +291,11 @@ class BrokerProcess(pykka.ThreadingActor):
             self._channel.close()
             self._channel = None
 
-    def _send(self, message: wire.ToBroker, listener: socket.socket | None = None) -> None:
+    def _send(self, message: wire.ToBroker, beside: wire.HasDescriptor | None = None) -> None:
         if self._channel is None:
             return
         try:
-            wire.send(self._channel, message, listener)
+            wire.send(self._channel, message, beside)
         except OSError as error:
             # It has ended, or does not read. The reading thread reports its end, and another gets every policy.
             log.warning("broker.not_reached", error=str(error))
@@ -319,28 +312,24 @@ class BrokerProcess(pykka.ThreadingActor):
 
     def _send_policies(self, agent: AgentName | None = None) -> None:
         """Of one agent or of all."""
-        self._watch()
         for name in list(self._sockets) if agent is None else [agent]:
             self._send_policy(name)
 
     def _watch(self) -> None:
-        """Hear of changes of hive.toml and of files with secrets, so that a new key holds for the next request."""
-        folders = frozenset(folder for folder in self._policies.folders() if folder.is_dir())
-        if folders == self._watched:
-            return
-        self._stop_watching.set()
-        self._stop_watching, self._watched = threading.Event(), folders
-        arguments = (tuple(folders), self._stop_watching)
-        threading.Thread(target=self._watch_files, args=arguments, name="broker-files", daemon=True).start()
+        """Have the broker hear of changes of hive.toml and of files with secrets, before policies are made of them."""
+        files = self._policies.files()
+        self._files.add({file.parent for file in files})
+        names = tuple(sorted({file.name for file in files}))
+        if names != self._watched and self._files.works:
+            self._watched = names
+            self._send(wire.Watch(names=names), self._files)
 
-    def _watch_files(self, folders: tuple[Path, ...], stop: threading.Event) -> None:
-        try:
-            for _ in watchfiles.watch(
-                *folders, watch_filter=_matters, recursive=False, stop_event=stop, debounce=SETTLE_MS, step=SETTLE_MS
-            ):
-                mail.tell(self.actor_ref, "files")
-        except (OSError, RuntimeError) as error:
-            log.warning("broker.no_file_events", error=str(error))
+    def _take_over(self, number: int) -> None:
+        """Files have changed: make every policy of what they hold now, then let the requests that wait go on."""
+        self._reload()
+        self._watch()
+        self._send_policies()
+        self._send(wire.Settled(number=number))
 
     def _send_policy(self, name: AgentName) -> None:
         if name not in self._sockets:
@@ -365,6 +354,8 @@ class BrokerProcess(pykka.ThreadingActor):
                 self._tries.note(name, tries)
             case wire.Asked(agent=name, host=host, port=port):
                 self._journal.tell(ReportTry(by=BY, agent=name, host=host, port=port))
+            case wire.Changed(number=number):
+                self._take_over(number)
             case wire.Used(agent=name):
                 self._use.add(message)
                 self._stop_if_used_up(name)
@@ -384,7 +375,3 @@ class BrokerProcess(pykka.ThreadingActor):
     def _record_later(self) -> None:
         at = self._clock.now_ms() + RECORD_EVERY_MS
         self._cancel_record = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "record"))
-
-
-def _matters(_change: watchfiles.Change, path: str) -> bool:
-    return Path(path).suffix not in NOISY_SUFFIXES

@@ -1,5 +1,6 @@
 """The settings of a running daemon: the last valid `hive.toml`, read again when it changes. Used by `daemon`."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,16 +20,21 @@ class CurrentSettings:
 
     def __init__(self, path: Path):
         self._path = path
-        self._written_ns = self._written()
+        self._lock = threading.Lock()
+        self._read = self._written()
         self.now = host_settings.load(path)
         self.on_change: Callable[[Settings], None] = lambda _: None
         """Called after the file was read again."""
 
     def reload(self) -> None:
-        """Read the file again if it changed."""
-        if (written := self._written()) == self._written_ns:
+        """Read the file again if it changed. From any thread: whoever returns finds what the file holds."""
+        with self._lock:
+            self._reload()
+
+    def _reload(self) -> None:
+        if (written := self._written()) == self._read:
             return
-        self._written_ns = written
+        self._read = written
         try:
             self.now = host_settings.taken_over(self.now, host_settings.load(self._path))
         except BadRequest as error:
@@ -36,8 +42,12 @@ class CurrentSettings:
         else:
             self.on_change(self.now)
 
-    def _written(self) -> int:
-        return self._path.stat().st_mtime_ns if self._path.exists() else 0
+    def _written(self) -> tuple[int, ...]:
+        """Differs once the file was written or replaced."""
+        if not self._path.exists():
+            return ()
+        found = self._path.stat()
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def prices(settings: Settings) -> dict[str, Price]:

@@ -88,12 +88,12 @@ class Policies:
         )
         return policy, until
 
-    def folders(self) -> list[Path]:
-        """The folders of the files that policies depend on."""
+    def files(self) -> list[Path]:
+        """The files that policies depend on, and what they link to."""
         settings = self._settings()
         named = [settings.claude.api_key_file, *(one.file for one in settings.credentials.values())]
         files = [self._paths.settings, *(self._paths.state / file for file in named if file is not None)]
-        return [file.parent for file in files]
+        return [*files, *(file.resolve() for file in files if file.is_symlink())]
 
     def _agent_file(self, row: Agent | None) -> AgentFile:
         if row is None or row.revision is None:

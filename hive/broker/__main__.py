@@ -17,6 +17,7 @@ import structlog
 from hive.broker.addresses import Resolve, SystemResolver
 from hive.broker.agent import Agent
 from hive.broker.client import serve
+from hive.broker.files import Files
 from hive.broker.origin import Origins, client_tls
 from hive.broker.server import Broker
 from hive.broker.wire import Policy, Provider
@@ -55,7 +56,7 @@ async def _serve(channel: socket.socket, tls: ssl.SSLContext, uid: int | None) -
 
 async def _warm_up(resolve: Resolve, tls: ssl.SSLContext) -> None:
     """Import everything that a request needs: Python's files may be out of reach for the uid to come."""
-    agent = Agent("warm-up", lambda _: None, resolve)
+    agent = Agent("warm-up", lambda _: None, resolve, Files(lambda _: None))
     provider = Provider(name="anthropic", url="http://127.0.0.1:1", shape="anthropic", key="none")
     agent.set_policy(Policy(agent=agent.name, mode="open", providers=(provider,)))
     for request in (

@@ -1,4 +1,4 @@
-"""What the broker knows of one agent: policy, connections, pace, newest tries. Nothing is shared between agents."""
+"""What the broker knows of one agent: policy, connections, pace, newest tries. Agents share nothing else."""
 
 import asyncio
 import socket
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hive.broker.addresses import Address, NotResolved, Resolve, refused_because
+from hive.broker.files import Files
 from hive.broker.rules import Rules
 from hive.broker.wire import Asked, FromBroker, Outcome, Policy, Tries, Try
 
@@ -51,11 +52,12 @@ class Pace:
 class Agent:
     """One agent, as its sockets say."""
 
-    def __init__(self, name: str, report: Callable[[FromBroker], None], resolve: Resolve) -> None:
+    def __init__(self, name: str, report: Callable[[FromBroker], None], resolve: Resolve, files: Files) -> None:
         self.name = name
         self.policy = NOTHING
         self.rules = Rules(NOTHING)
         self.pace = Pace()
+        self.files = files
         self._report = report
         self._resolve = resolve
         self._resolving = asyncio.Semaphore(RESOLVING_MAX)

@@ -42,6 +42,7 @@ async def serve(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], a
         async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
             first = await reader.read(BUFFER_BYTES)
         if first[:1] == SOCKS_VERSION:
+            await agent.files.current()
             await serve_socks(first, reader, writer, agent)
             return
         client.http.receive_data(first)
@@ -61,6 +62,7 @@ async def _serve_requests(client: HttpStream, agent: Agent, origins: Origins) ->
         if request is None:
             return
         await agent.pace.wait()
+        await agent.files.current()
         if request.method == b"CONNECT":
             await _tunnel(client, request, agent)
             return

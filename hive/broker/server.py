@@ -12,9 +12,10 @@ import structlog
 from hive.broker.addresses import Resolve
 from hive.broker.agent import CONNECTIONS_MAX, Agent
 from hive.broker.client import serve
+from hive.broker.files import Files
 from hive.broker.origin import Origins
 from hive.broker.streams import BUFFER_BYTES
-from hive.broker.wire import Forget, FromBroker, FromDaemon, Listen, Policy, ToBroker, encoded
+from hive.broker.wire import Forget, FromBroker, FromDaemon, Listen, Policy, Settled, ToBroker, Watch, encoded
 
 log = structlog.get_logger()
 
@@ -89,6 +90,7 @@ class Broker:
         self._resolve = resolve
         self._tls = tls
         self._agents: dict[str, _Served] = {}
+        self._files = Files(self._report)
         self._unsent = bytearray()
         self._ended = asyncio.Event()
 
@@ -104,6 +106,7 @@ class Broker:
                 served.agent.flush_tries()
         for served in self._agents.values():
             served.close()
+        self._files.close()
 
     def _read(self) -> None:
         messages = self._incoming.read()
@@ -111,15 +114,19 @@ class Broker:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             self._ended.set()
             return
-        for message, listener in messages:
-            self._take(message, listener)
+        for message, descriptor in messages:
+            self._take(message, descriptor)
 
-    def _take(self, message: ToBroker, listener: socket.socket | None) -> None:
+    def _take(self, message: ToBroker, descriptor: int | None) -> None:
         match message:
             case Policy(agent=name):
                 self._served(name).agent.set_policy(message)
-            case Listen(agent=name) if listener is not None:
-                self._served(name).listen(listener)
+            case Listen(agent=name) if descriptor is not None:
+                self._served(name).listen(socket.socket(fileno=descriptor))
+            case Watch(names=names) if descriptor is not None:
+                self._files.watch(descriptor, names)
+            case Settled(number=number):
+                self._files.settle(number)
             case Forget(agent=name):
                 if (served := self._agents.pop(name, None)) is not None:
                     served.close()
@@ -128,7 +135,7 @@ class Broker:
 
     def _served(self, name: str) -> _Served:
         if name not in self._agents:
-            self._agents[name] = _Served(Agent(name, self._report, self._resolve), self._tls)
+            self._agents[name] = _Served(Agent(name, self._report, self._resolve, self._files), self._tls)
         return self._agents[name]
 
     def _report(self, message: FromBroker) -> None:

@@ -1,7 +1,7 @@
 """The messages between daemon and broker: JSON lines over a socket pair. Listening sockets travel beside them."""
 
 import socket
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -64,13 +64,25 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     agent: str
 
 
+class Watch(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """An inotify descriptor travels with this message: policies depend on files with these names."""
+
+    names: tuple[str, ...]
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Every policy was sent as the files were after this change."""
+
+    number: int
+
+
 class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The agent is gone: close its sockets and connections."""
 
     agent: str
 
 
-ToBroker = Policy | Listen | Forget
+ToBroker = Policy | Listen | Watch | Settled | Forget
 
 
 class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -111,7 +123,13 @@ class Tries(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     tries: tuple[Try, ...]
 
 
-FromBroker = Used | Asked | Tries
+class Changed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A file that policies depend on has changed; answered by `Settled` with the same number."""
+
+    number: int
+
+
+FromBroker = Used | Asked | Tries | Changed
 
 _to_broker = msgspec.json.Decoder(ToBroker)
 _from_broker = msgspec.json.Decoder(FromBroker)
@@ -139,14 +157,14 @@ class Lines:
 
 
 class FromDaemon:
-    """The broker's reading end: messages, each `Listen` with its socket."""
+    """The broker's reading end: messages, `Listen` and `Watch` with their descriptors."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._lines = Lines()
         self._descriptors: list[int] = []
 
-    def read(self) -> list[tuple[ToBroker, socket.socket | None]] | None:
+    def read(self) -> list[tuple[ToBroker, int | None]] | None:
         """What has arrived; None at the end. A descriptor arrives no later than its message."""
         try:
             data, descriptors, _, _ = socket.recv_fds(self._channel, READ_BYTES, DESCRIPTORS_MAX)
@@ -157,19 +175,26 @@ class FromDaemon:
         if not data:
             return None
         self._descriptors += descriptors
-        return [self._with_socket(_to_broker.decode(line)) for line in self._lines.feed(data)]
+        return [self._with_descriptor(_to_broker.decode(line)) for line in self._lines.feed(data)]
 
-    def _with_socket(self, message: ToBroker) -> tuple[ToBroker, socket.socket | None]:
-        if isinstance(message, Listen):
-            return message, socket.socket(fileno=self._descriptors.pop(0))
-        return message, None
+    def _with_descriptor(self, message: ToBroker) -> tuple[ToBroker, int | None]:
+        has_one = isinstance(message, Listen | Watch)
+        return message, self._descriptors.pop(0) if has_one else None
 
 
-def send(channel: socket.socket, message: ToBroker, listener: socket.socket | None = None) -> None:
-    """The daemon's writing end; blocks. Raises OSError: the broker has ended."""
+class HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
+
+
+def send(channel: socket.socket, message: ToBroker, beside: HasDescriptor | None = None) -> None:
+    """The daemon's writing end; blocks. `beside` travels with `Listen` and `Watch`.
+
+    Raises:
+        OSError: the broker has ended.
+    """
     data = memoryview(encoded(message))
-    if listener is not None:
-        data = data[socket.send_fds(channel, [data], [listener.fileno()]) :]
+    if beside is not None:
+        data = data[socket.send_fds(channel, [data], [beside.fileno()]) :]
     channel.sendall(data)
 
 

@@ -69,6 +69,9 @@ class BrokerLab:
     def asked(self, name: str) -> list[tuple[str, int]]:
         return [(one.host, one.port) for one in self.reports if isinstance(one, wire.Asked) and one.agent == name]
 
+    def changes(self) -> list[int]:
+        return [one.number for one in self.reports if isinstance(one, wire.Changed)]
+
     def close(self) -> None:
         self.channel.shutdown(socket.SHUT_RDWR)
         assert self.process.wait(DEADLINE_S) == 0

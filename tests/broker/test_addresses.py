@@ -8,6 +8,7 @@ import pytest
 
 from hive.broker.addresses import Address, NotResolved
 from hive.broker.agent import Agent, Failed, Refused
+from hive.broker.files import Files
 from hive.broker.wire import FromBroker, Policy
 
 from .lab import Web
@@ -30,7 +31,7 @@ class Resolver:
 
 def agent(resolver: Resolver, *allow: str) -> Agent:
     reports: list[FromBroker] = []
-    one = Agent("a", reports.append, resolver)
+    one = Agent("a", reports.append, resolver, Files(reports.append))
     one.set_policy(Policy(agent="a", mode="listed", allow=allow))
     return one
 

@@ -1,9 +1,12 @@
 """Model requests: whose key goes out, what is metered, what is refused, and that no key comes back."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from hive.actors.file_watch import FileWatch
+from hive.broker import wire
 from hive.broker.metering import Meter, Redactor
 from hive.broker.wire import Provider, Used
 from hive.scripted_model import ScriptedModel
@@ -62,6 +65,25 @@ def test_new_key_is_used_for_the_next_request_of_an_open_connection(lab: BrokerL
 def _knows(lab: BrokerLab, web: Web, path, key: str) -> bool:
     get(path, "/model/anthropic/v1/models")
     return web.seen[-1][1]["x-api-key"] == key
+
+
+def test_request_after_a_change_of_a_file_waits_for_the_new_policy(lab: BrokerLab, web: Web, tmp_path: Path) -> None:
+    path = lab.agent("waits", providers=(anthropic(web.url, "sk-ant-old"),))
+    files = FileWatch()
+    files.add([tmp_path])
+    wire.send(lab.channel, wire.Watch(names=("the.key",)), files)
+    (tmp_path / "other").write_text("x")
+    get(path, "/model/anthropic/v1/models")
+    assert lab.changes() == [], "other files do not count"
+    (tmp_path / "the.key").write_text("sk-ant-new")
+    with Client(path) as client:
+        client.send(b"GET /model/anthropic/v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        eventually(lambda: 1 in lab.changes(), "the broker reports the change")
+        lab.policy("waits", providers=(anthropic(web.url, "sk-ant-new"),))
+        wire.send(lab.channel, wire.Settled(number=1_000))
+        assert b"GET /v1/models" in client.all()
+    assert [headers["x-api-key"] for _, headers, _ in web.seen] == ["sk-ant-old", "sk-ant-new"]
+    files.close()
 
 
 def test_agents_own_login_passes_where_the_operator_has_no_key(lab: BrokerLab, web: Web) -> None:

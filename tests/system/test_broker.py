@@ -159,8 +159,33 @@ def test_turn_is_metered_outside_and_rotated_key_is_used_without_a_restart(
     assert (used["model"], used["requests"] >= 2, used["errors"]) == (ended["model"], True, 0)
     for name in ("rotated", "coder"):
         _write(hive, "anthropic.key", KEY.replace("coder", name))
-        eventually(lambda: _asks_as(hive, model) == name, "the new key is used")  # noqa: B023
         turn(hive, model, "true", as_=name)
+
+
+def test_key_of_the_file_is_used_from_the_next_request_however_it_was_written(
+    hive: HiveProcess, model: ScriptedModel
+) -> None:
+    path = hive.paths.state / "anthropic.key"
+    for nth in range(30):
+        _write(hive, "anthropic.key", KEY.replace("coder", f"in-place-{nth}"))
+        assert _asks_as(hive, model) == f"in-place-{nth}"
+        _write(hive, "anthropic.key.next", KEY.replace("coder", f"replaced-{nth}"))
+        path.with_name("anthropic.key.next").rename(path)
+        assert _asks_as(hive, model) == f"replaced-{nth}"
+    settings = hive.paths.settings.read_text()
+    _write(hive, "second.key", KEY.replace("coder", "second"))
+    _write(hive, "hive.toml", settings.replace("anthropic.key", "second.key"))
+    assert _asks_as(hive, model) == "second"
+    _write(hive, "second.key", KEY.replace("coder", "coder"))
+    assert _asks_as(hive, model) == "coder"
+    path.unlink()
+    path.symlink_to("second.key")
+    _write(hive, "hive.toml", settings)
+    _write(hive, "second.key", KEY.replace("coder", "linked"))
+    assert _asks_as(hive, model) == "linked"
+    path.unlink()
+    _write(hive, "anthropic.key", KEY)
+    assert _asks_as(hive, model) == "coder"
 
 
 def _asks_as(hive: HiveProcess, model: ScriptedModel) -> str:

@@ -120,7 +120,7 @@ def arrive(decision: DecisionBuilder, peer: str, move: envelopes.Move) -> None:
         decision.add(MoveRefused(agent=move.agent[:LABEL_MAX_CHARS], peer=peer, error=str(refusal)))
         return
     kept = msgspec.structs.replace(move, reminders=move.reminders[:REMINDERS_MAX])
-    decision.add(MoveArrived(peer=peer, **kept.handover()))
+    decision.add(MoveArrived(agent=move.agent, peer=peer, **kept.handover()))
 
 
 def _check_arrival(hive: Hive, peer: str, move: envelopes.Move) -> None:

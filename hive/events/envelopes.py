@@ -61,8 +61,6 @@ class Closed(Payload, frozen=True, kw_only=True, tag="closed"):
 class OperatorDecision(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator of one hive decided about a row of another. The event and the envelope have these fields."""
 
-    id: int
-    """In the operator's hive."""
     verdict: Verdict
     subject: int
     """The approval or question, in the other hive."""
@@ -77,8 +75,11 @@ class OperatorDecision(msgspec.Struct, frozen=True, kw_only=True):
         return {name: getattr(self, name) for name in OperatorDecision.__struct_fields__}
 
 
-class Decision(OperatorDecision, Payload, frozen=True, kw_only=True, tag="decision"):
+class Decision(OperatorDecision, Payload, frozen=True, tag="decision"):
     """An operator of the sending hive decides about a row of the receiving hive."""
+
+    id: int
+    """In the sending hive."""
 
 
 class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
@@ -89,8 +90,10 @@ class Outcome(Payload, frozen=True, kw_only=True, tag="outcome"):
     error: str | None = None
 
 
-class Move(Handover, Payload, frozen=True, kw_only=True, tag="move"):
+class Move(Handover, Payload, frozen=True, tag="move"):
     """An agent comes to the receiving hive, which owns it from here on unless it refuses."""
+
+    agent: str
 
 
 class MoveOutcome(Payload, frozen=True, kw_only=True, tag="move_outcome"):

@@ -13,9 +13,11 @@ from hive.names import AgentName
 
 
 class Handover(msgspec.Struct, frozen=True, kw_only=True):
-    """What the target needs of an agent. Both events, the envelope, and the row of an arrival have these fields."""
+    """What the target needs of an agent. Both events, the envelope, and the row of an arrival have these fields.
 
-    agent: AgentName
+    A subclass is not `kw_only`: only so its own fields come first.
+    """
+
     object: str
     """In the object store of the source."""
     digest: str
@@ -41,9 +43,10 @@ class MoveBegun(Event, frozen=True, kw_only=True):
     """Whether it ran before, and so runs again after the move or its failure."""
 
 
-class MoveSent(Handover, Event, frozen=True, kw_only=True):
+class MoveSent(Handover, Event, frozen=True):
     """The agent's files are uploaded. From here on the target owns it."""
 
+    agent: AgentName
     hive: str
 
 
@@ -56,9 +59,10 @@ class MoveFailed(Event, frozen=True, kw_only=True):
     wanted: bool = True
 
 
-class MoveArrived(Handover, Event, frozen=True, kw_only=True):
+class MoveArrived(Handover, Event, frozen=True):
     """A peer's agent now belongs to this hive; its files are downloaded next."""
 
+    agent: AgentName
     peer: str
 
 

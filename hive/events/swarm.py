@@ -44,9 +44,10 @@ class PeerAhead(Event, frozen=True, kw_only=True):
     number: int
 
 
-class DecisionSent(OperatorDecision, Event, frozen=True, kw_only=True):
+class DecisionSent(OperatorDecision, Event, frozen=True):
     """An operator of this hive decided about a row of another hive; it decides whether that counts."""
 
+    id: int
     hive: str
 
 

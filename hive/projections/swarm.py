@@ -95,9 +95,10 @@ class Move(msgspec.Struct, frozen=True):
     """The target took it over while this hive was lost."""
 
 
-class Arrival(Handover, frozen=True, kw_only=True):
+class Arrival(Handover, frozen=True):
     """An agent that comes to this hive and is not on its roster yet."""
 
+    agent: AgentName
     peer: str
 
 
@@ -110,7 +111,7 @@ class Left(msgspec.Struct, frozen=True):
 
 class Swarm(Projection):
     NAME = "swarm"
-    VERSION = 2
+    VERSION = 1
 
     def __init__(self) -> None:
         self.self: Table[str, Self] = Table("swarm_self", Self)
@@ -247,7 +248,7 @@ class Swarm(Projection):
         self._leaves(event.hive, recorded)
 
     def _on_arrived(self, event: MoveArrived, _: Recorded) -> None:
-        self.arrivals.put(event.agent, Arrival(peer=event.peer, **event.handover()))
+        self.arrivals.put(event.agent, Arrival(event.agent, event.peer, **event.handover()))
 
     def _on_moved(self, event: Moved, recorded: Recorded) -> None:
         if event.to == self.name:

@@ -113,9 +113,9 @@ def payload(outgoing: Outgoing, event: AnyEvent) -> AnyPayload:
             origin = QuestionId(outgoing.reference)
             return envelopes.Answer(question=origin, answer=answer, answerer=address(answerer).name)
         case DecisionSent():
-            return envelopes.Decision(**event.decision())
+            return envelopes.Decision(id=event.id, **event.decision())
         case MoveSent():
-            return envelopes.Move(**event.handover())
+            return envelopes.Move(agent=event.agent, **event.handover())
         case Adopted(agent=agent, operator=operator, until=until):
             return envelopes.Adopted(agent=agent, operator=operator, until=until)
         case MoveRefused(agent=agent, error=error):

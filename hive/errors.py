@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from hive.wire import UNSUPPORTED
+
 
 class HiveError(Exception):
     """Base of all errors for users. `str()` is one line: what is wrong and what to do."""
@@ -51,6 +53,12 @@ class ShareUsedUp(LimitReached):
     def __init__(self, message: str, retry_after_ms: int):
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
+
+
+class WireUnsupported(HiveError):
+    """The harness and the daemon do not speak the same version of their protocol; see `hive.wire`."""
+
+    code = UNSUPPORTED
 
 
 class Unavailable(HiveError):

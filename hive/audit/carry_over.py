@@ -1,4 +1,4 @@
-"""Carries a log of schema 1 over to schema 2, once: the daemon does it at its first start on such a log."""
+"""Carries a log of schema 1 over to today's, once: the daemon does it at its first start on such a log."""
 
 import hashlib
 import os
@@ -87,8 +87,8 @@ def _fill(folder: Path, paths: Paths, now: TimeMs, tell: Tell) -> Head:
             last, seq = old_hash(last, *row[:5]), seq + 1
             if row.seq != seq or last != row.hash:
                 raise CorruptState(
-                    f"Event {seq} of {paths.events} is missing or was changed, so the log is not carried over to"
-                    " schema 2. Restore it from a backup."
+                    f"Event {seq} of {paths.events} is missing or was changed, so the log is not carried over."
+                    " Restore it from a backup."
                 )
             batch.append((row.at, row.type, row.data, row.by))
             if len(batch) == BATCH_ROWS:

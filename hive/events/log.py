@@ -17,7 +17,15 @@ from hive.errors import Unavailable
 from hive.events.base import Seq
 from hive.events.chain import GENESIS, SALT_BYTES, ChainError, ChainPage, Head, Row, verify
 from hive.events.pages import Page, locating_damage, text_pages
-from hive.events.schema import CHAIN_COLUMNS, COLUMNS, NEVER_REPLACED, PAGE_BYTES, create, refuse_foreign
+from hive.events.schema import (
+    CHAIN_COLUMNS,
+    COLUMNS,
+    NEVER_REPLACED,
+    PAGE_BYTES,
+    SCHEMA_VERSION,
+    create,
+    refuse_foreign,
+)
 from hive.events.segments import Parts
 from hive.events.sqlite import connect
 
@@ -44,7 +52,7 @@ class EventLog:
         if not self.path.exists():
             create(self.path)
         self._db = connect(self.path, write=True)
-        refuse_foreign(self._db, self.path)
+        self._schema = refuse_foreign(self._db, self.path)
         self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").fetchall()
         self._db.execute("PRAGMA secure_delete=ON").fetchall()  # Else the first page keeps a copy of the first rows.
         self._db.execute(NEVER_REPLACED)  # A log that is older than this trigger gets it, too.
@@ -84,10 +92,13 @@ class EventLog:
     def _commit(self, chain: list[tuple[Any, ...]], erased: list[tuple[Any, ...]]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            if self._schema != SCHEMA_VERSION:  # From here on the log may hold what older hives do not know.
+                self._db.pragma("user_version", SCHEMA_VERSION)
             _insert(self._db, chain)
             if erased:
                 self._db.executemany("INSERT INTO erased VALUES(?,?,?)", erased)
             self._db.execute("COMMIT")
+            self._schema = SCHEMA_VERSION
         except apsw.Error as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")

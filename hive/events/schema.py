@@ -6,14 +6,20 @@ from typing import Final
 
 import apsw
 
+import hive
 from hive.errors import CorruptState
 from hive.events.chain import HASH_BYTES, SALT_BYTES
 from hive.events.sqlite import connect
 
 APPLICATION_ID: Final = 0x68697665
 """`hive` in ASCII; identifies the file."""
-SCHEMA_VERSION: Final = 2
-"""1 hashed `data` itself, so nothing could be erased; see `audit/carry_over.py`."""
+SCHEMA_VERSION: Final = 3
+"""What the daemon writes. Raise it with the first event type or event version since the last release, so that an older
+hive refuses the log at once and not at the first event that it does not know.
+
+1 hashed `data` itself, so nothing could be erased; see `audit/carry_over.py`. 2 and 3 have the same tables.
+"""
+READABLE_VERSIONS: Final = (2, SCHEMA_VERSION)
 PAGE_BYTES: Final = 8_192
 """Page size of a new log. A page of 4 KiB holds a dozen rows and wastes about a twelfth of the file."""
 
@@ -124,12 +130,18 @@ def schema_version(db: apsw.Connection, path: Path) -> int:
     return int(db.pragma("user_version"))
 
 
-def refuse_foreign(db: apsw.Connection, path: Path) -> None:
-    """Raises CorruptState if this hive cannot use the file."""
+def refuse_foreign(db: apsw.Connection, path: Path) -> int:
+    """Return the file's schema. Raises CorruptState if this hive cannot use the file."""
     version = schema_version(db, path)
     if version == 1:
-        raise CorruptState(f"{path} has schema 1. Start the daemon once: `hive up` carries the log over to schema 2.")
-    if version != SCHEMA_VERSION:
         raise CorruptState(
-            f"{path} has schema {version}; this hive reads {SCHEMA_VERSION}. Use the hive that wrote it."
+            f"{path} has schema 1. Start the daemon once: `hive up` carries the log over to schema {SCHEMA_VERSION}."
         )
+    if version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
+        newer = version > SCHEMA_VERSION
+        raise CorruptState(
+            f"{path} has schema {version}; this hive, {hive.__version__}, reads {readable}."
+            + (" A newer hive wrote it: use that one, or restore a backup from before." if newer else "")
+        )
+    return version

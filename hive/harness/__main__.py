@@ -6,7 +6,7 @@ import sys
 
 import structlog
 
-from hive.errors import BadRequest
+from hive.errors import BadRequest, WireUnsupported
 from hive.harness.environment import Environment, from_environment
 from hive.harness.loop import Ending, Harness
 
@@ -19,7 +19,7 @@ async def serve(env: Environment) -> Ending:
 
 
 def main() -> int:
-    """Return the exit code: 0 after SIGTERM, 2 if the environment is incomplete."""
+    """Return the exit code: 0 after SIGTERM, 2: incomplete environment, 3: the daemon speaks another protocol."""
     os.umask(STATE_UMASK)
     structlog.configure(
         processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper("iso", utc=True), _line],
@@ -30,7 +30,12 @@ def main() -> int:
     except BadRequest as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    if asyncio.run(serve(env)) == "shrink":
+    try:
+        ending = asyncio.run(serve(env))
+    except WireUnsupported as error:
+        sys.stderr.write(f"{error}\n")  # The daemon starts a harness of its own in place of this one.
+        return 3
+    if ending == "shrink":
         # Only exec frees the memory of imported modules. Process and incarnation stay the same.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+import hive
 from hive.clock import rfc3339
 from hive.config import agent_file
 from hive.errors import BadRequest
@@ -276,6 +277,15 @@ def cli_path() -> Path:
     if found is None or found.origin is None:
         raise FileNotFoundError("claude_agent_sdk is not installed")
     return Path(found.origin).parent / "_bundled" / "claude"
+
+
+def program_file() -> tuple[int, int] | None:
+    """Identifies the installed package: inode and time of its first file. None while an installer replaces it."""
+    try:
+        found = Path(hive.__file__).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def sdk_loaded() -> bool:

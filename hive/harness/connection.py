@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from hive.errors import HiveError
+from hive.errors import HiveError, WireUnsupported
+from hive.wire import UNSUPPORTED, WIRE
 
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
 """Limit of one reply: 32 messages of 256 KiB and some room."""
@@ -78,6 +79,7 @@ class Connection:
         Raises:
             DaemonRefused: the daemon refused.
             DaemonAway: it was away for longer than `away_s`.
+            WireUnsupported: it does not speak this harness's version of the protocol.
         """
         request = {"cmd": cmd, **{name: value for name, value in fields.items() if value is not None}}
         request.update(whole or {})
@@ -116,7 +118,10 @@ class Connection:
 
     async def _open(self) -> None:
         self._reader, self._writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_LIMIT_BYTES)
-        await self._ask(msgspec.json.encode({"cmd": "hello", "incarnation": self._incarnation}) + b"\n", 0.0)
+        hello = {"cmd": "hello", "incarnation": self._incarnation, "wire": WIRE}
+        reply = await self._ask(msgspec.json.encode(hello) + b"\n", 0.0)
+        if reply.get("code") == UNSUPPORTED:
+            raise WireUnsupported(str(reply.get("error")))
 
     async def _ask(self, line: bytes, waits_s: float) -> dict[str, Any]:
         if self._writer is None or self._reader is None:

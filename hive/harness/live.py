@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from hive.clock import rfc3339
+from hive.errors import WireUnsupported
 from hive.harness.connection import Connection, DaemonAway, DaemonLimited, DaemonRefused
 
 BATCH_PAUSE_S = 0.1
@@ -54,7 +55,7 @@ class Live:
             except DaemonLimited as limited:
                 self._waiting.extendleft(reversed(lines[-(WAITING_LINES - len(self._waiting)) :]))
                 await asyncio.sleep(limited.retry_after_s)
-            except (DaemonAway, DaemonRefused):
+            except (DaemonAway, DaemonRefused, WireUnsupported):
                 pass  # These lines are lost; nobody waits for them.
         self._some.clear()
 

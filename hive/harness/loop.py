@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 import structlog
 
 from hive.clock import SystemClock, TimeMs, rfc3339
-from hive.harness.agent import Agent, cli_path, sdk_loaded
+from hive.harness.agent import Agent, cli_path, program_file, sdk_loaded
 from hive.harness.connection import Daemon, DaemonLimited, DaemonRefused
 from hive.harness.controls import Controls
 from hive.harness.environment import Environment
@@ -66,6 +66,7 @@ class Harness:
 
     def __init__(self, env: Environment) -> None:
         self._env = env
+        self._program = program_file()
         self._daemon = Daemon(env.socket, env.incarnation)
         self._live = Live(self._daemon.live)
         self._reports = Reports(self._daemon.reports)
@@ -140,6 +141,9 @@ class Harness:
             messages = reply.get("messages") or []
             if messages and self._paused:
                 await self._or_stop(self._reports.requeue([row["id"] for row in messages], "paused"))
+            elif messages and self._renews():
+                await self._or_stop(self._reports.requeue([row["id"] for row in messages], "stopping"))
+                return "shrink"
             elif messages:
                 await self._take(messages, int(reply.get("remaining") or 0))
             elif self._idle_left_s() <= 0 and not self._agent.busy.locked():
@@ -153,7 +157,7 @@ class Harness:
         """Wait until a turn may start, or the harness must end or shrink."""
         while not self._stopping.is_set():
             self._wake.clear()
-            if self._rests() and self._shrinks():
+            if self._renews() or (self._rests() and self._shrinks()):
                 return "shrink"
             if self._paused:
                 if not await self._park(PAUSE_LOOK_S):
@@ -177,11 +181,26 @@ class Harness:
 
     def _shrinks(self) -> bool:
         """Whether the process can exec itself to free the SDK's memory: no work is in progress."""
-        at_work = self._agent.connected or self._agent.busy.locked() or self._controls.busy or self._login_flow.active
-        if self._stopping.is_set() or at_work or not sdk_loaded():
+        if self._at_work() or not sdk_loaded():
             return False
         if self._idle_left_s() > 0 and self._login.usable():
             return False
+        return self._keeps_rest()
+
+    def _renews(self) -> bool:
+        """Whether the process must exec itself before a turn: hive was upgraded in place.
+
+        The modules of a turn are imported with the first one. They would be newer than those in memory.
+        """
+        found = program_file()
+        is_new = found is not None and found != self._program
+        return is_new and not sdk_loaded() and not self._at_work() and self._keeps_rest()
+
+    def _at_work(self) -> bool:
+        in_use = self._agent.connected or self._agent.busy.locked() or self._controls.busy or self._login_flow.active
+        return in_use or self._stopping.is_set()
+
+    def _keeps_rest(self) -> bool:
         rest = Rest(
             incarnation=self._env.incarnation,
             until_ms=self._rest_until_ms,

@@ -97,7 +97,7 @@ class Mount(msgspec.Struct, frozen=True):
 
 class Agents(Projection):
     NAME = "agents"
-    VERSION = 4
+    VERSION = 5
 
     def __init__(self) -> None:
         self.all: Table[AgentName, Agent] = Table("agents", Agent)
@@ -204,6 +204,7 @@ class Agents(Projection):
             rate_limited_until_ms=None,
             status_text=None,
             status_set_ms=None,
+            needs_update=False,  # It starts what is wanted, on this daemon's harness.
             revision=event.revision,
             harness_version=event.harness_version,
         )

@@ -9,7 +9,7 @@ import structlog
 
 from hive.deciders import messages
 from hive.deciders.messages import FAILED_DELIVERIES_MAX, RECV_MAX
-from hive.errors import BadRequest, HiveError
+from hive.errors import BadRequest, HiveError, WireUnsupported
 from hive.events import base
 from hive.events.base import MessageId
 from hive.names import EVERYONE, AgentName
@@ -68,6 +68,8 @@ class AgentSession:
         self.by = base.agent(name)
         self.services = services
         self.incarnation: str | None = None
+        self.unsupported: WireUnsupported | None = None
+        """Set after a hello with a version of the protocol that this daemon does not speak."""
         self.connection = connection
         self.share = services.shares.of(name)
         self._verbs = verbs
@@ -91,6 +93,8 @@ class AgentSession:
     async def _answer(self, line: bytes) -> tuple[bytes, tuple[MessageId, ...]]:
         if line == TOO_LONG:
             return error_reply(BadRequest(TOO_LONG_TEXT)), ()
+        if self.unsupported is not None:
+            return error_reply(self.unsupported), ()
         own, size = self.connection.is_own, len(line)
         try:
             if (verb := self._verbs.get(peek(line) or "")) is not None:

@@ -6,7 +6,7 @@ import msgspec
 
 from hive.clock import MS_PER_S, parse_rfc3339
 from hive.deciders import axes, messages, questions, record, reminders
-from hive.errors import BadRequest
+from hive.errors import BadRequest, WireUnsupported
 from hive.events.base import MessageId, QuestionId
 from hive.events.messages import MessageSent
 from hive.events.turns import TurnEnded
@@ -16,6 +16,7 @@ from hive.sockets.agent_session import AgentSession, Recv, Reply, Verb
 from hive.sockets.egress_verbs import Wanted, request_egress
 from hive.sockets.requests import Count, Id, Limit, Request, Seconds, Short
 from hive.sockets.shares import Cost
+from hive.wire import OLDEST_WIRE, WIRE
 
 RECENT_MAX: Final = 200
 INCARNATION_MAX_CHARS: Final = 128
@@ -27,6 +28,8 @@ LIVE_LINES_MAX: Final = 1_000
 
 class Hello(Request, frozen=True, kw_only=True):
     incarnation: str | int
+    wire: int | None = None
+    """The version of this protocol that the harness speaks."""
 
 
 class Send(Request, frozen=True, kw_only=True):
@@ -123,6 +126,13 @@ class RateLimited(Request, frozen=True, kw_only=True):
 
 
 async def hello(session: AgentSession, request: Hello) -> Reply:
+    """Raises WireUnsupported, also for every later request of this connection."""
+    if request.wire is not None and not OLDEST_WIRE <= request.wire <= WIRE:
+        session.unsupported = WireUnsupported(
+            f"This harness speaks version {request.wire} of the protocol between harness and daemon; this daemon speaks"
+            f" {OLDEST_WIRE} to {WIRE}. Restart the agent: `hive restart {session.name}`."
+        )
+        raise session.unsupported
     incarnation = str(request.incarnation)
     if not 0 < len(incarnation) <= INCARNATION_MAX_CHARS:
         raise BadRequest(f"An incarnation has 1 to {INCARNATION_MAX_CHARS} characters.")
@@ -136,7 +146,7 @@ async def hello(session: AgentSession, request: Hello) -> Reply:
         await _send_model(session)
     if presence.is_harness(session.name, incarnation, session.connection):
         session.share.intake.harness_is(session.connection.process)
-    return {}
+    return {} if request.wire is None else {"wire": WIRE}
 
 
 async def _send_model(session: AgentSession) -> None:

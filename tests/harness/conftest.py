@@ -33,6 +33,8 @@ class Run:
         self.extra: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "harness.log"
+        self.python_path: Path | None = None
+        """A folder with the hive to run; None: the installed one."""
 
     def start(self, script: AnyScript | None = None, *, key: bool = True, idle_minutes: float = 10) -> None:
         if script is not None:
@@ -49,11 +51,16 @@ class Run:
             "ANTHROPIC_BASE_URL": self.model.url,
             **({"HIVE_MANAGER": "1"} if self.manager else {}),
             **({"ANTHROPIC_API_KEY": f"hive-dummy-{self.name}"} if key else {}),
+            **({} if self.python_path is None else {"PYTHONPATH": str(self.python_path)}),
             **self.extra,
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "hive.harness"], env=environment, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, "-P", "-m", "hive.harness"],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     @property

@@ -35,6 +35,8 @@ class Peer:
         self.paused = False
         self.parked = 0
         """How many requests are parked in recv."""
+        self.wire_refusal: str | None = None
+        """Set: every hello is refused, as by a daemon of another version."""
         self._answers: dict[str, dict[str, Any]] = {}
         self._next_id = 0
         self._incarnation: str | None = None
@@ -113,6 +115,8 @@ class Peer:
             self.changed.notify_all()
             if key in self._answers:
                 return self._answers[key]
+            if request["cmd"] == "hello" and self.wire_refusal is not None:
+                return {"ok": False, "error": self.wire_refusal, "code": "wire_unsupported"}
             reply = self._decide(request, alive)
             if key is not None:
                 self._answers[key] = reply

@@ -167,6 +167,10 @@ class HiveProcess:
             self.becomes_whole()  # A new hive spawns its manager in the background.
         return self
 
+    def runs_with(self, python: str) -> None:
+        """Use this interpreter for the next daemon."""
+        self._python = python
+
     @property
     def url(self) -> str:
         """The address of the dashboard."""

@@ -151,6 +151,24 @@ class Parked:
             event.set()
 
 
+class _Stream:
+    """The newest lines of an agent's turn stream, bounded in number and bytes."""
+
+    def __init__(self) -> None:
+        self.lines: deque[msgspec.Raw] = deque()
+        self._bytes = 0
+
+    def extend(self, lines: list[msgspec.Raw]) -> None:
+        self.lines.extend(lines)
+        self._bytes += sum(map(_size, lines))
+        while len(self.lines) > LIVE_LINES_KEPT or (self._bytes > LIVE_BYTES_KEPT and len(self.lines) > 1):
+            self._bytes -= _size(self.lines.popleft())
+
+
+def _size(line: msgspec.Raw) -> int:
+    return memoryview(line).nbytes
+
+
 class Hub:
     """Wakes parked requests after each commit and holds what is not in the log."""
 
@@ -161,7 +179,7 @@ class Hub:
         self.controlled = Parked()
         """Parked `next_control` requests."""
         self._followers: set[Feed] = set()
-        self._live: dict[AgentName, deque[msgspec.Raw]] = {}
+        self._live: dict[AgentName, _Stream] = {}
         self._live_followers: dict[AgentName, set[Feed]] = {}
         self._controls: dict[AgentName, deque[dict[str, str]]] = {}
         self._taken: dict[str, asyncio.Future[bool]] = {}
@@ -211,11 +229,7 @@ class Hub:
     def add_live(self, agent: AgentName, lines: Iterable[msgspec.Raw]) -> None:
         """Append encoded lines to an agent's turn stream. The oldest lines are dropped."""
         added = [msgspec.Raw(bytes(line)) for line in lines]  # Copy: a slice keeps the whole request alive.
-        ring = self._live.setdefault(agent, deque(maxlen=LIVE_LINES_KEPT))
-        ring.extend(added)
-        size = sum(len(bytes(line)) for line in ring)
-        while size > LIVE_BYTES_KEPT and len(ring) > 1:
-            size -= len(bytes(ring.popleft()))
+        self._live.setdefault(agent, _Stream()).extend(added)
         for feed in self._live_followers.get(agent, ()):
             feed.put(added)
 
@@ -225,7 +239,7 @@ class Hub:
 
     def live(self, agent: AgentName) -> list[Any]:
         """The lines kept of an agent's turn stream, oldest first."""
-        return list(self._live.get(agent, ()))
+        return list(self._live[agent].lines) if agent in self._live else []
 
     @contextmanager
     def following_live(self, agent: AgentName) -> Iterator[Feed]:

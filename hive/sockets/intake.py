@@ -14,8 +14,8 @@ from hive.sockets.peers import Process
 REQUESTS_PER_S: Final = 500.0
 """Requests of one agent that are looked at, refused ones too; further ones wait."""
 REQUESTS_BURST: Final = 1_000.0
-INPUT_PER_S: Final = 16.0 * 1024 * 1024
-"""Bytes read from one agent; further ones wait in the kernel."""
+INPUT_PER_S: Final = 4.0 * 1024 * 1024
+"""Bytes read from one agent; further ones wait in the kernel. A minute's default share takes a second."""
 INPUT_BURST: Final = 4.0 * 1024 * 1024
 BUFFERED_MAX: Final = 8 * 1024 * 1024
 """Bytes of unfinished and unanswered requests of one agent. Above it, connections finish one at a time."""

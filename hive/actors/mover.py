@@ -152,6 +152,7 @@ class Mover(pykka.ThreadingActor):
                 archive = Path(folder) / "files"
                 self._transfer(lambda client, _: files.get(client, one.peer, one.object, archive))
                 files.unpack(archive, one.digest, self._paths, one.agent)
+                self._put_snapshot(one.agent, archive)  # Its host may be lost before the next round of snapshots.
             self._journal.ask(FinishMove(by=BY, agent=one.agent))
             if not one.wanted:
                 self._act(one.agent, "stop")

@@ -100,8 +100,15 @@ def demo(
     exit_when_done: Annotated[
         bool, typer.Option("--exit", help="Decide as the operator automatically, then exit.")
     ] = False,
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="Two hives on two hosts: one is lost. Needs network namespaces.")
+    ] = False,
 ) -> None:
     """Run a demo in a temporary hive with a scripted model."""
+    if swarm:
+        from hive.demo.swarm import run as run_swarm
+
+        raise typer.Exit(run_swarm(keep, exit_when_done))
     from hive.demo import run
 
     raise typer.Exit(run(keep, not no_browser, exit_when_done))

@@ -81,7 +81,8 @@ def follow_steps(demo: DemoHive, console: Console) -> bool:
     return False
 
 
-def _elapsed(seconds: float) -> str:
+def elapsed(seconds: float) -> str:
+    """Time since the start, as printed beside a step."""
     return f"{seconds:.1f}s" if seconds < TENTHS_BELOW_S else duration_text(seconds * MS_PER_S)
 
 
@@ -89,7 +90,7 @@ def _match(event: dict[str, Any], left: list[DemoStep], operator: HostClient, co
     for step in left:
         if step.type == event["type"] and step.when(event["data"]):
             left.remove(step)
-            place = f"[dim]{event['seq']:>4}  {_elapsed(time.monotonic() - began):>6}[/]"
+            place = f"[dim]{event['seq']:>4}  {elapsed(time.monotonic() - began):>6}[/]"
             console.print(f"{place}  [magenta]{step.type:<18}[/] {escape(step.described(event['data']))}")
             if step.then is not None and (shown := step.then(operator, event["data"])) is not None:
                 for line in shown.splitlines():

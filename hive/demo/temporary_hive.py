@@ -6,13 +6,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from hive.demo import scripts
-from hive.errors import BadRequest, Unavailable
+from hive.errors import BadRequest, HiveError, Unavailable
 from hive.host_users import free_first_uid
 from hive.paths import Paths
 from hive.runtimes import ownership
@@ -43,34 +43,58 @@ def running(keep: Path | None, dashboard: bool) -> Iterator[DemoHive]:
         BadRequest: the state folder to keep already exists. Unavailable: the daemon cannot run on this host.
     """
     with contextlib.ExitStack() as cleanup:
-        scratch = Path(tempfile.mkdtemp(prefix="hive-demo-"))
-        cleanup.callback(ownership.remove, str(scratch))
-        state = scratch / "state" if keep is None else _kept(keep)
+        scratch = temporary_folder(cleanup)
+        state = scratch / "state" if keep is None else kept(keep)
         paths = Paths(state, scratch / "run")
-        _choose_host_users(paths)
-        log = cleanup.enter_context((scratch / "daemon.log").open("w+"))
-        model_url = cleanup.enter_context(_model())
-        command = [sys.executable, "-P", "-m", "hive", "up", "--state", str(state), "--run", str(paths.run)]
+        choose_host_users(paths)
+        model_url = cleanup.enter_context(model(scripts.__file__))
+        demo = start(paths, scratch / "daemon.log", model_url, *(ANY_PORT if dashboard else ("--no-dashboard",)))
+        cleanup.callback(end, demo)
+        yield demo
+
+
+def temporary_folder(cleanup: contextlib.ExitStack) -> Path:
+    """It goes with the demo."""
+    scratch = Path(tempfile.mkdtemp(prefix="hive-demo-"))
+    cleanup.callback(ownership.remove, str(scratch))
+    return scratch
+
+
+def start(paths: Paths, log: Path, model_url: str, *options: str, front: Sequence[str] = ()) -> DemoHive:
+    """Start a daemon and wait until it is ready; `front` is put in front of the command.
+
+    Raises:
+        Unavailable: the daemon cannot run on this host; the text is its own.
+    """
+    command = [sys.executable, "-P", "-m", "hive", "up", "--state", str(paths.state), "--run", str(paths.run)]
+    with log.open("a") as output:
+        begins = output.tell()
         daemon = subprocess.Popen(
-            [*command, "--model-url", model_url, *(ANY_PORT if dashboard else ("--no-dashboard",))],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
+            [*front, *command, "--model-url", model_url, *options], stdout=subprocess.PIPE, stderr=output, text=True
         )
-        cleanup.callback(_end, daemon)
-        ready = _first_line(daemon, HIVE_READY)
-        if ready is None:
-            daemon.wait()
-            log.seek(0)
-            said = log.read().strip().splitlines()
-            raise Unavailable(said[-1].removeprefix("hive: ") if said else "The daemon ended before it was ready.")
-        cleanup.callback(_down, paths)
-        yield DemoHive(paths, ready, daemon)
+    ready = _first_line(daemon, HIVE_READY)
+    if ready is None:
+        daemon.wait()
+        said = log.read_text()[begins:].strip().splitlines()
+        raise Unavailable(said[-1].removeprefix("hive: ") if said else "The daemon ended before it was ready.")
+    return DemoHive(paths, ready, daemon)
+
+
+def end(demo: DemoHive) -> None:
+    """Stop the agents, which would outlive the daemon, and then the daemon."""
+    with contextlib.suppress(HiveError), HostClient(demo.paths.host_socket) as client:
+        client.ask("shutdown")
+    try:
+        demo.daemon.wait(END_S)
+    except subprocess.TimeoutExpired:
+        demo.daemon.kill()
+        demo.daemon.wait()
 
 
 @contextlib.contextmanager
-def _model() -> Iterator[str]:
-    command = [sys.executable, "-P", "-m", "hive.scripted_model", "--script", scripts.__file__]
+def model(script: str, front: Sequence[str] = ()) -> Iterator[str]:
+    """A scripted model; its URL. Raises Unavailable: it did not start."""
+    command = [*front, sys.executable, "-P", "-m", "hive.scripted_model", "--script", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             url = _first_line(process, MODEL_READY)
@@ -81,18 +105,24 @@ def _model() -> Iterator[str]:
             process.terminate()
 
 
-def _choose_host_users(paths: Paths) -> None:
-    """Under root, give the demo host users of its own: another hive may run on this host."""
-    if os.geteuid() != 0:
-        return
-    first = free_first_uid()
+def choose_host_users(*hives: Paths) -> None:
+    """Under root, give each hive host users of its own: another hive may run on this host."""
+    chosen = set[int]()
+    while os.geteuid() == 0 and len(chosen) < len(hives):
+        chosen.add(free_first_uid())
+    for paths, first in zip(hives, chosen, strict=False):  # Without root, no uids are chosen.
+        _write_host_users(paths, first)
+
+
+def _write_host_users(paths: Paths, first: int) -> None:
     paths.state.mkdir(parents=True, exist_ok=True, mode=0o755)
     helpers = f"[dashboard]\nuid = {first - 1}\n\n[broker]\nuid = {first - 2}\n"
     paths.settings.write_text(f"[runtime]\nfirst_uid = {first}\n\n{helpers}")
     paths.settings.chmod(0o600)
 
 
-def _kept(keep: Path) -> Path:
+def kept(keep: Path) -> Path:
+    """A new state folder there. Raises BadRequest: there is one."""
     state = keep.absolute() / STATE_FOLDER
     if state.exists():
         raise BadRequest(f"{state} already exists. Remove it or choose another folder.")
@@ -104,20 +134,6 @@ def _first_line(process: "subprocess.Popen[str]", prefix: str) -> str | None:
     assert process.stdout is not None
     line = process.stdout.readline()
     return line.removeprefix(prefix).strip() if line.startswith(prefix) else None
-
-
-def _down(paths: Paths) -> None:
-    """Stop the agents, which would outlive the daemon."""
-    with contextlib.suppress(Unavailable), HostClient(paths.host_socket) as client:
-        client.ask("shutdown")
-
-
-def _end(daemon: "subprocess.Popen[str]") -> None:
-    try:
-        daemon.wait(END_S)
-    except subprocess.TimeoutExpired:
-        daemon.kill()
-        daemon.wait()
 
 
 def missing_tool() -> str | None:

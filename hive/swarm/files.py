@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,10 @@ log = structlog.get_logger()
 KEPT_S: Final = 7 * 24 * 3_600
 """How long an archive stays in the store."""
 PARTS: Final = ("applied", "proposed", "state")
+MODE_MAX: Final = 0o755
+MODE_MIN: Final = 0o600
+MODE_MIN_FOLDER: Final = 0o700
+"""Nothing arrives with set-user-id bits or writable for others; the hive can read all."""
 
 
 def places(paths: Paths, name: AgentName) -> dict[str, Path]:
@@ -70,19 +75,27 @@ def unpack(archive: Path, digest: str, paths: Paths, name: AgentName) -> None:
         zstandard.ZstdDecompressor().stream_reader(raw) as packed,
         tarfile.open(fileobj=io.BufferedReader(packed), mode="r|") as tar,
     ):
+        tar.extraction_filter = lambda member, _: member  # Python 3.11.2 has no filters; `_is_inside` checks instead.
         for member in tar:
-            if member.name.split("/")[0] not in PARTS:
-                continue
-            try:
-                tar.extract(member, beside, filter="data", set_attrs=True)
-            except tarfile.FilterError as error:
-                log.warning("move.file_left_out", agent=name, file=member.name, error=str(error))
+            if member.name.split("/")[0] in PARTS and _is_inside(member, beside):
+                member.mode = member.mode & MODE_MAX | (MODE_MIN_FOLDER if member.isdir() else MODE_MIN)
+                tar.extract(member, beside)
+            else:
+                log.warning("move.file_left_out", agent=name, file=member.name)
     for part, folder in places(paths, name).items():
         _remove(folder)
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         if (beside / part).exists():
             (beside / part).rename(folder)
     _remove(beside)
+
+
+def _is_inside(member: tarfile.TarInfo, folder: Path) -> bool:
+    """Whether extraction writes, links and follows nothing outside. A link may point anywhere: it is not followed."""
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        return False
+    names = [member.name, member.linkname] if member.islnk() else [member.name]
+    return all(Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)) for name in names)
 
 
 def _remove(folder: Path) -> None:

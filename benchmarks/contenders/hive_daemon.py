@@ -14,8 +14,8 @@ from benchmarks.payload import bodies
 from benchmarks.seeding import names
 from hive import daemon, lock
 from hive.actors.current_settings import CurrentSettings
-from hive.actors.journal import Decided
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
+from hive.actors.journal_messages import Decided
 from hive.actors.rebuilding import Rebuilding
 from hive.deciders.base import Command
 from hive.deciders.messages import RECV_MAX, Ack, Recv, Send
@@ -115,13 +115,17 @@ class _Measured(daemon._Daemon):
             began = began or time.perf_counter()
             on_committed(batch)
 
-        async def asks(command: Command, key: str | None = None) -> Decided:
+        def answered(recv: asyncio.Future[Decided]) -> None:
             nonlocal served
-            decided = await ask(command, key)
-            served += isinstance(command, Recv) and bool(decided.answer[0])
+            served += bool(recv.result().answer[0])
             if served == parked:
-                all_served.set()
-            return decided
+                self._loop.call_soon(all_served.set)  # After the coroutine that waits for this answer.
+
+        def asks(command: Command, key: str | None = None) -> asyncio.Future[Decided]:
+            future = ask(command, key)
+            if isinstance(command, Recv):
+                future.add_done_callback(answered)
+            return future
 
         self._hub.on_committed, self._measured_client.ask = commits, asks  # type: ignore[method-assign]
         try:

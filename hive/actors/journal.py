@@ -3,9 +3,10 @@
 import hashlib
 import queue
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import apsw
 import blinker
@@ -14,8 +15,9 @@ import pykka
 import structlog
 
 from hive.actors import mail
+from hive.actors.journal_messages import Adopt, Decided, JournalClient, Read, Submission, Submit
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
-from hive.deciders import decide
+from hive.deciders import RULES
 from hive.deciders.base import Answered, Command
 from hive.errors import BadRequest, HiveError, Unavailable
 from hive.events import AnyEvent
@@ -45,66 +47,8 @@ ADOPT_EVENTS: Final = 200
 """Events folded between two checks of the clock."""
 WRITE_RETRY_MS: DurationMs = 10_000
 """Delay after a failed write-behind, for example on a full disk."""
-KEY_MAX_CHARS: Final = 64
-"""Maximum length of an idempotency key."""
 DIGEST_BYTES: Final = 4
 """Of a keyed command; see `CommandKeyed.digest`."""
-
-
-class Decided(msgspec.Struct, frozen=True):
-    """The durable result of a command."""
-
-    events: tuple[AnyEvent, ...]
-    seq: Seq
-    """Position of the first event; the log's head if there is none."""
-    answer: Any = None
-
-    def first(self) -> Any:
-        """The first event. For a command that creates something, it has the new id."""
-        return self.events[0]
-
-
-Outcome = Decided | HiveError | Exception
-"""What a caller gets. An exception is raised in the caller."""
-
-
-class JournalClient(Protocol):
-    """Delivers answers to callers on their own thread."""
-
-    def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """Deliver the (ticket, outcome) pairs of one batch."""
-        ...
-
-
-class Submission(msgspec.Struct, frozen=True, gc=False):
-    """A command and the ticket for its answer."""
-
-    command: Command
-    ticket: Any
-    key: str | None = None
-    """Idempotency key: a repeated key of the same caller gets the first answer."""
-
-
-class Submit(msgspec.Struct, frozen=True, gc=False):
-    """Message: decide these commands in order."""
-
-    client: JournalClient
-    submissions: list[Submission]
-
-
-class Read(msgspec.Struct, frozen=True, gc=False):
-    """Message: call `query` with the committed state. It must return frozen rows or copies."""
-
-    client: JournalClient
-    query: Callable[[Hive], Any]
-    ticket: Any
-
-
-class Adopt(msgspec.Struct, frozen=True, gc=False):
-    """Message: adopt the file of a finished rebuild. The answer is its position."""
-
-    client: JournalClient
-    ticket: Any
 
 
 class _AdoptNext(msgspec.Struct, frozen=True, gc=False):
@@ -165,7 +109,7 @@ class Journal(pykka.ThreadingActor):
         self._last_ms: TimeMs = 0
         self._pending: list[tuple[str, str, str, str]] = []
         self._batch: list[Recorded] = []
-        self._answers: dict[JournalClient, list[tuple[Any, Any]]] = {}
+        self._answers: defaultdict[JournalClient, list[tuple[Any, Any]]] = defaultdict(list)
         self._reads: list[Read] = []
         self._flush_is_due = False
 
@@ -176,8 +120,7 @@ class Journal(pykka.ThreadingActor):
     def on_receive(self, message: Submit | Read | Adopt | _AdoptNext | _Flush | _WriteBehind) -> None:
         match message:
             case Submit(client, submissions):
-                for submission in submissions:
-                    self._take(client, submission)
+                self._take(client, submissions)
                 self._flush_soon()
             case Read():
                 self._reads.append(message)
@@ -207,56 +150,61 @@ class Journal(pykka.ThreadingActor):
             self._flush_is_due = True
             self.actor_ref.tell(_Flush())
 
-    def _take(self, client: JournalClient, submission: Submission) -> None:
-        try:
-            outcome = self._decided(submission)
-        except HiveError as refusal:
-            outcome = refusal
-        except Exception as bug:  # A bug in one rule must not stop the journal.
-            log.exception("journal.rule_failed", command=type(submission.command).__name__)
-            outcome = bug
-        answers = self._answers.get(client)
-        if answers is None:
-            answers = self._answers[client] = []
-        answers.append((submission.ticket, outcome))
+    def _take(self, client: JournalClient, submissions: list[Submission]) -> None:
+        """Decide at one time: most of a message's commands came in the same millisecond."""
+        now = self._last_ms = max(self._clock.now_ms(), self._last_ms)
+        at = stamp(now)
+        for submission in submissions:
+            try:
+                outcome = self._decided(submission, now, at)
+            except HiveError as refusal:
+                outcome = refusal
+            except Exception as bug:  # A bug in one rule must not stop the journal.
+                log.exception("journal.rule_failed", command=type(submission.command).__name__)
+                outcome = bug
+            self._answers[client].append((submission.ticket, outcome))
 
-    def _decided(self, submission: Submission) -> Any:
-        command, key = submission.command, submission.key
-        by = str(command.by)
-        full_key = "" if key is None else f"{by} {key}"
-        digest = None if key is None else _digest(command)
-        if key is not None and (known := self._hive.ids.keys.get(full_key)) is not None:
+    def _decided(self, submission: Submission, now: TimeMs, at: str) -> Any:
+        command = submission.command
+        if submission.key is not None:
+            return self._decided_once(command, submission.key, now, at)
+        decision = RULES[type(command)](command, self._hive, now)
+        events, answer = decision if isinstance(decision, Answered) else (decision, None)
+        first = self._hive.seq + 1 if events else self._hive.seq
+        self._append(events, at, str(command.by))
+        return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
+
+    def _decided_once(self, command: Command, key: str, now: TimeMs, at: str) -> Any:
+        by, digest = str(command.by), _digest(command)
+        full_key = f"{by} {key}"
+        if (known := self._hive.ids.keys.get(full_key)) is not None:
             if known.digest not in (None, digest):
                 raise BadRequest(f"The key {key!r} was used for another request. Use a new key for each request.")
             return self._repeat(known.first_seq, known.count)
-        now = max(self._clock.now_ms(), self._last_ms)
-        self._last_ms = now
-        decision = decide(command, self._hive, now)
-        events, answer = decision if isinstance(decision, Answered) else Answered(decision)
+        decision = RULES[type(command)](command, self._hive, now)
+        events, answer = decision if isinstance(decision, Answered) else (decision, None)
         first = self._hive.seq + 1 if events else self._hive.seq
         keyed: list[AnyEvent] = []
-        if key is not None and events and not isinstance(answer, HiveError):  # A refused command may be retried.
+        if events and not isinstance(answer, HiveError):  # A refused command may be retried.
             keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events), digest=digest)]
-        self._append_all([*events, *keyed], now, by)
+        self._append([*events, *keyed], at, by)
         return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
 
-    def _append_all(self, events: list[AnyEvent], now: TimeMs, by: str) -> None:
+    def _append(self, events: list[AnyEvent], at: str, by: str) -> None:
         """Append all events of a decision or none."""
         before = len(self._pending)
+        hive, encode = self._hive, self._codec.encode
         try:
             for event in events:
-                self._append(event, now, by)
+                recorded = Recorded(hive.seq + 1, at, by, event)
+                self._pending.append((at, type(event).__name__, encode(event), by))
+                self._batch.append(recorded)
+                hive.evolve(recorded)
         except Exception:
             del self._pending[before:], self._batch[before:]
             self._settle()
             self._reload()
             raise
-
-    def _append(self, event: AnyEvent, now: TimeMs, by: str) -> None:
-        recorded = Recorded(self._hive.seq + 1, stamp(now), by, event)
-        self._pending.append((stamp(now), type(event).__name__, self._codec.encode(event), by))
-        self._batch.append(recorded)
-        self._hive.evolve(recorded)
 
     def _repeat(self, first: Seq, count: int) -> Decided:
         if first > self._log.head.seq:  # In this batch: both are answered after its commit.
@@ -277,7 +225,7 @@ class Journal(pykka.ThreadingActor):
     def _settle(self) -> None:
         """Commit the batch and deliver the answers."""
         self._commit()
-        answers, self._answers = self._answers, {}
+        answers, self._answers = self._answers, defaultdict(list)
         for client, tickets in answers.items():
             client.deliver(tickets)
 

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import msgspec
 import pykka
 
-from hive.actors.journal import KEY_MAX_CHARS, Adopt, Decided, Read, Submission, Submit
+from hive.actors.journal_messages import KEY_MAX_CHARS, Adopt, Decided, Read, Submission, Submit
 from hive.deciders.base import Command
 from hive.errors import BadRequest, LimitReached, Unavailable
 from hive.events.base import Seq
@@ -26,12 +27,13 @@ ASK_TIMEOUT_S = 30.0
 """A commit takes milliseconds. After this time the caller gives up; with an idempotency key it can retry."""
 
 
-class _Lane:
-    """The commands of one agent."""
+class _Ticket(msgspec.Struct, gc=False):
+    """Where an answer goes."""
 
-    def __init__(self) -> None:
-        self.under_way = 0
-        self.waiting: deque[Submission] = deque()
+    future: asyncio.Future[Any]
+    began_s: float
+    agent: AgentName | None = None
+    """Who asked, if it was an agent."""
 
 
 class AsyncJournalClient:
@@ -41,7 +43,12 @@ class AsyncJournalClient:
         self._journal = journal
         self._loop = loop
         self._gathered: list[Submission] = []
-        self._lanes: dict[AgentName, _Lane] = {}
+        self._tick_s = 0.0
+        """When the first of them was gathered."""
+        self._sent: dict[AgentName, int] = {}
+        """Commands of each agent that are with the journal."""
+        self._waiting: dict[AgentName, deque[Submission]] = {}
+        """Commands of agents that have as many there as they may have."""
         self._under_way = 0
         self._took_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
@@ -49,24 +56,30 @@ class AsyncJournalClient:
         """Seconds from submission to answer of the newest commands."""
         return list(self._took_s)
 
-    async def ask(self, command: Command, key: str | None = None) -> Decided:
-        """Decide and commit.
+    def ask(self, command: Command, key: str | None = None) -> asyncio.Future[Decided]:
+        """Decide and commit. The future has the answer or, as its exception, Refused, a subclass, or Unavailable.
 
         Raises:
-            Refused or a subclass: the rule refused. Unavailable: the log could not be written.
+            BadRequest: not a key. LimitReached: too many commands are in flight.
         """
         if key is not None and not 0 < len(key) <= KEY_MAX_CHARS:
             raise BadRequest(f"A key has 1 to {KEY_MAX_CHARS} characters.")
-        future = self._ticket()
-        submission = Submission(command, future, key)
-        if command.by.kind == "agent":
-            self._gather_in_turn(command.by.name, submission)
-        else:
+        future: asyncio.Future[Decided] = self._future()
+        if not self._gathered:
+            self._tick_s = self._loop.time()
+        by = command.by
+        if by.kind != "agent":
+            self._gather(Submission(command, _Ticket(future, self._tick_s), key))
+            return future
+        name = by.name
+        submission = Submission(command, _Ticket(future, self._tick_s, name), key)
+        sent = self._sent.get(name, 0)
+        if sent < AGENT_UNDER_WAY_MAX:
+            self._sent[name] = sent + 1
             self._gather(submission)
-        began = self._loop.time()
-        decided: Decided = await future
-        self._took_s.append(self._loop.time() - began)
-        return decided
+        else:
+            self._waiting.setdefault(name, deque()).append(submission)
+        return future
 
     async def read(self, query: Callable[[Hive], T]) -> T:
         """Call `query` with the committed state, on the journal's thread."""
@@ -89,18 +102,19 @@ class AsyncJournalClient:
         except RuntimeError:  # The loop is closed: the daemon ends, and no caller waits.
             return
 
-    def _ticket(self) -> asyncio.Future[Any]:
+    def _future(self) -> asyncio.Future[Any]:
         if self._under_way >= UNDER_WAY_MAX:
             raise LimitReached(f"{UNDER_WAY_MAX} commands are in flight. Try again in a moment.")
         self._under_way += 1
         return self._loop.create_future()
 
     async def _told(self, message: Callable[[Any], Read | Adopt]) -> Any:
-        future = self._ticket()
+        future = self._future()
+        ticket = _Ticket(future, self._loop.time())
         try:
-            self._journal.tell(message(future))
+            self._journal.tell(message(ticket))
         except pykka.ActorDeadError:
-            self._settle([(future, Unavailable("The journal has stopped."))])
+            self._settle([(ticket, Unavailable("The journal has stopped."))])
         return await future
 
     def _gather(self, submission: Submission) -> None:
@@ -108,25 +122,16 @@ class AsyncJournalClient:
             self._loop.call_soon(self._hand_over)
         self._gathered.append(submission)
 
-    def _gather_in_turn(self, agent: AgentName, submission: Submission) -> None:
-        lane = self._lanes.get(agent)
-        if lane is None:
-            lane = self._lanes[agent] = _Lane()
-        submission.ticket.add_done_callback(lambda _: self._leave(agent, lane))
-        if lane.under_way < AGENT_UNDER_WAY_MAX:
-            lane.under_way += 1
-            self._gather(submission)
-        else:
-            lane.waiting.append(submission)
-
-    def _leave(self, agent: AgentName, lane: "_Lane") -> None:
+    def _leave(self, agent: AgentName) -> None:
         """A command of this agent was answered: the next one that waits takes its place."""
-        if lane.waiting:
-            self._gather(lane.waiting.popleft())
-            return
-        lane.under_way -= 1
-        if not lane.under_way:
-            self._lanes.pop(agent, None)
+        if waiting := self._waiting.get(agent):
+            self._gather(waiting.popleft())
+            if not waiting:
+                del self._waiting[agent]
+        elif (sent := self._sent[agent]) > 1:
+            self._sent[agent] = sent - 1
+        else:
+            del self._sent[agent]
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
@@ -135,11 +140,16 @@ class AsyncJournalClient:
         except pykka.ActorDeadError:
             self._settle([(one.ticket, Unavailable("The journal has stopped.")) for one in gathered])
 
-    def _settle(self, answers: list[tuple[Any, Any]]) -> None:
+    def _settle(self, answers: list[tuple[_Ticket, Any]]) -> None:
         self._under_way -= len(answers)
-        for future, outcome in answers:
+        now_s = self._loop.time()
+        for ticket, outcome in answers:
+            if ticket.agent is not None:
+                self._leave(ticket.agent)
+            future = ticket.future
             if future.done():
                 continue
+            self._took_s.append(now_s - ticket.began_s)
             if isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:

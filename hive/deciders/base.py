@@ -10,7 +10,7 @@ from hive.events import AnyEvent
 from hive.events.base import By, MessageId
 from hive.events.messages import MessageSent
 from hive.events.notices import Notice, body
-from hive.names import OPERATOR, SYSTEM, AgentName, address, is_agent_name
+from hive.names import AT, OPERATOR, SYSTEM, AgentName, address, is_agent_name
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 
@@ -114,6 +114,8 @@ def living(hive: Hive, name: str) -> Agent:
 
 def local(hive: Hive, to: str) -> str:
     """Where a recipient is: `coder@berlin` is `coder` in berlin itself, and `coder` may have moved to a peer."""
+    if AT not in to and to not in hive.swarm.moves.rows and to not in hive.swarm.moved.rows:
+        return to
     name, where = address(to)
     if where is not None and where != hive.swarm.name:
         return to

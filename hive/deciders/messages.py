@@ -255,9 +255,10 @@ def not_allowed(hive: Hive, sender: str, to: str) -> SendRefused | None:
 
 def refuse_full(hive: Hive, to: str) -> None:
     """Raises LimitReached: the inbox of a recipient is full."""
-    if hive.messages.waiting_count(to) >= WAITING_MAX:
+    waiting, size = hive.messages.backlog(to)
+    if waiting >= WAITING_MAX:
         raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
-    if hive.messages.open_bytes(to) >= WAITING_MAX_BYTES:
+    if size >= WAITING_MAX_BYTES:
         raise LimitReached(f"{to} has {WAITING_MAX_BYTES} bytes waiting; send again when it has worked on some.")
 
 

@@ -22,7 +22,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Increased when defaults cannot express a change of the stored fields; see `codec.UPCASTS`."""
 
 
-class By(msgspec.Struct, frozen=True):
+class By(msgspec.Struct, frozen=True, cache_hash=True):
     """The cause of an event."""
 
     kind: Literal["operator", "agent", "actor"]
@@ -45,6 +45,7 @@ def _written(by: By) -> str:
     return f"{by.kind}:{by.name}{uid}{way}"
 
 
+@functools.lru_cache(maxsize=1024)
 def agent(name: AgentName) -> By:
     """An agent, identified by its socket."""
     return By("agent", name)

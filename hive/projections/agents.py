@@ -163,7 +163,7 @@ class Agents(Projection):
 
     def living_one(self, name: AgentName) -> Agent | None:
         """The agent of this name, unless it is unknown or a tombstone."""
-        row = self.all.get(name)
+        row = self.all.rows.get(name)
         return row if row is not None and row.destroyed_ms is None else None
 
     def mounts_of(self, name: AgentName) -> list[Mount]:

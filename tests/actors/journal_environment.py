@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import blinker
 import pykka
 
-from hive.actors.journal import Decided, Journal, Submission, Submit
+from hive.actors.journal import Journal
 from hive.actors.journal_clients import BlockingJournalClient
+from hive.actors.journal_messages import Decided, Submission, Submit
 from hive.clock import Clock, SystemClock, TimeMs
 from hive.deciders.base import Command
 from hive.deciders.roster import Spawn

@@ -2,7 +2,7 @@
 
 import concurrent.futures
 
-from hive.actors.journal import Decided
+from hive.actors.journal_messages import Decided
 from hive.deciders.messages import Send
 from hive.deciders.questions import Ask
 from hive.deciders.record import Warn

@@ -77,6 +77,15 @@ def test_opening_adds_missing_trigger(log: EventLog) -> None:
         database(log).execute("REPLACE INTO events SELECT * FROM events WHERE seq = 2")
 
 
+def test_writer_with_an_old_head_replaces_no_row(log: EventLog) -> None:
+    other = EventLog(log.path.parent)
+    log.append(ROWS[:1])
+    before = list(log.rows(1))
+    with pytest.raises(Unavailable, match="UNIQUE"):
+        other.append(ROWS[:3])
+    assert list(log.rows(1)) == before
+
+
 @pytest.mark.parametrize("statement", ["DELETE FROM events WHERE seq = 5", "DELETE FROM events"])
 def test_database_refuses_delete(log: EventLog, statement: str) -> None:
     with pytest.raises(apsw.ConstraintError, match="append-only"):

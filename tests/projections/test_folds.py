@@ -34,7 +34,7 @@ def test_acked_message_leaves_inbox() -> None:
     given = MessageDelivered(id=MessageId(1), to="coder", incarnation="one")
     hive = folded([*MANAGED, sent(1, "coder", "12345"), given, MessageAcked(id=MessageId(1), to="coder")])
     assert len(hive.messages.open) == 0
-    assert hive.messages.open_bytes("coder") == 0
+    assert hive.messages.backlog("coder") == (0, 0)
 
 
 def test_operator_message_is_never_waiting() -> None:

@@ -39,6 +39,7 @@ from hive.events.agents import (
 )
 from hive.events.base import actor
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, PricesSet
+from hive.events.erasing import ErasureFinished
 from hive.events.turns import TurnEnded
 from hive.names import AgentName
 from hive.runtimes import unix_socket
@@ -61,7 +62,7 @@ BROKER_ENVIRONMENT: Final = (*PASSED_ENVIRONMENT, "SSL_CERT_FILE", "SSL_CERT_DIR
 RULE_EVENTS: Final = (EgressAllowed, EgressDenied, EgressRevoked)
 AGENT_EVENTS: Final = (Started, BudgetSet, BudgetReached, BudgetFreed, Resumed)
 """They may change the policy of their agent."""
-LISTENS: Final = (AgentAdded, Revived, Destroyed, TurnEnded, PricesSet, *RULE_EVENTS, *AGENT_EVENTS)
+LISTENS: Final = (AgentAdded, Revived, Destroyed, TurnEnded, PricesSet, ErasureFinished, *RULE_EVENTS, *AGENT_EVENTS)
 
 
 class _Reported(msgspec.Struct, frozen=True):
@@ -88,6 +89,7 @@ Message = (
     | Destroyed
     | TurnEnded
     | PricesSet
+    | ErasureFinished
     | EgressAllowed
     | EgressDenied
     | EgressRevoked
@@ -160,7 +162,7 @@ class BrokerProcess(pykka.ThreadingActor):
                 self._remove(name)
             case TurnEnded(agent=name):
                 self._record(name)
-            case PricesSet() | EgressAllowed() | EgressDenied() | EgressRevoked():
+            case PricesSet() | ErasureFinished() | EgressAllowed() | EgressDenied() | EgressRevoked():
                 self._send_policies(getattr(message, "agent", None))
             case Started() | BudgetSet() | BudgetReached() | BudgetFreed() | Resumed() | _PolicyDue():
                 self._send_policy(message.agent)

@@ -1,6 +1,7 @@
 """Erases texts in the files of the log: finds the rows, and changes them. The chain stays whole."""
 
 import fcntl
+import itertools
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from hive.events.log import LogReader
 from hive.events.schema import sync_folder
 from hive.events.segments import Parts, Segment, write
 from hive.events.sqlite import connect
-from hive.events.texts import TEXT_FIELDS, erased_data, texts_of
+from hive.events.texts import RULES, TEXT_FIELDS, erased_data, texts_of
 from hive.names import SYSTEM
 from hive.paths import Paths
 from hive.projections.store import discard
@@ -36,6 +37,7 @@ CHECKPOINT_STEP_S: Final = 0.02
 _TYPES: Final = ",".join(f"'{name}'" for name in TEXT_FIELDS)
 _NOTICE: Final = "type = 'MessageSent' AND data ->> 'from' = 'system' AND json_valid(data ->> 'body')"
 _ABOUT_AGENT: Final = " OR ".join(f"data ->> '{key}' = ?1" for key in ("agent", "from", "to", "asker", "target"))
+_NO_RULE: Final = f"type NOT IN {RULES}"
 _NOTICE_ABOUT: Final = " OR ".join(f"(data ->> 'body') ->> '{key}' = ?1" for key in ("agent", "asker", "answerer"))
 
 
@@ -63,7 +65,7 @@ def find(
         own = _own(reader, subject, name)
         if not own:
             raise NotFound(f"The log holds no {subject} {name} with a text that is not erased.")
-        wanted = set(texts) if subject == "agent" else {*texts, *(text for row in own for text in _texts(row))}
+        wanted = set(texts) if subject == "agent" else {*texts, *_searched(own)}
         quotes = list(_quotes(reader, {row.seq for row in own}, wanted))
         rows = [*own, *quotes]
         rows += _keys(reader, {row.seq for row in rows})
@@ -74,7 +76,7 @@ def texts_in(paths: Paths, subject: Subject, name: str) -> set[str]:
     """The texts of a subject that are long enough to be searched for."""
     with log_reader(paths) as reader:
         rows = _own(reader, subject, name) if subject not in ("older_than", "agent") else []
-        return {text for row in rows for text in _texts(row) if len(text) >= QUOTE_MIN_CHARS}
+        return {text for text in _searched(rows) if len(text) >= QUOTE_MIN_CHARS}
 
 
 def erase_rows(paths: Paths, of: Seq, rows: Spans) -> int:
@@ -141,8 +143,9 @@ def out_of_reach(paths: Paths, found: Found) -> list[str]:
 
 def _own(reader: LogReader, subject: Subject, name: str) -> list[Row]:
     if subject == "agent":
-        condition = f"(by = 'agent:' || ?1 OR {_ABOUT_AGENT} OR ({_NOTICE} AND ({_NOTICE_ABOUT})))"
-        return list(_texted(reader, condition, (name,)))
+        condition = f"{_NO_RULE} AND (by = 'agent:' || ?1 OR {_ABOUT_AGENT} OR ({_NOTICE} AND ({_NOTICE_ABOUT})))"
+        rows = list(_texted(reader, condition, (name,)))
+        return [*rows, *_rules(reader, {msgspec.json.decode(row.data)["id"] for row in rows if _asks_for_host(row)})]
     if not (name.isascii() and name.isdigit()) or len(name) > 18:
         raise BadRequest(f"{name!r} is not the id of a {subject}.")
     id = int(name)
@@ -161,19 +164,50 @@ def _own(reader: LogReader, subject: Subject, name: str) -> list[Row]:
     }
     facts, notices = kinds[subject]
     notice = f"{_NOTICE} AND (data ->> 'body') ->> 'id' = ?1 AND (data ->> 'body') ->> 'event' IN ({notices})"
-    return list(_texted(reader, f"({facts}) OR ({notice})", (id,)))
+    rows = list(_texted(reader, f"({facts}) OR ({notice})", (id,)))
+    return [*rows, *_rules(reader, {id})] if subject == "approval" else rows
+
+
+def _asks_for_host(row: Row) -> bool:
+    return row.type == "ApprovalRequested" and msgspec.json.decode(row.data)["kind"] == "egress"
+
+
+def _rules(reader: LogReader, approvals: set[int]) -> list[Row]:
+    """The rules that decisions on these requests made, and their revocations, unless those revoke other rules, too."""
+    made = list(_texted(reader, f"type IN {RULES[:2]} AND data ->> 'approval_id' IS NOT NULL", ()))
+    own = [row for row in made if msgspec.json.decode(row.data)["approval_id"] in approvals]
+    found = list(own)
+    for agent, host, port in {_entry(row) for row in own}:
+        same = "data ->> 'agent' IS ?1 AND data ->> 'host' = ?2 AND data ->> 'port' IS ?3"
+        rows = list(_texted(reader, f"type IN {RULES} AND {same}", (agent, host, port)))
+        revoked = [row for row in rows if row.type == "EgressRevoked"]
+        if len(rows) - len(revoked) == sum(_entry(row) == (agent, host, port) for row in own):
+            found += revoked
+    return found
+
+
+def _entry(row: Row) -> tuple[str | None, str, int | None]:
+    data = msgspec.json.decode(row.data)
+    return data.get("agent"), data["host"], data.get("port")
 
 
 def _older(reader: LogReader, name: str, why: str, *, backups: bool) -> Found:
     """Everything up to a time. Ids of messages grow with positions, so the newest gives the span."""
     before = rfc3339(parse_rfc3339(name))
     end = reader.last_until(before)
-    rows = list(_texted(reader, "seq <= ?1 AND type NOT IN ('MessageSent', 'TurnEnded')", (end,)))
+    rows = list(_texted(reader, f"seq <= ?1 AND type NOT IN ('MessageSent', 'TurnEnded') AND {_NO_RULE}", (end,)))
+    kept = [row.seq for row in reader.where(f"seq <= ?1 AND type IN {RULES}", (end,))]
     newest = list(reader.where("type = 'MessageSent' AND seq <= ?1", (end,), newest=1))
     found = _described(reader, "older_than", before, why, rows, backups=backups)
     last = msgspec.json.decode(newest[0].data)["id"] if newest else 0
-    erased = msgspec.structs.replace(found, rows=((1, end),) if end else (), messages=((1, last),) if last else ())
+    erased = msgspec.structs.replace(found, rows=_around(kept, end), messages=((1, last),) if last else ())
     return Found(erased, [], [])
+
+
+def _around(kept: list[Seq], end: Seq) -> Spans:
+    """The positions up to `end` without those that are kept."""
+    edges = [0, *kept, end + 1]
+    return tuple((before + 1, after - 1) for before, after in itertools.pairwise(edges) if before + 1 < after)
 
 
 def _quotes(reader: LogReader, own: set[Seq], texts: set[str]) -> Iterator[Row]:
@@ -182,7 +216,7 @@ def _quotes(reader: LogReader, own: set[Seq], texts: set[str]) -> Iterator[Row]:
         if len(text) < QUOTE_MIN_CHARS:
             continue
         once = _encoded(text)
-        for row in _texted(reader, "instr(data, ?1) OR instr(data, ?2)", (once, _encoded(once))):
+        for row in _texted(reader, f"{_NO_RULE} AND (instr(data, ?1) OR instr(data, ?2))", (once, _encoded(once))):
             if row.seq not in own and any(text in one for one in _texts(row)):
                 own = own | {row.seq}
                 yield row
@@ -207,6 +241,13 @@ def _texted(reader: LogReader, condition: str, values: tuple[object, ...]) -> It
 
 def _texts(row: Row) -> list[str]:
     return list(texts_of(row.type, row.data))
+
+
+def _searched(rows: list[Row]) -> set[str]:
+    """The texts of these rows that are searched for in others. Not hosts: most are common words of a log."""
+    hosts = {_entry(row)[1] for row in rows if row.type in RULES}
+    hosts |= {msgspec.json.decode(row.data)["host"] for row in rows if _asks_for_host(row)}
+    return {text for row in rows for text in _texts(row)} - hosts
 
 
 def _encoded(text: str) -> str:

@@ -8,6 +8,7 @@ from hive.events import notices
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import ApprovalId
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
+from hive.events.texts import ERASED
 from hive.hosts import Entry, canonical
 from hive.hosts import entry as parsed
 from hive.names import AgentName
@@ -208,7 +209,13 @@ def set_prices(command: SetPrices, hive: Hive, now: TimeMs) -> Decision:
 
 
 def approve_one(decision: DecisionBuilder, row: Approval, *, for_all: bool) -> None:
-    """Carry out an approved request: add the rule, and approve the other pending requests that it covers."""
+    """Carry out an approved request: add the rule, and approve the other pending requests that it covers.
+
+    Raises:
+        Refused: the host was erased.
+    """
+    if row.host == ERASED:
+        raise Refused(f"The host of approval {row.id} was erased. Deny it; the agent can ask again.")
     entry = Entry(row.host or "", row.port)
     agent = None if for_all else row.agent
     decision.add(EgressAllowed(agent=agent, host=entry.host, port=entry.port, approval_id=row.id))
@@ -216,7 +223,9 @@ def approve_one(decision: DecisionBuilder, row: Approval, *, for_all: bool) -> N
 
 
 def deny_one(decision: DecisionBuilder, row: Approval) -> None:
-    """Carry out a denied request: the host is not asked for again for a day."""
+    """Carry out a denied request: the host is not asked for again for a day, unless it was erased."""
+    if row.host == ERASED:
+        return
     until = decision.now + DENIED_FOR_MS
     denied = EgressDenied(agent=row.agent, host=row.host or "", port=row.port, until_ms=until, approval_id=row.id)
     decision.add(denied)

@@ -12,9 +12,12 @@ TEXT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "MessageSent": ("body",),
     "QuestionAdded": ("question", "options"),
     "QuestionResolved": ("answer",),
-    "ApprovalRequested": ("description",),
+    "ApprovalRequested": ("description", "host"),
     "ApprovalResolved": ("note",),
     "ApprovalFailed": ("error",),
+    "EgressAllowed": ("host",),
+    "EgressDenied": ("host",),
+    "EgressRevoked": ("host",),
     "ReminderSet": ("message",),
     "StatusSet": ("text",),
     "TurnEnded": ("note",),
@@ -31,8 +34,13 @@ TEXT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "MoveRefused": ("error",),
     "CommandKeyed": ("key",),
 }
-"""By event type, the keys of its `data`. Names, ids, times and figures are not text and stay."""
-NOTICE_FIELDS: Final = ("question", "options", "answer", "note", "message", "error")
+"""By event type, the keys of its `data`. Names, ids, times and figures are not text and stay.
+
+A host may be any text that an agent chose.
+"""
+RULES: Final = ("EgressAllowed", "EgressDenied", "EgressRevoked")
+"""Without its host a rule has no effect, so these are erased only with the approval that made them."""
+NOTICE_FIELDS: Final = ("question", "options", "answer", "note", "message", "error", "host")
 """The same for the JSON body of a message from `system`."""
 NOT_TEXT: Final = frozenset({ERASED, "[expired]", "[cancelled]"})
 

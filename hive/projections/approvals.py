@@ -129,7 +129,8 @@ class Approvals(Projection):
         for id, before in list(self.all.rows.items()):
             row = before
             if covers(event.approvals, id):
-                row = msgspec.structs.replace(row, description=erased_value(row.description))
+                description, host = erased_value(row.description), erased_value(row.host)
+                row = msgspec.structs.replace(row, description=description, host=host)
             if covers(event.decisions, id):
                 row = msgspec.structs.replace(row, note=erased_value(row.note))
             if row is not before:

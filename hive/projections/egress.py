@@ -8,6 +8,8 @@ from hive.clock import TimeMs
 from hive.events.agents import Destroyed
 from hive.events.base import ApprovalId
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked
+from hive.events.erasing import Erased, covers
+from hive.events.texts import ERASED
 from hive.hosts import Entry, is_covered
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
@@ -59,7 +61,7 @@ Key = tuple[str, str, int]
 
 class Egress(Projection):
     NAME = "egress"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.rules: Table[Key, Rule] = Table("egress_rules", Rule, key_parts=3)
@@ -70,6 +72,7 @@ class Egress(Projection):
             EgressDenied: self._on_denied,
             EgressRevoked: lambda event, _: self.rules.drop(key_of(event.agent, Entry(event.host, event.port))),
             Destroyed: self._on_destroyed,
+            Erased: self._on_erased,
         }
 
     def listed(self, agent: AgentName | None = None) -> list[Rule]:
@@ -86,6 +89,14 @@ class Egress(Projection):
     def next_end(self, agent: AgentName, now: TimeMs) -> TimeMs | None:
         """When the next temporary denial of an agent ends; None if there is none."""
         return min((rule.until_ms for rule in self.listed(agent) if rule.until_ms and rule.holds(now)), default=None)
+
+    def _on_erased(self, event: Erased, _: Recorded) -> None:
+        """An erased request takes its rule with it; with older texts, rules stay."""
+        if event.subject == "older_than":
+            return
+        for key, rule in list(self.rules.rows.items()):
+            if rule.approval_id is not None and covers(event.approvals, rule.approval_id):
+                self.rules.drop(key)
 
     def _on_allowed(self, event: EgressAllowed, recorded: Recorded) -> None:
         entry = Entry(event.host, event.port)
@@ -104,6 +115,8 @@ class Egress(Projection):
     def _put(
         self, event: EgressAllowed | EgressDenied, recorded: Recorded, *, allowed: bool, until_ms: TimeMs | None = None
     ) -> None:
+        if event.host == ERASED:
+            return
         key = key_of(event.agent, Entry(event.host, event.port))
         rule = Rule(*key, allowed, recorded.at_ms, recorded.by, until_ms=until_ms, approval_id=event.approval_id)
         self.rules.put(key, rule)

@@ -69,6 +69,29 @@ def test_key_is_gone_from_every_file_of_a_running_hive(hive: HiveProcess) -> Non
     assert SECRET not in json.dumps(hive.ask("state"))
 
 
+def test_erased_request_for_a_host_takes_host_reason_and_rule_along(hive: HiveProcess) -> None:
+    with hive.agent("coder") as coder:
+        allowed, denied, waiting = (
+            coder.ask("request_egress", host=f"{name}-8484-hidden.example:443", why=f"{name}: {SECRET} is there")["id"]
+            for name in ("allowed", "denied", "waiting")
+        )
+    hive.run("approve", str(allowed))
+    hive.run("deny", str(denied))
+    hive.run("egress", "allow", "kept-8484.example", "--agent", "coder")
+    assert len(hive.ask("egress", agent="coder")["rules"]) == 3
+    for id in (allowed, denied, waiting):
+        hive.run("erase", "approval", str(id), "--why", "a key", "--yes")
+    assert holding(hive, "8484-hidden") == []
+    assert holding(hive) == []
+    assert [rule["host"] for rule in hive.ask("egress", agent="coder")["rules"]] == ["kept-8484.example"]
+    assert "was erased" in hive.try_run("approve", str(waiting)).stderr
+    hive.run("deny", str(waiting))
+    hive.run("erase", "agent", "coder", "--why", "a key", "--yes")
+    hive.run("erase", "--older-than", "0h", "--why", "old", "--yes")
+    assert [rule["host"] for rule in hive.ask("egress", agent="coder")["rules"]] == ["kept-8484.example"]
+    hive.check_files()
+
+
 def test_daemon_continues_a_decided_erasure_at_its_start(hive: HiveProcess) -> None:
     """The command decides the erasure and ends; the next daemon erases."""
     hive.ask("send", to="coder", body=f"Another {SECRET} in a message.")

@@ -2,8 +2,12 @@
 
 from typing import Final
 
+from hive.config.agent_file import AgentFile
+from hive.config.builders import Access
+from hive.config.network import network_of
 from hive.names import AgentName
 from hive.runtimes import network
+from hive.runtimes.protocol import Network
 from hive.settings import Settings
 
 DUMMY_KEY: Final = "hive-dummy-"
@@ -16,6 +20,15 @@ def broker_environment(name: AgentName, settings: Settings, model_url: str | Non
     if model_url is not None or settings.claude.api_key_file is not None:
         environment["ANTHROPIC_API_KEY"] = DUMMY_KEY + name
     return {**environment, **_git(credential_hosts(settings, name))}
+
+
+def build_access(name: AgentName, file: AgentFile, settings: Settings, runtime: str) -> Access:
+    """What a build command has of its agent: the variables of `agent.toml`, git's settings, the network."""
+    if runtime == "process":
+        return Access(file.environment)
+    hosts = credential_hosts(settings, name)
+    kind: Network = "host" if network_of(settings.network, file.network).mode == "host" else "own"
+    return Access({**redirected(file.environment, hosts), **_git(hosts)}, kind)
 
 
 def credential_hosts(settings: Settings, name: AgentName) -> list[str]:

@@ -7,6 +7,7 @@ import pykka
 
 from hive.actors import config_pipeline, forge_mirror, mail
 from hive.actors.agent import Do
+from hive.actors.broker_environment import build_access
 from hive.actors.config_pipeline import ConfigPipeline, Watch
 from hive.actors.forge_mirror import Changed, ForgeMirror, MirrorStatus
 from hive.actors.journal_clients import BlockingJournalClient
@@ -14,7 +15,7 @@ from hive.actors.provision import Provisioner
 from hive.actors.supervisor import Child
 from hive.clock import Clock
 from hive.config.builders import Builder, PlainBuilder
-from hive.config.meta_flake import MetaFlake
+from hive.config.meta_flake import NIXPKGS, MetaFlake
 from hive.config.nix import NixHost
 from hive.config.nix_builder import NIXOS, NixBuilder
 from hive.config.proposals import Proposals
@@ -37,7 +38,7 @@ class Configuration:
         self._settings = settings
         self.repositories = Repositories(paths)
         self.proposals = Proposals(paths, self.repositories)
-        self.builder = _builder(paths, self.repositories, runtime, settings())
+        self.builder = _builder(paths, self.repositories, runtime, settings)
         self.mirror = MirrorStatus()
         self._pipeline: pykka.ActorRef[Any] | None = None
         self._mirror: pykka.ActorRef[Any] | None = None
@@ -76,20 +77,20 @@ class Configuration:
             mail.tell(self._mirror, Changed(name))
 
 
-def _builder(paths: Paths, repositories: Repositories, runtime: Runtime, settings: Settings) -> Builder:
-    nixpkgs = settings.nix.nixpkgs
-    if nixpkgs is None and runtime.kind == NixosRuntime.kind:
+def _builder(paths: Paths, repositories: Repositories, runtime: Runtime, settings: Callable[[], Settings]) -> Builder:
+    nix = settings().nix
+    nixpkgs, meta = nix.nixpkgs, MetaFlake(paths, nix.nixpkgs or NIXPKGS)
+    is_nixos = runtime.kind == NixosRuntime.kind
+    if nixpkgs is None and is_nixos:
         raise Unavailable("The runtime nixos builds systems with Nix: set `[nix] nixpkgs` in hive.toml.")
+    # Under nixos a build command runs before there is a system that it could run in.
+    walls = BubblewrapRuntime() if is_nixos else runtime
+    access = lambda name, file: build_access(name, file, settings(), walls.kind)  # noqa: E731
+    plain = PlainBuilder(paths, repositories, walls, meta, access)
     if nixpkgs is None:
-        return PlainBuilder(paths, repositories, runtime, MetaFlake(paths))
-    meta = MetaFlake(paths, nixpkgs)
-    host = NixHost(nixpkgs=nixpkgs, options=settings.nix.options)
-    if runtime.kind == NixosRuntime.kind:
-        # A build command runs before there is a system that it could run in.
-        plain = PlainBuilder(paths, repositories, BubblewrapRuntime(), meta)
-        builder = NixBuilder(paths, repositories, plain, meta, host, NIXOS)
-    else:
-        builder = NixBuilder(paths, repositories, PlainBuilder(paths, repositories, runtime, meta), meta, host)
+        return plain
+    host = NixHost(nixpkgs=nixpkgs, options=nix.options)
+    builder = NixBuilder(paths, repositories, plain, meta, host, *([NIXOS] if is_nixos else []))
     if (lack := builder.lacks()) is not None:
         raise Unavailable(f"hive.toml enables Nix. {lack}")
     return builder

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
+
 from hive.config import tree
+from hive.config.agent_file import AgentFile
 from hive.config.escaping import escaped
 from hive.config.meta_flake import MetaFlake
 from hive.config.repositories import UNFINISHED, Repositories
@@ -18,7 +21,7 @@ from hive.errors import HiveError, LimitReached
 from hive.names import AgentName
 from hive.paths import Paths
 from hive.runtimes import limits
-from hive.runtimes.protocol import Container, Ended, Running, Runtime
+from hive.runtimes.protocol import Container, Ended, Network, Running, Runtime
 
 BUILD_TIME_LIMIT_S = 600
 OUTPUT_LINES_KEPT = 100
@@ -31,6 +34,13 @@ BUILT_DEPTH_MAX = 64
 CHUNK_BYTES = 1024 * 1024
 RECORD: Final = "record"
 SHELL: Final = "/bin/sh"
+
+
+class Access(msgspec.Struct, frozen=True):
+    """What a build command has of its agent: the variables and the network."""
+
+    environment: dict[str, str] = {}
+    network: Network = "own"
 
 
 class BuildFailed(HiveError):
@@ -76,8 +86,16 @@ class PlainBuilder:
 
     kind = "plain"
 
-    def __init__(self, paths: Paths, repositories: Repositories, runtime: Runtime, meta: MetaFlake):
+    def __init__(
+        self,
+        paths: Paths,
+        repositories: Repositories,
+        runtime: Runtime,
+        meta: MetaFlake,
+        access: Callable[[AgentName, AgentFile], Access] = lambda _name, _file: Access(),
+    ):
         self._paths = paths
+        self._access = access
         self._meta = meta
         self._repositories = repositories
         self._runtime = runtime
@@ -92,7 +110,7 @@ class PlainBuilder:
             # Without the agent's lock, so that a build does not block other requests.
             agent_file = self._repositories.check_out(name, sha, folder)
             if agent_file.build is not None:
-                self._run(name, sha, agent_file.build, folder, uid)
+                self._run(name, sha, agent_file.build, folder, uid, self._access(name, agent_file))
             then(folder)
             with self._repositories.locked(name):
                 target = self._repositories.generation_folder(name, sha)
@@ -110,26 +128,27 @@ class PlainBuilder:
     def dropped(self, name: AgentName) -> None:
         self._meta.pin({name: None})
 
-    def _run(self, name: AgentName, sha: str, command: str, folder: Path, uid: int | None) -> None:
+    def _run(self, name: AgentName, sha: str, command: str, folder: Path, uid: int | None, access: Access) -> None:
         """Run the command in a copy of the files and add its output. Committed files do not change."""
         with _work_folder(self._paths, name) as work:
             copy, record = work / "tree", work / RECORD
             copy.mkdir(mode=0o700)
             self._repositories.check_out(name, sha, copy)
             (work / "config").mkdir(mode=0o755)
-            # Has the agent's network: the daemon binds `net.sock` there.
+            # The daemon binds the build's own `net.sock` there; the broker gives it the agent's rules.
             socket_folder = self._paths.build_run(name)
             socket_folder.mkdir(parents=True, exist_ok=True, mode=0o755)
             container = Container(
                 name=name,
                 incarnation=f"build-{sha[:12]}",
                 argv=(SHELL, "-c", f'cd "$HIVE_AGENT_STATE" && exec {SHELL} -c "$HIVE_BUILD"'),
-                environment={"HOME": "/tmp", "HIVE_BUILD": command},
+                environment={**access.environment, "HOME": "/tmp", "HIVE_BUILD": command},
                 state=copy,
                 config=work / "config",
                 socket_folder=socket_folder,
                 record=record,
                 uid=uid,
+                network=access.network,
                 limits=limits.of_build(limits.host_size(self._paths.state)),
                 hive=self._paths.control_group,
             )

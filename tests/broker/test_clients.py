@@ -1,11 +1,9 @@
 """Real clients in a real sandbox reach servers of the tests' own through forwarder and broker: curl, git, pip, npm."""
 
 import base64
-import gzip
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from hive.network_settings import CredentialSettings
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.settings import Settings
 
+from .git_server import bare_repository, serve_git
 from .lab import BrokerLab, Handler, Web
 
 pytestmark = pytest.mark.system
@@ -67,45 +66,9 @@ def needs(program: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
-def serve_git(folder: Path, secret: str | None) -> Web:
-    """git's own HTTP server; with `secret`, basic authentication."""
-    wanted = None if secret is None else "Basic " + base64.b64encode(f"agent:{secret}".encode()).decode()
-
-    def answer(handler: Handler) -> None:
-        if wanted is not None and handler.headers["authorization"] != wanted:
-            handler.reply(b"who are you?", 401, WWW_Authenticate='Basic realm="forge"')
-            return
-        path, _, query = handler.path.partition("?")
-        given = handler.body if handler.headers["content-encoding"] != "gzip" else gzip.decompress(handler.body)
-        environment = {
-            **os.environ,
-            "GIT_PROJECT_ROOT": str(folder),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "REMOTE_USER": "agent",
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REQUEST_METHOD": handler.command,
-            "CONTENT_TYPE": handler.headers["content-type"] or "",
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": "safe.directory",
-            "GIT_CONFIG_VALUE_0": "*",
-        }
-        done = subprocess.run(["git", "http-backend"], input=given, env=environment, capture_output=True, check=True)
-        head, _, body = done.stdout.partition(b"\r\n\r\n")
-        fields = dict(line.decode().split(": ", 1) for line in head.split(b"\r\n"))
-        status = int(fields.pop("Status", "200").split()[0])
-        handler.reply(body, status, fields.pop("Content-Type", "text/plain"))
-
-    return Web(answer)
-
-
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A folder with the bare repository `group/project.git`."""
-    bare = tmp_path / "group" / "project.git"
-    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", bare], check=True)
-    subprocess.run(["git", "-C", bare, "config", "http.receivepack", "true"], check=True)
-    return tmp_path
+    return bare_repository(tmp_path)
 
 
 PUSH = (

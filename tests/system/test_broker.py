@@ -15,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from broker.git_server import bare_repository, serve_git
 
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel, call, say
@@ -272,6 +273,27 @@ def _get(port: int, host: str) -> tuple[int, bytes]:
         return 0, b""
     finally:
         connection.close()
+
+
+def test_build_command_has_network_credential_and_variables_of_its_agent(hive: HiveProcess, tmp_path: Path) -> None:
+    settings = hive.paths.settings.read_text()
+    with serve_git(bare_repository(tmp_path), "forge-secret") as git:
+        _write(hive, "forge.token", "forge-secret")
+        table = f'[credentials."forge.example"]\nfile = "forge.token"\nuser = "agent"\nurl = "{git.url}"\n'
+        _write(hive, "hive.toml", settings + table)
+        hive.spawn("maker")
+        build = "git clone -q $PROJECT clone; git -C clone remote -v > remotes; env > variables; curl -s $INDEX > index"
+        variables = (
+            '[environment]\nPROJECT = "git@forge.example:group/project.git"\nINDEX = "https://forge.example/x"\n'
+        )
+        hive.configure("maker", f"build = '{build}'\n{variables}")
+        hive.run("restart", "maker")
+    built = hive.paths.generations("maker") / hive.event("Started", agent="maker", reason="restart")["revision"]
+    assert "/group/project.git (fetch)" in (built / "remotes").read_text()
+    assert "forge-secret" not in (built / "variables").read_text()
+    assert "/host/forge.example/x" in (built / "variables").read_text()
+    assert "GET /x" in git.seen[-1][0]
+    _write(hive, "hive.toml", settings)
 
 
 def test_budget_that_is_used_up_ends_the_turn_under_way(hive: HiveProcess, model: ScriptedModel) -> None:

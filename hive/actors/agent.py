@@ -217,6 +217,7 @@ class Agent(pykka.ThreadingActor):
             reason=reason,
             revision=revision,
             harness_version=hive.__version__,
+            network="host" if self._runtime.kind == "process" else container.network,
             recipients=file.allowed_recipients,
             budget=_budget(file.limits),
             share=_share(file.limits),

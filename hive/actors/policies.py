@@ -1,22 +1,17 @@
 """What each agent may do outside, computed from hive.toml, its agent.toml and the log. Used by the broker's actor."""
 
 import base64
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 
-from hive import hosts
 from hive.actors.broker_environment import DUMMY_KEY, credential_hosts
 from hive.actors.journal_clients import BlockingJournalClient
+from hive.actors.reach import reach
 from hive.broker import wire
 from hive.clock import TimeMs
-from hive.config import agent_file
-from hive.config.agent_file import AgentFile
-from hive.config.network import network_of
 from hive.config.repositories import Repositories
 from hive.deciders.budgets import budget_refusal
 from hive.errors import BadRequest
@@ -32,15 +27,6 @@ from hive.settings import Settings, secret
 log = structlog.get_logger()
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
-LOGIN_HOSTS: Final = (
-    "api.anthropic.com:443",
-    "claude.ai:443",
-    "claude.com:443",
-    "console.anthropic.com:443",
-    "platform.claude.com:443",
-)
-"""What a login of the CLI and its subscription need. Listed unless agents work with the operator's key."""
-HTTP_PORTS: Final = {"http": 80, "https": 443}
 
 
 class Policies:
@@ -72,14 +58,15 @@ class Policies:
             return hive.agents.living_one(name), rules, until, budget_refusal(hive, name, now, pending)
 
         row, rules, until, refusal = self._journal.read(read)
-        settings, file = self._settings(), self._agent_file(row)
-        network = network_of(settings.network, file.network)
+        settings = self._settings()
         provider, unusable = self._provider(name, settings)
-        allow = [*network.allow, *map(str, rules.allow), *self._inferred(settings, file, provider)]
+        file = self._repositories.running_file(name, None if row is None else row.revision)
+        may = reach(settings, file, logs_in=provider.key is None)
+        allow = [*may.allow, *map(str, rules.allow), *may.inferred]
         policy = wire.Policy(
             agent=name,
             # With the host's network the broker serves the model alone, and no proxy variable leads here.
-            mode="open" if network.mode == "host" else _mode(network.mode),
+            mode="open" if may.mode == "host" else _mode(may.mode),
             allow=tuple(dict.fromkeys(allow)),
             deny=tuple(map(str, rules.deny)),
             providers=(provider,),
@@ -94,15 +81,6 @@ class Policies:
         named = [settings.claude.api_key_file, *(one.file for one in settings.credentials.values())]
         files = [self._paths.settings, *(self._paths.state / file for file in named if file is not None)]
         return [*files, *(file.resolve() for file in files if file.is_symlink())]
-
-    def _agent_file(self, row: Agent | None) -> AgentFile:
-        if row is None or row.revision is None:
-            return AgentFile()
-        try:
-            return agent_file.load(self._repositories.generation_folder(row.name, row.revision))
-        except BadRequest as error:
-            log.warning("broker.bad_agent_file", agent=row.name, error=str(error))
-            return AgentFile()
 
     def _provider(self, name: AgentName, settings: Settings) -> tuple[wire.Provider, str | None]:
         """The model API, and why it cannot be used."""
@@ -120,15 +98,6 @@ class Policies:
             none = wire.Provider(name="anthropic", url=url, shape="anthropic", key="")
             return none, "hive: the operator's API key cannot be read. Tell the operator; `hive doctor` says more."
         return wire.Provider(name="anthropic", url=url, shape="anthropic", key=key), None
-
-    def _inferred(self, settings: Settings, file: AgentFile, provider: wire.Provider) -> Iterable[str]:
-        """What the agent needs for its engine, its MCP servers and the forge, so that it works without a question."""
-        if provider.key is None:
-            yield from LOGIN_HOSTS
-        urls = [server.url for server in file.mcp_servers.values()] + [settings.forge.url]
-        for url in urls:
-            if url is not None and (found := _public_entry(url)) is not None:
-                yield found
 
     def _credentials(self, name: AgentName, settings: Settings) -> Iterable[wire.Credential]:
         for host in credential_hosts(settings, name):
@@ -165,17 +134,3 @@ def _mode(mode: str) -> wire.Mode:
             return mode
         case _:
             return "none"
-
-
-def _public_entry(url: str) -> str | None:
-    """The entry of a URL's host. A private address is not inferred: the operator lists it."""
-    parts = urlsplit(url)
-    try:
-        host, port = hosts.canonical(parts.hostname or ""), parts.port or HTTP_PORTS.get(parts.scheme, 443)
-    except (BadRequest, ValueError):
-        return None
-    try:
-        is_public = ipaddress.ip_address(host).is_global
-    except ValueError:
-        is_public = host != "localhost"
-    return hosts.written(host, port) if is_public else None

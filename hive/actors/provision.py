@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from hive.actors.broker_environment import DUMMY_KEY, broker_environment, credential_hosts, redirected
+from hive.actors.reach import Reach, reach
 from hive.clock import MS_PER_S, TimeMs
 from hive.config import agent_file
 from hive.config.agent_file import AgentFile
@@ -70,6 +71,11 @@ class Provisioner:
         """
         uid = self.uid(slot)
         return None if uid is None or maps_owners(folder) else uid
+
+    def reach(self, row: Agent) -> Reach:
+        """Where an agent with its running configuration may connect before any rule."""
+        settings, file = self._settings(), self.repositories.running_file(row.name, row.revision)
+        return reach(settings, file, logs_in=self._model_url is None and settings.claude.api_key_file is None)
 
     def key_ms(self) -> TimeMs | None:
         """When the key or model address was configured, so that agents need no login. None: not configured."""

@@ -38,6 +38,9 @@ def status(
         screen.line(Styled("The agents are not isolated (--runtime process).", "red"))
     elif reply.get("network_mode") == "host":
         screen.line(Styled('The agents use the host\'s network without walls (network.mode = "host").', "red"))
+    elif names := [row["name"] for row in rows if row.get("network") == "host"]:
+        said = f'{", ".join(names)}: on the host\'s network without walls until restarted (network.mode was "host").'
+        screen.line(Styled(said, "red"))
     _show_agents(rows)
     missing = {said for row in rows for said in row.get("limits", {}).get("not_enforced", ())}
     for said in sorted(missing):

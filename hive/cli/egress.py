@@ -33,12 +33,15 @@ def show(hive: Session, agent: AgentOption = None) -> None:
     """List the network rules."""
     reply = hive.ask("egress", agent=agent)
     if hive.as_json:
-        screen.print_json({key: reply[key] for key in ("mode", "allow", "rules")})
+        screen.print_json({key: value for key, value in reply.items() if key not in ("ok", "version", "tries")})
         return
-    mode = str(reply["mode"])
-    screen.line(f"Mode {mode}: {MODES.get(mode, '')}")
+    mode, hive_mode = str(reply["mode"]), str(reply.get("hive_mode", reply["mode"]))
+    narrowed = f" (agent.toml narrows the mode {hive_mode} of hive.toml)" if mode != hive_mode else ""
+    screen.line(f"Mode {mode}: {MODES.get(mode, '')}{narrowed}")
     if reply["allow"]:
-        screen.line(f"Allowed in hive.toml: {', '.join(reply['allow'])}")
+        screen.line(f"Allowed in {'agent.toml' if 'hive_mode' in reply else 'hive.toml'}: {', '.join(reply['allow'])}")
+    if reply.get("inferred"):
+        screen.line(f"Allowed for its login, MCP servers and forge: {', '.join(reply['inferred'])}")
     if not reply["rules"]:
         screen.say("No rules. Add one with `hive egress allow HOST`.")
         return

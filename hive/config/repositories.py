@@ -11,12 +11,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from hive.config import tree
-from hive.config.agent_file import AGENT_FILE, AgentFile, parse
+from hive.config.agent_file import AGENT_FILE, AgentFile, load, parse
 from hive.config.git import SHA, Git
 from hive.errors import BadRequest, NotFound, Refused
 from hive.names import MANAGER, AgentName, is_agent_name
 from hive.paths import Paths
+
+log = structlog.get_logger()
 
 GENERATIONS_KEPT = 5
 """Checked-out configurations per agent. Older ones can be checked out again from git."""
@@ -94,6 +98,16 @@ class Repositories:
             with self.unfinished(name) as folder:
                 self.check_out(name, sha, folder)
                 return self.finish(name, sha, folder)
+
+    def running_file(self, name: AgentName, revision: str | None) -> AgentFile:
+        """The `agent.toml` of the commit that an agent runs; the defaults if it runs none that can be read."""
+        if revision is None:
+            return AgentFile()
+        try:
+            return load(self.generation_folder(name, revision))
+        except BadRequest as error:
+            log.warning("config.bad_agent_file", agent=name, error=str(error))
+            return AgentFile()
 
     def generation_folder(self, name: AgentName, sha: str) -> Path:
         """The path of a commit's generation, which may not exist yet."""

@@ -171,6 +171,7 @@ class Pages:
             peers=peers,
             runtime=snapshot.get("runtime"),
             network_mode=snapshot.get("network_mode"),
+            on_host=[row["name"] for row in state["agents"] if row.get("network") == "host"],
             section=template[:-5],
             **given,
         )

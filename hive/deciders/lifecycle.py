@@ -1,5 +1,7 @@
 """Rules for containers: which act may begin, and the consequences of its outcome."""
 
+from typing import Literal
+
 from hive.clock import MS_PER_S, DurationMs, TimeMs, rfc3339
 from hive.deciders.approvals import fail_approved
 from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, living
@@ -53,6 +55,7 @@ class RecordStarted(Command, frozen=True, kw_only=True):
     reason: StartReason
     revision: str | None = None
     harness_version: str | None = None
+    network: Literal["own", "host"] | None = None
     recipients: tuple[str, ...] | None = None
     budget: Budget | None = None
     share: Share | None = None
@@ -136,6 +139,7 @@ def record_started(command: RecordStarted, hive: Hive, now: TimeMs) -> Decision:
             reason=command.reason,
             revision=command.revision,
             harness_version=command.harness_version,
+            network=command.network,
         )
     )
     if command.recipients != row.recipients:

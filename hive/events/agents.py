@@ -86,6 +86,8 @@ class Started(Event, frozen=True, kw_only=True):
     revision: str | None = None
     """The commit of `applied` it runs, 40 hex digits."""
     harness_version: str | None = None
+    network: Literal["own", "host"] | None = None
+    """`own`: a namespace of its own. A run keeps its network until it ends, whatever `hive.toml` says."""
 
 
 class Stopped(Event, frozen=True, kw_only=True):

@@ -57,6 +57,8 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
     """The commit of `applied` it last ran."""
     harness_version: str | None = None
+    network: str | None = None
+    """Of the running container: `own` or `host`."""
     model: str | None = None
     """The operator's choice; None: the configuration decides."""
     model_set_ms: TimeMs | None = None
@@ -207,6 +209,7 @@ class Agents(Projection):
             needs_update=False,  # It starts what is wanted, on this daemon's harness.
             revision=event.revision,
             harness_version=event.harness_version,
+            network=event.network,
         )
 
     def _on_down(self, name: AgentName) -> None:

@@ -1,10 +1,12 @@
 """The verbs of the network: the operator's rules, and an agent's request for a host."""
 
+import asyncio
 from typing import Any, Final
 
 from hive.deciders.base import living
 from hive.deciders.egress import AllowEgress, DenyEgress, RequestEgress, RevokeEgress
 from hive.errors import Refused
+from hive.projections.agents import Agent
 from hive.projections.hive import Hive
 from hive.sockets import views
 from hive.sockets.agent_session import AgentSession
@@ -29,18 +31,26 @@ class Wanted(Request, frozen=True, kw_only=True):
 
 
 async def egress(session: HostSession, request: Listed) -> Reply:
-    """The rules of all agents, or those that are valid for one and its newest tries, with the settings they add to."""
-    network, agent = session.services.settings().network, request.agent
-    mode = "host" if session.services.provisioner.runtime.kind == "process" else network.mode
+    """The rules of all agents with the settings that they add to; or what holds for one agent, and its newest tries.
 
-    def rules(hive: Hive) -> list[dict[str, Any]]:
-        if agent is not None:
-            living(hive, agent)
-        return [views.rule(one) for one in hive.egress.listed(agent)]
+    For an agent, `mode` and `allow` are those of its running configuration; `hive_mode` and `hive_allow` are those of
+    `hive.toml` where these are wider. `inferred` are hosts that it cannot work without.
+    """
+    services, name = session.services, request.agent
+    network, is_walled = services.settings().network, services.provisioner.runtime.kind != "process"
 
-    found = await session.services.journal.read(rules)
-    tried = [] if agent is None else [views.tried(one) for one in session.services.tries.of(agent)]
-    return {"mode": mode, "allow": list(network.allow), "rules": found, "tries": tried}
+    def rules(hive: Hive) -> tuple[Agent | None, list[dict[str, Any]]]:
+        row = None if name is None else living(hive, name)
+        return row, [views.rule(one) for one in hive.egress.listed(name)]
+
+    row, found = await services.journal.read(rules)
+    tried = [] if name is None else [views.tried(one) for one in services.tries.of(name)]
+    reply: Reply = {"mode": network.mode if is_walled else "host", "allow": list(network.allow)}
+    if row is not None and is_walled:
+        may = await asyncio.to_thread(services.provisioner.reach, row)
+        wider = {"hive_mode": reply["mode"], "hive_allow": reply["allow"]} if may.narrowed else {}
+        reply = {"mode": may.mode, "allow": list(may.allow), "inferred": list(may.inferred), **wider}
+    return {**reply, "rules": found, "tries": tried}
 
 
 async def allow_egress(session: HostSession, request: Ruled) -> Reply:
@@ -67,11 +77,12 @@ async def request_egress(session: AgentSession, request: Wanted) -> dict[str, An
     Raises:
         Refused: no rule could change what this hive's agents reach.
     """
-    mode = session.services.settings().network.mode
+    row = await session.services.journal.read(lambda hive: living(hive, session.name))
+    mode = (await asyncio.to_thread(session.services.provisioner.reach, row)).mode
     if mode == "none":
-        raise Refused('Agents of this hive have no network (network.mode = "none"). Work without it.')
+        raise Refused('You have no network (network.mode = "none"). Work without it.')
     if mode == "host":
-        raise Refused('Agents of this hive use the host\'s network (network.mode = "host"). Connect directly.')
+        raise Refused('You use the host\'s network (network.mode = "host"). Connect directly.')
     command = RequestEgress(by=session.by, agent=session.name, host=request.host, why=request.why)
     decided = await session.services.journal.ask(command, request.key)
     return {"id": decided.answer if decided.answer is not None else decided.first().id}

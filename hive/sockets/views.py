@@ -148,6 +148,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "last_line": None if row.failure is None else row.last_line,
             "restart_at": _at(row.restart_ms),
             "started_at": _at(row.started_ms) if row.running else None,
+            "network": row.network if row.running else None,
             "rate_limited_until": _at(row.rate_limited_until_ms),
             "budget_until": _at(row.budget_until_ms),
             "throttled_until": throttled_until(row, now),

@@ -4,8 +4,6 @@ import pytest
 from playwright.sync_api import Page, expect
 from system.hive_process import HiveProcess
 
-from hive.dashboard.view import Assets, Pages
-
 from .conftest import Person
 from .test_flows import stayed, visit
 
@@ -52,16 +50,3 @@ def test_request_for_a_host_is_allowed_for_all_and_rules_are_revoked(page: Page,
 @pytest.mark.parametrize("path", ["/", "/your-call", "/agent/manager/", "/messages", "/stats", "/audit", "/settings"])
 def test_every_page_says_that_agents_are_not_isolated(mara: Person, path: str) -> None:
     assert "no isolation" in mara.get(path, headers={"Accept": "text/html"}).text
-
-
-@pytest.mark.parametrize(("mode", "shown"), [("host", True), ("open", False), ("ask", False)])
-def test_every_page_has_a_badge_for_the_hosts_network(mode: str, shown: bool) -> None:
-    given = {
-        "operator": {"csrf": "", "name": "mara"},
-        "state": {"agents": []},
-        "waits": 0,
-        "seq": 1,
-        "section": "swarm",
-    }
-    page = Pages(Assets()).drawn("base.html", **given, runtime="bubblewrap", network_mode=mode)
-    assert ("host network" in page) is shown

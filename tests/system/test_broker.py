@@ -97,8 +97,8 @@ def hive(request: pytest.FixtureRequest, model: ScriptedModel) -> Iterator[HiveP
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
         one = HiveProcess(runtime="bubblewrap", model_url=None, python=python, user=user)
         try:
-            _write(one, "anthropic.key", KEY)
-            _write(one, "hive.toml", f'[claude]\nbase_url = "{model.url}"\napi_key_file = "anthropic.key"\n')
+            write(one, "anthropic.key", KEY)
+            write(one, "hive.toml", f'[claude]\nbase_url = "{model.url}"\napi_key_file = "anthropic.key"\n')
             one.up()
             one.ask("set_paused", name="manager", paused=True)
             one.spawn("coder", paused=False)
@@ -107,7 +107,7 @@ def hive(request: pytest.FixtureRequest, model: ScriptedModel) -> Iterator[HiveP
             one.close()
 
 
-def _write(hive: HiveProcess, name: str, text: str) -> None:
+def write(hive: HiveProcess, name: str, text: str) -> None:
     hive.paths.state.mkdir(exist_ok=True)
     path = hive.paths.state / name
     path.write_text(text)
@@ -117,24 +117,27 @@ def _write(hive: HiveProcess, name: str, text: str) -> None:
         os.chown(one, owner.st_uid, owner.st_gid)
 
 
-def turn(hive: HiveProcess, model: ScriptedModel, *commands: str, as_: str = "coder") -> str:
-    """One turn that runs shell commands; what the last one printed."""
-    model.play(as_, [*(call("Bash", command=command, description="try") for command in commands), say("done")])
-    first, before = hive.head() + 1, _newest_line(hive)
-    hive.ask("send", to="coder", body="go")
-    ended = hive.event("TurnEnded", first=first, agent="coder")
+def turn(hive: HiveProcess, model: ScriptedModel, *commands: str, as_: str = "", agent: str = "coder") -> str:
+    """One turn that runs shell commands; what the last one printed. `as_`: for whom the model takes the agent."""
+    steps = [*(call("Bash", command=command, description="try") for command in commands), say("done")]
+    model.play(as_ or "coder", steps)
+    first, before = hive.head() + 1, _newest_line(hive, agent)
+    hive.ask("send", to=agent, body="go")
+    ended = hive.event("TurnEnded", first=first, agent=agent)
     assert ended["result_kind"] == "ok", ended
-    lines = eventually(lambda: _newest_line(hive) != before and _lines_of(hive, len(commands)), "the live stream")
+    lines = eventually(
+        lambda: _newest_line(hive, agent) != before and _lines_of(hive, agent, len(commands)), "the live stream"
+    )
     return str(lines[-1]["text"]).strip()
 
 
-def _newest_line(hive: HiveProcess) -> object:
-    return (hive.ask("live", name="coder")["lines"] or [None])[-1]
+def _newest_line(hive: HiveProcess, agent: str) -> object:
+    return (hive.ask("live", name=agent)["lines"] or [None])[-1]
 
 
-def _lines_of(hive: HiveProcess, count: int) -> list[dict[str, object]]:
+def _lines_of(hive: HiveProcess, agent: str, count: int) -> list[dict[str, object]]:
     """The results of the newest turn, once its end was streamed."""
-    lines = hive.ask("live", name="coder")["lines"]
+    lines = hive.ask("live", name=agent)["lines"]
     starts = [index for index, line in enumerate(lines) if line["type"] == "turn_started"]
     if not starts or lines[-1]["type"] != "turn_ended":
         return []
@@ -159,7 +162,7 @@ def test_turn_is_metered_outside_and_rotated_key_is_used_without_a_restart(
     assert {name: used[name] for name in tokens} == {name: ended[name] for name in tokens}
     assert (used["model"], used["requests"] >= 2, used["errors"]) == (ended["model"], True, 0)
     for name in ("rotated", "coder"):
-        _write(hive, "anthropic.key", KEY.replace("coder", name))
+        write(hive, "anthropic.key", KEY.replace("coder", name))
         turn(hive, model, "true", as_=name)
 
 
@@ -168,24 +171,24 @@ def test_key_of_the_file_is_used_from_the_next_request_however_it_was_written(
 ) -> None:
     path = hive.paths.state / "anthropic.key"
     for nth in range(30):
-        _write(hive, "anthropic.key", KEY.replace("coder", f"in-place-{nth}"))
+        write(hive, "anthropic.key", KEY.replace("coder", f"in-place-{nth}"))
         assert _asks_as(hive, model) == f"in-place-{nth}"
-        _write(hive, "anthropic.key.next", KEY.replace("coder", f"replaced-{nth}"))
+        write(hive, "anthropic.key.next", KEY.replace("coder", f"replaced-{nth}"))
         path.with_name("anthropic.key.next").rename(path)
         assert _asks_as(hive, model) == f"replaced-{nth}"
     settings = hive.paths.settings.read_text()
-    _write(hive, "second.key", KEY.replace("coder", "second"))
-    _write(hive, "hive.toml", settings.replace("anthropic.key", "second.key"))
+    write(hive, "second.key", KEY.replace("coder", "second"))
+    write(hive, "hive.toml", settings.replace("anthropic.key", "second.key"))
     assert _asks_as(hive, model) == "second"
-    _write(hive, "second.key", KEY.replace("coder", "coder"))
+    write(hive, "second.key", KEY.replace("coder", "coder"))
     assert _asks_as(hive, model) == "coder"
     path.unlink()
     path.symlink_to("second.key")
-    _write(hive, "hive.toml", settings)
-    _write(hive, "second.key", KEY.replace("coder", "linked"))
+    write(hive, "hive.toml", settings)
+    write(hive, "second.key", KEY.replace("coder", "linked"))
     assert _asks_as(hive, model) == "linked"
     path.unlink()
-    _write(hive, "anthropic.key", KEY)
+    write(hive, "anthropic.key", KEY)
     assert _asks_as(hive, model) == "coder"
 
 
@@ -278,9 +281,9 @@ def _get(port: int, host: str) -> tuple[int, bytes]:
 def test_build_command_has_network_credential_and_variables_of_its_agent(hive: HiveProcess, tmp_path: Path) -> None:
     settings = hive.paths.settings.read_text()
     with serve_git(bare_repository(tmp_path), "forge-secret") as git:
-        _write(hive, "forge.token", "forge-secret")
+        write(hive, "forge.token", "forge-secret")
         table = f'[credentials."forge.example"]\nfile = "forge.token"\nuser = "agent"\nurl = "{git.url}"\n'
-        _write(hive, "hive.toml", settings + table)
+        write(hive, "hive.toml", settings + table)
         hive.spawn("maker")
         build = "git clone -q $PROJECT clone; git -C clone remote -v > remotes; env > variables; curl -s $INDEX > index"
         variables = (
@@ -293,7 +296,7 @@ def test_build_command_has_network_credential_and_variables_of_its_agent(hive: H
     assert "forge-secret" not in (built / "variables").read_text()
     assert "/host/forge.example/x" in (built / "variables").read_text()
     assert "GET /x" in git.seen[-1][0]
-    _write(hive, "hive.toml", settings)
+    write(hive, "hive.toml", settings)
 
 
 def test_budget_that_is_used_up_ends_the_turn_under_way(hive: HiveProcess, model: ScriptedModel) -> None:

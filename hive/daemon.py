@@ -21,6 +21,7 @@ import hive
 from hive import lock
 from hive import settings as host_settings
 from hive.actors import mail, swarm_children, webhook
+from hive.actors.agent import Agent
 from hive.actors.anchoring import Anchoring, Anchors
 from hive.actors.broker import LISTENS as BROKER_LISTENS
 from hive.actors.broker import BrokerProcess
@@ -34,6 +35,7 @@ from hive.actors.disk_watch import DiskWatch
 from hive.actors.erasing import Erasing
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
+from hive.actors.manager import Manager
 from hive.actors.policies import Policies
 from hive.actors.provision import Provisioner
 from hive.actors.question_watchdog import QuestionWatchdog
@@ -56,6 +58,7 @@ from hive.events.base import actor
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.reminders import ReminderDropped, ReminderSet
 from hive.host_users import HostUsers, Reserved, reserved_users
+from hive.names import MANAGER, AgentName
 from hive.paths import Paths, make_folders
 from hive.projections.table import Recorded
 from hive.runtimes.choose import choose
@@ -190,6 +193,8 @@ class _Daemon:
     ) -> None:
         start = StartRecord(client, Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
         is_held = not await start.record()
+        settings, now = self._settings.now.swarm, self._clock.now_ms()
+        await client.read(lambda state: self._swarm.hold_agents(state, settings, now))
         for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
             self._provisioner.reserve_uid(slot)
         self._settings.on_change = lambda now: threads.tell(SetPrices(by=BY, prices=prices(now)))
@@ -198,7 +203,7 @@ class _Daemon:
             journal,
             self._children(threads),
             threads,
-            self._provisioner,
+            lambda name: self._start_agent(name, threads),
             self._clock,
             self._give_up,
             self._committed,
@@ -248,6 +253,10 @@ class _Daemon:
         finally:
             self._sockets.close()
             await asyncio.to_thread(self._supervisor.stop)
+
+    def _start_agent(self, name: AgentName, client: BlockingJournalClient) -> "pykka.ActorRef[Any]":
+        kind = Manager if name == MANAGER else Agent
+        return kind.start(name, client, self._provisioner, self._clock, self._swarm.gate)
 
     def _children(self, client: BlockingJournalClient) -> list[Child]:
         clock = self._clock
@@ -313,7 +322,6 @@ class _Daemon:
                 client,
                 clock,
                 self._paths,
-                self._now,
                 self._swarm,
                 lambda message: mail.tell(self._supervised.result(), message),
             ),

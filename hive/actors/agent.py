@@ -10,6 +10,7 @@ import structlog
 
 import hive
 from hive.actors import mail
+from hive.actors.epoch_gate import EpochGate
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.provision import Provisioner
 from hive.actors.transient_guard import TransientGuard
@@ -56,6 +57,9 @@ TRANSIENTS: Final[dict[Act, TransientKind]] = {
     "rebuild": "rebuilding",
     "destroy": "destroying",
 }
+
+
+STARTS: Final = ("spawn", "start", "restart", "rebuild")
 
 
 class Ticket(concurrent.futures.Future[None]):
@@ -117,8 +121,16 @@ class Agent(pykka.ThreadingActor):
 
     use_daemon_thread = True
 
-    def __init__(self, name: AgentName, journal: BlockingJournalClient, provisioner: Provisioner, clock: Clock):
+    def __init__(
+        self,
+        name: AgentName,
+        journal: BlockingJournalClient,
+        provisioner: Provisioner,
+        clock: Clock,
+        gate: EpochGate,
+    ):
         super().__init__()
+        self._gate = gate
         self._name = name
         self._journal = journal
         self._provisioner = provisioner
@@ -171,6 +183,9 @@ class Agent(pykka.ThreadingActor):
             ticket.set_result(None)
 
     def _do(self, message: Do) -> None:
+        row, _ = self._row()
+        if message.act in STARTS and not row.running and (why := self._gate.why_held(self._name, row.added_ms)):
+            raise Unavailable(why)
         begin = BeginAct(by=message.by, agent=self._name, act=message.act, purge=message.purge)
         act = self._journal.ask(begin).answer
         if act is not None:
@@ -296,13 +311,25 @@ class Agent(pykka.ThreadingActor):
     def _recover(self) -> None:
         row, _ = self._row()
         if row.act is not None:
-            self._carry_out(row.act, self._by, purge=row.act_purges)
+            if row.act not in STARTS or not self._is_held(row):
+                self._carry_out(row.act, self._by, purge=row.act_purges)
         elif row.running:
             self._take_over(row)
         elif row.restart_ms is not None:
             self._await_restart(row.restart_ms)
-        elif row.wanted_running and row.failure is None:
+        elif row.wanted_running and row.failure is None and not self._is_held(row):
             self._start_guarded("boot")
+
+    def _is_held(self, row: roster.Agent) -> bool:
+        """Whether another hive has the agent, or may have it: it is not started then."""
+        if self._journal.read(lambda state: self._name in state.swarm.moves):
+            return True
+        why = self._gate.why_held(self._name, row.added_ms)
+        if why is None:
+            return False
+        log.info("agent.held", agent=self._name, why=why)
+        self._gate.when_open(lambda: mail.tell(self.actor_ref, _RecoverAgain()))
+        return True
 
     def _take_over(self, row: roster.Agent) -> None:
         match self._runtime.status(self._record):
@@ -312,7 +339,8 @@ class Agent(pykka.ThreadingActor):
                 self._crashed(ended)
             case NeverRan():
                 self._journal.ask(RecordStopped(by=self._by, agent=self._name, exit="the host was restarted"))
-                self._start_guarded("boot")
+                if row.wanted_running and not self._is_held(row):
+                    self._start_guarded("boot")
             case _:
                 self._runtime.kill(self._record)
                 self._crashed(Ended(incarnation=row.incarnation or "", exit=Exit()))
@@ -348,7 +376,7 @@ class Agent(pykka.ThreadingActor):
 
     def _restart_after_crash(self, at: TimeMs) -> None:
         row, _ = self._row()
-        if row.restart_ms == at and not row.running:
+        if row.restart_ms == at and not row.running and not self._is_held(row):
             self._start_guarded("crash")
 
     def _start_guarded(self, reason: StartReason) -> None:

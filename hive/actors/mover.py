@@ -19,7 +19,7 @@ from hive.deciders.moves import FailMove, FinishMove, SendMove
 from hive.errors import HiveError, Unavailable
 from hive.events.agents import Act
 from hive.events.base import actor
-from hive.events.moves import Adopted, MoveArrived, MoveBegun, MoveFailed
+from hive.events.moves import Adopted, ClaimSeen, MoveArrived, MoveBegun, MoveFailed
 from hive.names import AgentName
 from hive.paths import Paths
 from hive.projections.swarm import Arrival, Move
@@ -27,7 +27,7 @@ from hive.projections.swarm import Arrival, Move
 log = structlog.get_logger()
 
 BY: Final = actor("mover")
-LISTENS: Final = (MoveBegun, MoveArrived, MoveFailed, Adopted)
+LISTENS: Final = (MoveBegun, MoveArrived, MoveFailed, Adopted, ClaimSeen)
 RETRY_MS: DurationMs = 2_000
 """After a step that failed, as without a connection."""
 SNAPSHOT_FIRST_MS: DurationMs = 5_000
@@ -83,10 +83,9 @@ class Mover(pykka.ThreadingActor):
             with contextlib.suppress(HiveError):
                 self._act(message.agent, "start")
         moves, arrivals = self._journal.read(lambda hive: (list(hive.swarm.moves), list(hive.swarm.arrivals)))
-        for move in moves:
-            if move.adopted:
-                self._give_up(move)
-        done = [self._leave(move) for move in moves if not move.sent] + [self._arrive(one) for one in arrivals]
+        done = [self._give_up(move) for move in moves if move.claimed or move.adopted]
+        done += [self._leave(move) for move in moves if not (move.sent or move.claimed)]
+        done += [self._arrive(one) for one in arrivals]
         if not all(done):
             self._cancel()
             self._cancel = self._clock.call_at(
@@ -97,11 +96,15 @@ class Mover(pykka.ThreadingActor):
         self._cancel()
         self._cancel_snapshot()
 
-    def _give_up(self, move: Move) -> None:
-        """Another hive has adopted the agent: its container ends, and the agent is a tombstone here."""
-        with contextlib.suppress(HiveError):  # Looked at again with the next event, or by the next daemon.
+    def _give_up(self, move: Move) -> bool:
+        """Another hive has a newer epoch of the agent: its container ends. With its word the agent is a tombstone."""
+        try:
             self._act(move.agent, "stop")
             self._journal.ask(EndAdopted(by=BY, agent=move.agent))
+        except HiveError as error:
+            log.warning("move.waits", agent=move.agent, error=str(error))
+            return False
+        return True
 
     def _snapshot(self) -> None:
         """Upload the files of every agent that changed, for the case that this host is lost."""
@@ -154,8 +157,6 @@ class Mover(pykka.ThreadingActor):
                 files.unpack(archive, one.digest, self._paths, one.agent)
                 self._put_snapshot(one.agent, archive)  # Its host may be lost before the next round of snapshots.
             self._journal.ask(FinishMove(by=BY, agent=one.agent))
-            if not one.wanted:
-                self._act(one.agent, "stop")
         except (HiveError, OSError) as error:
             log.warning("move.waits", agent=one.agent, error=str(error))
             return False

@@ -11,14 +11,12 @@ import pykka
 import structlog
 
 from hive.actors import mail
-from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Settle, Ticket
+from hive.actors.agent import ContainerEnded, Do, GoDown, Settle, Ticket
 from hive.actors.journal_clients import BlockingJournalClient
-from hive.actors.manager import Manager
-from hive.actors.provision import Provisioner
 from hive.clock import Clock, DurationMs
 from hive.errors import NotFound, Unavailable
 from hive.events.agents import AgentAdded, Destroyed, Revived
-from hive.names import MANAGER, AgentName
+from hive.names import AgentName
 from hive.projections.table import Recorded
 
 log = structlog.get_logger()
@@ -72,7 +70,7 @@ class Supervisor(pykka.ThreadingActor):
         journal: "pykka.ActorRef[Any]",
         children: Sequence[Child],
         client: BlockingJournalClient,
-        provisioner: Provisioner,
+        start_agent: Callable[[AgentName], "pykka.ActorRef[Any]"],
         clock: Clock,
         give_up: Callable[[str], None],
         committed: blinker.Signal,
@@ -88,7 +86,7 @@ class Supervisor(pykka.ThreadingActor):
             for event_type in child.listens:
                 self._listeners.setdefault(event_type, []).append(child)
         self._client = client
-        self._provisioner = provisioner
+        self._new_agent = start_agent
         self._clock = clock
         self._give_up = give_up
         self._committed = committed
@@ -177,8 +175,7 @@ class Supervisor(pykka.ThreadingActor):
 
     def _start_agent(self, name: AgentName) -> None:
         if name not in self._agents:
-            kind = Manager if name == MANAGER else Agent
-            self._agents[name] = kind.start(name, self._client, self._provisioner, self._clock)
+            self._agents[name] = self._new_agent(name)
 
     def _go_down(self, name: AgentName) -> Ticket:
         ticket, ref = Ticket(), self._agents[name]

@@ -1,7 +1,6 @@
 """Starts and stops the link to other hives as `hive.toml` says. Without `[swarm]` it imports nothing of NATS."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,10 +9,11 @@ import pykka
 import structlog
 
 from hive.actors import mail
+from hive.actors.epoch_gate import EpochGate
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
-from hive.clock import Clock, DurationMs
+from hive.clock import Clock, DurationMs, TimeMs
 from hive.deciders.swarm import SetPeers
-from hive.errors import HiveError
+from hive.errors import HiveError, Unavailable
 from hive.events.base import actor
 from hive.paths import Paths
 from hive.projections.hive import Hive
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BY: Final = actor("swarm")
-INBOX_STEP_S: Final = 0.02
 LOOK_EVERY_MS: DurationMs = 1_000
 """For a change of `hive.toml`."""
 
@@ -37,15 +36,18 @@ class SwarmStatus:
     def __init__(self) -> None:
         self.link: Link | None = None
         self.problem: str | None = None
+        self.gate = EpochGate()
 
-    def await_inbox(self, timeout_s: float) -> None:
-        """Wait until what waited in the inbox was read: another hive may have adopted agents of this one."""
-        deadline = time.monotonic() + timeout_s
-        while (left := deadline - time.monotonic()) > 0 and self.problem is None:
-            if (link := self.link) is not None:
-                link.is_read.wait(left)
-                return
-            time.sleep(INBOX_STEP_S)
+    def hold_agents(self, hive: Hive, swarm: SwarmSettings, now: TimeMs) -> None:
+        """At the start: agents wait for news of the swarm if a peer may have adopted them while this hive was away."""
+        if hive.swarm.name is not None and any(peer.operators for peer in swarm.peers.values()):
+            self.gate.close(now)
+
+    def connected_link(self) -> "Link":
+        """Raises Unavailable: this hive is not connected."""
+        if self.link is None or not self.link.status().connected:
+            raise Unavailable("This hive is not connected to the swarm.")
+        return self.link
 
     def now(self) -> "LinkStatus | None":
         link = self.link
@@ -109,6 +111,8 @@ class SwarmLink(pykka.ThreadingActor):
     def _change(self, wanted: SwarmSettings) -> None:
         self._stop()
         self._running = wanted
+        if not any(peer.operators for peer in wanted.peers.values()):
+            self._status.gate.open()  # Nobody may adopt agents of this hive.
         if wanted.name is None:
             return
         try:
@@ -116,7 +120,8 @@ class SwarmLink(pykka.ThreadingActor):
 
             peers = {name: peer.operators for name, peer in wanted.peers.items()}
             self._client.ask(SetPeers(by=BY, hive=wanted.name, peers=peers))
-            link = Link(self._paths, wanted, self._new_client, self._draw)
+            gate = self._status.gate
+            link = Link(self._paths, wanted, self._new_client, self._draw, gate.open, gate.explain)
         except HiveError as error:
             self._refuse(str(error))
         except ImportError as error:
@@ -130,6 +135,7 @@ class SwarmLink(pykka.ThreadingActor):
 
     def _refuse(self, why: str) -> None:
         self._status.problem = why
+        self._status.gate.explain(why)
         log.warning("swarm.refused", error=why)
 
     def _stop(self) -> None:

@@ -124,6 +124,8 @@ def _show_agents(rows: list[dict[str, Any]]) -> None:
 
 def _agent_cells(row: Mapping[str, Any]) -> list[Cell]:
     notes = []
+    if row.get("held"):
+        notes.append(str(row["held"]))
     if row.get("failure"):
         notes.append(f"{row['failure']}: {row['last_line']}" if row.get("last_line") else str(row["failure"]))
     if row.get("unresponsive"):

@@ -43,9 +43,17 @@ def request_spawn(
 
 
 @noun.command("start", example="hive start coder")
-def start(hive: Session, names: NamesArgument = None, everyone: AllOption = False) -> None:
+def start(
+    hive: Session,
+    names: NamesArgument = None,
+    everyone: AllOption = False,
+    without_swarm: Annotated[
+        bool,
+        typer.Option("--without-swarm", help="Although the swarm cannot say whether another hive has adopted them."),
+    ] = False,
+) -> None:
     """Start stopped agents."""
-    reply = hive.ask("start", scope=_scope(names, everyone))
+    reply = hive.ask("start", scope=_scope(names, everyone), without_swarm=without_swarm or None)
     hive.done(reply, f"Started: {_named(names)}.")
 
 

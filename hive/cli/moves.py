@@ -14,6 +14,10 @@ def move(
     hive: Session,
     name: AgentArgument,
     where: Annotated[str, typer.Argument(metavar="HIVE", help="The hive that it moves to.")],
+    without_mounts: Annotated[
+        bool, typer.Option("--without-mounts", help="Leave its project folders behind, which are on this host.")
+    ] = False,
 ) -> None:
     """Move an agent to another hive, with files and messages."""
-    hive.done(hive.ask("move", name=name, hive=where), f"{name} is in {where} now.")
+    reply = hive.ask("move", name=name, hive=where, without_mounts=without_mounts or None)
+    hive.done(reply, f"{name} is in {where} now.")

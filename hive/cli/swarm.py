@@ -138,4 +138,7 @@ def restore(
 def adopt(hive: Session, name: PeerArgument) -> None:
     """Take over the agents of a lost hive from its replica."""
     reply = hive.ask("adopt", hive=name)
-    hive.done(reply, f"Adopted from {name}: {', '.join(reply['agents']) or 'nothing'}.")
+    lines = [f"Adopted from {name}: {', '.join(reply['agents'])}."]
+    lines += [f"{agent} stays in {name}: {why}." for agent, why in reply["left"].items()]
+    lines += [f"{agent} had project folders there: {', '.join(folders)}." for agent, folders in reply["mounts"].items()]
+    hive.done(reply, "\n".join(lines))

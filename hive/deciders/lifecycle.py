@@ -113,7 +113,13 @@ def begin_act(command: BeginAct, hive: Hive, _: TimeMs) -> Decision:
         raise NotYours(f"{command.agent} cannot {command.act} itself.")
     act = command.act
     if (move := hive.swarm.moves.get(row.name)) is not None and act != "stop":
-        raise Refused(f"{row.name} is moving to {move.hive}; wait until it is there or back.")
+        if (move.claimed and act != "destroy") or move.adopted:
+            raise Refused(
+                f"{move.hive} has adopted {row.name}, or is about to. If {move.hive} is gone for good, run:"
+                f" hive swarm distrust {move.hive}"
+            )
+        if not move.claimed:
+            raise Refused(f"{row.name} is moving to {move.hive}; wait until it is there or back.")
     if act == "destroy":
         refuse_manager(row.name, "destroyed")
     if act in ("start", "restart", "rebuild") and not row.spawned:

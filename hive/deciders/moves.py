@@ -9,7 +9,7 @@ from hive.deciders.destroy import cancel_questions
 from hive.deciders.roster import add_agent, refuse_manager
 from hive.errors import AlreadyDone, HiveError, LimitReached, NotFound, Refused
 from hive.events import envelopes, notices
-from hive.events.agents import Destroyed, ModelSet, Paused
+from hive.events.agents import ActDecided, Destroyed, ModelSet, Paused
 from hive.events.base import ReminderId
 from hive.events.messages import MessageDead
 from hive.events.moves import MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
@@ -26,6 +26,8 @@ class BeginMove(Command, frozen=True, kw_only=True):
 
     agent: AgentName
     hive: str
+    without_mounts: bool = False
+    """Go on although it has project folders, which stay on this host."""
 
 
 class SendMove(Command, frozen=True, kw_only=True):
@@ -53,7 +55,8 @@ def begin_move(command: BeginMove, hive: Hive, _: TimeMs) -> Decision:
     """Begin to move an agent.
 
     Raises:
-        NotFound: no such agent or peer. Refused: the manager, or an act in progress. AlreadyDone: it moves already.
+        NotFound: no such agent or peer. Refused: the manager, an act in progress, or project folders.
+        AlreadyDone: it moves already.
     """
     row = living(hive, command.agent)
     refuse_manager(row.name, "moved")
@@ -61,20 +64,29 @@ def begin_move(command: BeginMove, hive: Hive, _: TimeMs) -> Decision:
         raise NotFound(f'hive "{command.hive}" is not a peer of this hive')
     if (move := hive.swarm.moves.get(row.name)) is not None:
         raise AlreadyDone(f"{row.name} is moving to {move.hive}.")
-    if row.act is not None or not row.spawned:
-        raise Refused(f"{row.name} is in the middle of {row.act or 'its spawn'}; move it when that is done.")
+    if row.act is not None:
+        raise Refused(f"{row.name} is in the middle of {row.act}; move it when that is done.")
+    if not row.spawned:
+        raise Refused(f"{row.name} has never started. Start it once, or spawn it in {command.hive}.")
+    if not command.without_mounts and (mounts := hive.agents.mounts_of(row.name)):
+        folders = ", ".join(one.host_path for one in mounts)
+        raise Refused(
+            f"Project folders of {row.name} are on this host and do not move: {folders}. Unmount them, or move it"
+            f" without them: hive move {row.name} {command.hive} --without-mounts"
+        )
     return [MoveBegun(agent=row.name, hive=command.hive, wanted=row.wanted_running)]
 
 
 def send_move(command: SendMove, hive: Hive, now: TimeMs) -> Decision:
     """Hand the agent over: what is open with it here is settled, its waiting messages follow it."""
     row, move = living(hive, command.agent), hive.swarm.moves.get(command.agent)
-    if move is None or move.sent or row.running:
+    if move is None or move.sent or move.claimed or row.running:
         return []
     decision = DecisionBuilder(hive, now)
     cancel_questions(decision, row.name)
     cancel_all(decision, row.name)
     reminders = hive.reminders.of(row.name)[:REMINDERS_MAX]
+    origin, epoch = hive.swarm.lineage(row.name, row.slot)
     for reminder in hive.reminders.of(row.name):
         decision.add(ReminderDropped(id=reminder.id, agent=row.name))
     decision.add(
@@ -87,6 +99,8 @@ def send_move(command: SendMove, hive: Hive, now: TimeMs) -> Decision:
             paused=row.paused,
             model=row.model,
             reminders=tuple((one.message, one.due_ms) for one in reminders),
+            origin=origin,
+            epoch=epoch + 1,
         )
     )
     _send_on(decision, row.name, move.hive)
@@ -107,7 +121,7 @@ def _send_on(decision: DecisionBuilder, name: AgentName, hive: str) -> None:
 def fail_move(command: FailMove, hive: Hive, _: TimeMs) -> Decision:
     """Keep the agent; after it was sent only the target can refuse it."""
     move = hive.swarm.moves.get(command.agent)
-    if move is None or move.sent:
+    if move is None or move.sent or move.claimed:
         return []
     return [MoveFailed(agent=command.agent, hive=move.hive, error=command.error, wanted=move.wanted)]
 
@@ -129,6 +143,9 @@ def _check_arrival(hive: Hive, peer: str, move: envelopes.Move) -> None:
     row, left = hive.agents.all.get(name), hive.swarm.moved.get(name)
     if row is not None and (row.destroyed_ms is None or left is None):
         raise AlreadyDone(f'{hive.swarm.name} has an agent or a tombstone "{name}"')
+    held = None if move.origin is None else hive.swarm.held.get(move.origin)
+    if held is not None and held.epoch >= move.epoch:
+        raise Refused(f"{name} is in {held.hive} already, with a newer epoch than {peer} has")
     if name in hive.swarm.arrivals:
         raise AlreadyDone(f'another "{name}" is arriving in {hive.swarm.name}')
     if len(hive.agents.living()) + len(hive.swarm.arrivals) >= ARRIVALS_MAX:
@@ -143,7 +160,7 @@ def outcome(decision: DecisionBuilder, peer: str, told: envelopes.MoveOutcome) -
     """The target has the agent, or refused it."""
     hive = decision.hive
     move = hive.swarm.moves.get(told.agent)
-    if move is None or move.hive != peer or not move.sent:
+    if move is None or move.hive != peer or not move.sent or move.adopted:
         return
     if told.error is not None:
         decision.add(MoveFailed(agent=told.agent, hive=peer, error=told.error[:LABEL_MAX_CHARS], wanted=move.wanted))
@@ -160,6 +177,8 @@ def finish_move(command: FinishMove, hive: Hive, now: TimeMs) -> Decision:
     decision = DecisionBuilder(hive, now)
     decision.add(Moved(agent=arrival.agent, source=arrival.peer, to=str(hive.swarm.name)))
     add_agent(decision, arrival.agent, approval_id=None)
+    if not arrival.wanted:
+        decision.add(ActDecided(agent=arrival.agent, act="stop"))
     if arrival.model is not None:
         decision.add(ModelSet(agent=arrival.agent, model=arrival.model))
     if arrival.paused:

@@ -20,6 +20,7 @@ from hive.events import AnyEvent, envelopes, notices
 from hive.events.base import ApprovalId, QuestionId
 from hive.events.envelopes import AnyPayload, Verdict
 from hive.events.messages import MessageAcked
+from hive.events.moves import MoveFailed
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import (
     DecisionAnswered,
@@ -37,6 +38,7 @@ from hive.projections.hive import Hive
 ACCEPTED: Final = "accepted"
 SEEN: Final = "seen"
 GAP: Final = "gap"
+NO_PEER: Final = "it is no longer a peer of this hive"
 Reception = Literal["accepted", "seen", "gap"]
 """What became of an envelope: decided now; decided before; to be sent again after those that are missing."""
 
@@ -94,7 +96,11 @@ def set_peers(command: SetPeers, hive: Hive, _: TimeMs) -> Decision:
     known = {row.hive: row.operators for row in hive.swarm.peers if row.trusted}
     if hive.swarm.name == command.hive and known == command.peers:
         return []
-    return [PeersSet(hive=command.hive, peers=command.peers)]
+    gone = [move for move in hive.swarm.moves if move.claimed and not move.adopted and move.hive not in command.peers]
+    return [
+        PeersSet(hive=command.hive, peers=command.peers),
+        *(MoveFailed(agent=one.agent, hive=one.hive, error=NO_PEER, wanted=one.wanted) for one in gone),
+    ]
 
 
 def receive(command: Receive, hive: Hive, now: TimeMs) -> Decision:
@@ -186,6 +192,10 @@ def _follow(decision: DecisionBuilder, command: Receive) -> None:
             adoption.give_up(decision, peer, adopted)
         case envelopes.MoveOutcome() as told:
             moves.outcome(decision, peer, told)
+        case envelopes.Unclaimed(agents=agents):
+            adoption.go_on(decision, peer, agents)
+        case envelopes.AdoptionRefused() as refusal:
+            adoption.hand_over(decision, peer, refusal)
         case envelopes.Outcome(decision=id, error=error):
             known = decision.hive.swarm.decisions.get(id)
             if known is not None and known.hive == peer:

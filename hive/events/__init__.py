@@ -94,6 +94,10 @@ AnyEvent = (
     | moves.MoveRefused
     | moves.Moved
     | moves.Adopted
+    | moves.AdoptionBegun
+    | moves.AdoptionEnded
+    | moves.ClaimSeen
+    | moves.AdoptionRefused
     | swarm.PeersSet
     | swarm.EnvelopeReceived
     | swarm.EnvelopeRefused

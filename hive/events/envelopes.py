@@ -109,6 +109,37 @@ class Adopted(Payload, frozen=True, kw_only=True, tag="adopted"):
     agent: str
     operator: str
     until: str
+    origin: str | None = None
+    epoch: int = 0
 
 
-AnyPayload = Message | Question | Answer | Closed | Decision | Outcome | Move | MoveOutcome | Adopted
+class Unclaimed(Payload, frozen=True, kw_only=True, tag="unclaimed"):
+    """The sending hive takes over none of these agents of the receiving one, although it had claimed them."""
+
+    agents: tuple[str, ...]
+
+
+class AdoptionRefused(Payload, frozen=True, kw_only=True, tag="adoption_refused"):
+    """The receiving hive has adopted an agent of the sending one that it may not have."""
+
+    agent: str
+    hive: str
+    """Where the agent is."""
+    error: str
+    origin: str | None = None
+    epoch: int = 0
+
+
+AnyPayload = (
+    Message
+    | Question
+    | Answer
+    | Closed
+    | Decision
+    | Outcome
+    | Move
+    | MoveOutcome
+    | Adopted
+    | Unclaimed
+    | AdoptionRefused
+)

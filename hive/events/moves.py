@@ -28,6 +28,10 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None = None
     reminders: tuple[tuple[str, TimeMs], ...] = ()
     """Text and due time."""
+    origin: str | None = None
+    """Where the agent was added first: the hive and its slot there, as `tokyo/7`. It never changes."""
+    epoch: int = 0
+    """Of the agent in the target. Each move and each adoption raises it; whoever holds the newest one may run it."""
 
     def handover(self) -> dict[str, Any]:
         """These fields by name, without those that a subclass adds."""
@@ -51,7 +55,7 @@ class MoveSent(Handover, Event, frozen=True):
 
 
 class MoveFailed(Event, frozen=True, kw_only=True):
-    """The agent stays in this hive."""
+    """The agent stays in this hive: a move or an adoption of it has ended without effect."""
 
     agent: AgentName
     hive: str
@@ -91,3 +95,57 @@ class Adopted(Event, frozen=True, kw_only=True):
     operator: str
     until: str
     """Time of the newest event in the replica: what was said to the agent after it is not there yet."""
+    origin: str | None = None
+    epoch: int = 0
+
+
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One agent that an adoption takes over."""
+
+    agent: AgentName
+    origin: str
+    epoch: int
+    """Above that of the lost hive."""
+
+
+class AdoptionBegun(Event, frozen=True, kw_only=True):
+    """An operator takes over the agents of a lost hive. Every hive sees the claims before one of them starts here."""
+
+    source: str
+    operator: str
+    until: str
+    heard: int
+    """Number of the last screen of the lost hive: a newer one ends the adoption."""
+    claims: tuple[Claim, ...]
+
+
+class AdoptionEnded(Event, frozen=True, kw_only=True):
+    """The adoption is over; `error` is why it did not take over every claim."""
+
+    source: str
+    given_up: tuple[AgentName, ...] = ()
+    """Claimed and not taken over. The lost hive is told and runs them again."""
+    error: str | None = None
+
+
+class ClaimSeen(Event, frozen=True, kw_only=True):
+    """A peer holds a newer epoch of an agent of this hive: it is stopped, and waits for what the peer says."""
+
+    agent: AgentName
+    hive: str
+    epoch: int
+    wanted: bool = True
+    """Whether it is to run again if the peer gives the agent up."""
+
+
+class AdoptionRefused(Event, frozen=True, kw_only=True):
+    """A peer has adopted an agent that it may not have; it is told to give the agent up."""
+
+    agent: AgentName
+    peer: str
+    hive: str
+    """Where the agent is."""
+    error: str
+    origin: str | None = None
+    epoch: int = 0
+    """Of the adoption."""

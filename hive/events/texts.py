@@ -32,6 +32,8 @@ TEXT_FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "MoveArrived": ("reminders",),
     "MoveFailed": ("error",),
     "MoveRefused": ("error",),
+    "AdoptionEnded": ("error",),
+    "AdoptionRefused": ("error",),
     "CommandKeyed": ("key",),
 }
 """By event type, the keys of its `data`. Names, ids, times and figures are not text and stay.

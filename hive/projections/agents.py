@@ -5,7 +5,7 @@ import msgspec
 from hive.clock import DurationMs, TimeMs
 from hive.events import agents as facts
 from hive.events.erasing import Erased
-from hive.events.moves import Adopted, MoveBegun, MoveFailed
+from hive.events.moves import Adopted, ClaimSeen, MoveBegun, MoveFailed
 from hive.events.texts import erased_value
 from hive.events.turns import TurnEnded, TurnStarted
 from hive.names import AgentName
@@ -148,6 +148,7 @@ class Agents(Projection):
             facts.Mounted: self._on_mounted,
             MoveBegun: lambda event, _: self._set(event.agent, wanted_running=False, restart_ms=None),
             Adopted: lambda event, _: self._set(event.agent, wanted_running=False, restart_ms=None),
+            ClaimSeen: lambda event, _: self._set(event.agent, wanted_running=False, restart_ms=None),
             MoveFailed: lambda event, _: self._set(event.agent, wanted_running=event.wanted),
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
             Erased: self._on_erased,

@@ -5,9 +5,24 @@ from collections import deque
 import msgspec
 
 from hive.clock import TimeMs
+from hive.events.agents import Destroyed, Purged
 from hive.events.base import MessageId, QuestionId, Seq
 from hive.events.messages import MessageSent
-from hive.events.moves import Adopted, Handover, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
+from hive.events.moves import (
+    Adopted,
+    AdoptionBegun,
+    AdoptionEnded,
+    AdoptionRefused,
+    Claim,
+    ClaimSeen,
+    Handover,
+    MoveArrived,
+    MoveBegun,
+    Moved,
+    MoveFailed,
+    MoveRefused,
+    MoveSent,
+)
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import (
     DecisionAnswered,
@@ -93,6 +108,11 @@ class Move(msgspec.Struct, frozen=True):
     """The target owns it, unless it refuses."""
     adopted: bool = False
     """The target took it over while this hive was lost."""
+    claimed: bool = False
+    """The target takes it over, or has done so; this hive waits for its word and does not run the agent."""
+    origin: str | None = None
+    epoch: int = 0
+    """Of the agent in the target; 0 until it is sent."""
 
 
 class Arrival(Handover, frozen=True):
@@ -100,6 +120,34 @@ class Arrival(Handover, frozen=True):
 
     agent: AgentName
     peer: str
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """The epoch in which this hive holds, or held, an agent that came from a peer or came back from one."""
+
+    agent: AgentName
+    origin: str
+    epoch: int
+    source: str
+    """The hive that it came from last."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """The newest epoch of an agent that this hive's log knows, and the hive that holds it."""
+
+    origin: str
+    epoch: int
+    hive: str
+
+
+class Adoption(msgspec.Struct, frozen=True):
+    """An adoption that is under way."""
+
+    source: str
+    operator: str
+    until: str
+    heard: int
+    claims: tuple[Claim, ...]
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -111,7 +159,7 @@ class Left(msgspec.Struct, frozen=True):
 
 class Swarm(Projection):
     NAME = "swarm"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.self: Table[str, Self] = Table("swarm_self", Self)
@@ -123,6 +171,9 @@ class Swarm(Projection):
         self.moves: Table[AgentName, Move] = Table("swarm_moves", Move)
         self.arrivals: Table[AgentName, Arrival] = Table("swarm_arrivals", Arrival)
         self.moved: Table[AgentName, Left] = Table("swarm_moved", Left)
+        self.epochs: Table[AgentName, Epoch] = Table("swarm_epochs", Epoch)
+        self.held: Table[str, Held] = Table("swarm_held", Held)
+        self.adoptions: Table[str, Adoption] = Table("swarm_adoptions", Adoption)
         self._origins_by_age: deque[MessageId] = deque()
 
     def handlers(self) -> dict[type, object]:
@@ -138,11 +189,17 @@ class Swarm(Projection):
             DecisionDone: lambda event, _: self.decisions.drop(event.id),
             MoveBegun: lambda event, _: self.moves.put(event.agent, Move(event.agent, event.hive, event.wanted)),
             MoveSent: self._on_move_sent,
-            MoveFailed: lambda event, _: self.moves.drop(event.agent),
+            MoveFailed: self._on_move_failed,
             MoveArrived: self._on_arrived,
             Adopted: self._on_adopted,
             MoveRefused: lambda event, at: self._leaves(event.peer, at),
             Moved: self._on_moved,
+            AdoptionBegun: self._on_adoption_begun,
+            AdoptionEnded: self._on_adoption_ended,
+            AdoptionRefused: self._on_adoption_refused,
+            ClaimSeen: self._on_claim_seen,
+            Purged: lambda event, _: self.epochs.drop(event.agent),
+            Destroyed: self._on_destroyed,
             DecisionAnswered: lambda event, at: self._leaves(event.peer, at, event.decision),
         }
 
@@ -154,6 +211,25 @@ class Swarm(Projection):
     def name(self) -> str | None:
         """This hive's name; None: it is in no swarm."""
         return next((row.hive for row in self.self), None)
+
+    def lineage(self, agent: AgentName, slot: int) -> tuple[str, int]:
+        """Origin and epoch of an agent on this roster."""
+        known = self.epochs.get(agent)
+        return (f"{self.name}/{slot}", 0) if known is None else (known.origin, known.epoch)
+
+    def has(self, claim: Claim) -> bool:
+        """Whether this hive has taken over what it claimed."""
+        held = self.held.get(claim.origin)
+        return held is not None and held.hive == self.name and held.epoch >= claim.epoch
+
+    def claims(self) -> dict[str, tuple[int, str]]:
+        """What this hive shows to the others: by origin the newest epoch, and who holds it or is about to."""
+        found = {row.origin: (row.epoch, row.hive) for row in self.held}
+        for adoption in self.adoptions:
+            for one in adoption.claims:
+                if one.epoch > found.get(one.origin, (0, ""))[0]:
+                    found[one.origin] = (one.epoch, str(self.name))
+        return found
 
     def peer(self, hive: str) -> Peer:
         """A peer's row; one without counters if there is none."""
@@ -244,11 +320,54 @@ class Swarm(Projection):
         self._leaves(event.hive, recorded)
 
     def _on_move_sent(self, event: MoveSent, recorded: Recorded) -> None:
-        self.moves.put(event.agent, Move(event.agent, event.hive, event.wanted, sent=True))
+        move = Move(event.agent, event.hive, event.wanted, sent=True, origin=event.origin, epoch=event.epoch)
+        self.moves.put(event.agent, move)
+        self._hold(event.origin, event.epoch, event.hive)
         self._leaves(event.hive, recorded)
+
+    def _hold(self, origin: str | None, epoch: int, hive: str, here: tuple[AgentName, str] | None = None) -> None:
+        """`here`: the agent is in this hive with that epoch, and came from a hive."""
+        if origin is None:  # Sent by a version that had no epochs.
+            return
+        self.held.put(origin, Held(origin, epoch, hive))
+        if here is not None:
+            agent, source = here
+            self.epochs.put(agent, Epoch(agent, origin, epoch, source))
+
+    def _on_move_failed(self, event: MoveFailed, _: Recorded) -> None:
+        move = self.moves.get(event.agent)
+        self.moves.drop(event.agent)
+        if move is not None and move.sent and not move.claimed:
+            self._hold(move.origin, move.epoch, str(self.name), (event.agent, move.hive))
+
+    def _on_adoption_refused(self, event: AdoptionRefused, recorded: Recorded) -> None:
+        if event.hive == self.name:
+            self._hold(event.origin, event.epoch, event.hive, (event.agent, event.peer))
+        self._leaves(event.peer, recorded)
+
+    def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
+        move = self.moves.get(event.agent)
+        if move is not None and move.claimed:  # Whoever claims it keeps it.
+            self.moves.drop(event.agent)
+        if event.purge:
+            self.epochs.drop(event.agent)
+
+    def _on_claim_seen(self, event: ClaimSeen, _: Recorded) -> None:
+        move = Move(event.agent, event.hive, event.wanted, claimed=True, epoch=event.epoch)
+        self.moves.put(event.agent, move)
+
+    def _on_adoption_begun(self, event: AdoptionBegun, _: Recorded) -> None:
+        row = Adoption(event.source, event.operator, event.until, event.heard, event.claims)
+        self.adoptions.put(event.source, row)
+
+    def _on_adoption_ended(self, event: AdoptionEnded, recorded: Recorded) -> None:
+        self.adoptions.drop(event.source)
+        if event.given_up:
+            self._leaves(event.source, recorded)
 
     def _on_arrived(self, event: MoveArrived, _: Recorded) -> None:
         self.arrivals.put(event.agent, Arrival(event.agent, event.peer, **event.handover()))
+        self._hold(event.origin, event.epoch, str(self.name), (event.agent, event.peer))
 
     def _on_moved(self, event: Moved, recorded: Recorded) -> None:
         if event.to == self.name:
@@ -262,6 +381,8 @@ class Swarm(Projection):
     def _on_adopted(self, event: Adopted, recorded: Recorded) -> None:
         if event.to == self.name:
             self.moved.drop(event.agent)
+            self._hold(event.origin, event.epoch, event.to, (event.agent, event.source))
             self._leaves(event.source, recorded)
         else:
+            self._hold(event.origin, event.epoch, event.to)
             self.moves.put(event.agent, Move(event.agent, event.to, wanted=False, sent=True, adopted=True))

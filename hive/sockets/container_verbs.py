@@ -10,6 +10,7 @@ import msgspec
 
 from hive.deciders import approvals, controls, roster
 from hive.deciders.base import living
+from hive.deciders.record import Warn
 from hive.errors import BadRequest, HiveError, NotFound, Refused, Unavailable
 from hive.events.agents import Act
 from hive.events.base import Event
@@ -36,6 +37,11 @@ class Scope(msgspec.Struct, frozen=True):
 class Scoped(Request, frozen=True, kw_only=True):
     scope: Scope = Scope()
     graceful: bool = True
+
+
+class Start(Scoped, frozen=True, kw_only=True):
+    without_swarm: bool = False
+    """Although it is not known whether another hive has adopted them."""
 
 
 class Named(Request, frozen=True, kw_only=True):
@@ -126,7 +132,12 @@ async def set_paused(session: HostSession, request: SetPaused) -> Reply:
     return {}
 
 
-async def start(session: HostSession, request: Scoped) -> Reply:
+async def start(session: HostSession, request: Start) -> Reply:
+    if request.without_swarm:
+        names = await session.services.journal.read(functools.partial(_chosen, request.scope.agent_names))
+        session.services.swarm.gate.allow(names)
+        text = f"{', '.join(names)} may start, although the swarm was not read"
+        await session.services.journal.ask(Warn(by=session.by, source="swarm", text=text))
     return await _act_on_all(session, request, "start")
 
 
@@ -294,15 +305,14 @@ def base_url(session: HostSession) -> str | None:
 
 
 async def _act_on_all(session: HostSession, request: Scoped, act: Act) -> Reply:
-    named = request.scope.agent_names
-
-    def chosen(hive: Hive) -> list[AgentName]:
-        return [living(hive, name).name for name in named] or [row.name for row in hive.agents.living()]
-
-    names = await session.services.journal.read(chosen)
+    names = await session.services.journal.read(functools.partial(_chosen, request.scope.agent_names))
     by, graceful = session.by, request.graceful
     await _all_of(*(session.services.act(name, act, by, graceful=graceful) for name in names))
     return {}
+
+
+def _chosen(named: tuple[str, ...], hive: Hive) -> list[AgentName]:
+    return [living(hive, name).name for name in named] or [row.name for row in hive.agents.living()]
 
 
 async def _all_of(*acts: Any) -> None:
@@ -358,7 +368,7 @@ CONTAINER_VERBS: Final[dict[str, HostVerb]] = {
     "agent_status": HostVerb(Request, agent_status),
     "subscribe_agent_status": HostVerb(Request, subscribe_agent_status),
     "set_paused": HostVerb(SetPaused, set_paused),
-    "start": HostVerb(Scoped, start),
+    "start": HostVerb(Start, start),
     "stop": HostVerb(Scoped, stop),
     "restart": HostVerb(Named, restart),
     "kill": HostVerb(Named, kill),

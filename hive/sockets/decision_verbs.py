@@ -196,7 +196,17 @@ def _event(row: Row) -> dict[str, Any]:
 
 async def state(session: HostSession, _: Request) -> Reply:
     base, now = base_url(session), session.services.clock.now_ms()
-    seq, snapshot = await session.services.journal.read(lambda hive: (hive.seq, views.snapshot(hive, base, now)))
+    gate = session.services.swarm.gate
+
+    def read(hive: Hive) -> tuple[Seq, dict[str, Any], dict[str, str]]:
+        away = [row for row in hive.agents.living() if row.wanted_running and not row.running]
+        held = {row.name: why for row in away if (why := gate.why_held(row.name, row.added_ms)) is not None}
+        return hive.seq, views.snapshot(hive, base, now), held
+
+    seq, snapshot, held = await session.services.journal.read(read)
+    for row in snapshot["agents"] if held else ():
+        if row["name"] in held:
+            row["held"] = held[row["name"]]
     if (name := session.services.settings().swarm.name) is not None:
         snapshot["swarm"] = {"name": name, "peers": peers_seen(session.services.swarm)}
     runtime = session.services.provisioner.runtime.kind

@@ -3,14 +3,15 @@
 import asyncio
 from typing import Any, Final
 
-from hive.actors.adopter import adopt_all
+from hive.actors import adopter
+from hive.actors.adopter import Plan
 from hive.actors.swarm_link import SwarmStatus
 from hive.clock import TimeMs
 from hive.deciders.moves import BeginMove
 from hive.deciders.swarm import DecideThere
 from hive.errors import Refused, Unavailable
 from hive.events.envelopes import Verdict
-from hive.events.moves import Moved, MoveFailed
+from hive.events.moves import AdoptionEnded, Moved, MoveFailed
 from hive.events.swarm import DecisionDone
 from hive.projections.hive import Hive
 from hive.projections.swarm import Peer
@@ -149,6 +150,7 @@ def _outcome(hive: str, done: DecisionDone) -> Reply:
 class MoveTo(Request, frozen=True, kw_only=True):
     name: str
     hive: str
+    without_mounts: bool = False
 
 
 async def move(session: HostSession, request: MoveTo) -> Reply:
@@ -158,7 +160,7 @@ async def move(session: HostSession, request: MoveTo) -> Reply:
         Refused: it cannot move, or the peer refuses it. Unavailable: it is still on its way.
     """
     with session.services.hub.following() as feed:
-        command = BeginMove(by=session.by, agent=request.name, hive=request.hive)
+        command = BeginMove(by=session.by, agent=request.name, hive=request.hive, without_mounts=request.without_mounts)
         await session.services.journal.ask(command, request.key)
         try:
             async with asyncio.timeout(MOVE_TIMEOUT_S):
@@ -179,12 +181,31 @@ class OfHive(Request, frozen=True, kw_only=True):
 
 
 async def adopt(session: HostSession, request: OfHive) -> Reply:
-    """Take over the agents of a lost hive."""
-    services = session.services
-    names = await asyncio.to_thread(
-        adopt_all, services.blocking_journal, services.swarm, services.paths, request.hive, session.by
-    )
-    return {"hive": request.hive, "agents": names}
+    """Take over the agents of a lost hive; the reply comes when it is over.
+
+    Raises:
+        HiveError: nothing was taken over. Unavailable: it goes on.
+    """
+    services, source = session.services, request.hive
+    with services.hub.following() as feed:
+        plan = await asyncio.to_thread(adopter.begin, services.blocking_journal, services.swarm, source, session.by)
+        try:
+            async with asyncio.timeout(MOVE_TIMEOUT_S):
+                while True:
+                    for recorded in await feed.next():
+                        if isinstance(recorded.event, AdoptionEnded) and recorded.event.source == source:
+                            return _adopted(source, recorded.event, plan)
+        except TimeoutError:
+            text = f"The agents of {source} are still being adopted; look at: hive log --type Adopted"
+            raise Unavailable(text) from None
+
+
+def _adopted(source: str, ended: AdoptionEnded, plan: Plan) -> Reply:
+    taken = [one.agent for one in plan.claims if one.agent not in ended.given_up]
+    if not taken:
+        raise Refused(f"Nothing was adopted: {ended.error or 'no agent could be placed here'}.")
+    given_up = dict.fromkeys(ended.given_up, ended.error or "it could not be placed here")
+    return {"hive": source, "agents": taken, "left": plan.left_out | given_up, "mounts": plan.mounts}
 
 
 SWARM_VERBS: Final[dict[str, HostVerb]] = {

@@ -144,6 +144,7 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
             "state": state_of(row),
             "transient": None if held is None else {"kind": held.kind, "since": rfc3339(held.since_ms)},
             "turn": None if turn is None else {"since": rfc3339(turn.since_ms), "wake_from": turn.wake_from},
+            "held": _why_away(row, hive),
             "failure": row.failure,
             "last_line": None if row.failure is None else row.last_line,
             "restart_at": _at(row.restart_ms),
@@ -169,6 +170,16 @@ def agent(row: Agent, hive: Hive, base_url: str | None, now: TimeMs) -> dict[str
         **used_today(hive, row.name, now),
         "mounts": mounts(hive, row.name),
     }
+
+
+def _why_away(row: Agent, hive: Hive) -> str | None:
+    """Why an agent that is on its way to another hive does not run here."""
+    move = hive.swarm.moves.get(row.name)
+    if move is None:
+        return None
+    if move.claimed and not move.adopted:
+        return f"{move.hive} has a newer epoch of it and takes it over"
+    return f"it goes to {move.hive}"
 
 
 def swarm_agent(row: Agent, hive: Hive) -> dict[str, Any]:

@@ -48,9 +48,13 @@ class Journal(Protocol):
 
 
 async def open_connection(
-    state: Path, swarm: SwarmSettings, key: keys.HiveKey, lost: Callable[[], Awaitable[None]]
+    state: Path,
+    swarm: SwarmSettings,
+    key: keys.HiveKey,
+    lost: Callable[[], Awaitable[None]],
+    again: Callable[[], Awaitable[None]] | None = None,
 ) -> Client:
-    """A connection that reconnects by itself for as long as it is open.
+    """A connection that reconnects by itself for as long as it is open; `again` is called when it has.
 
     Raises:
         Unavailable: no server answers, or none takes this hive's key. BadRequest: bad credentials.
@@ -87,6 +91,7 @@ async def open_connection(
                 max_reconnect_attempts=-1,
                 error_cb=failed,
                 disconnected_cb=lost,
+                reconnected_cb=again,
                 **options,
             ),
             CONNECT_TIMEOUT_S * (1 + len(swarm.servers)),

@@ -9,7 +9,7 @@ from hive.events import AnyEvent, envelopes
 from hive.events.base import MessageId, QuestionId
 from hive.events.envelopes import AnyPayload
 from hive.events.messages import MessageSent
-from hive.events.moves import Adopted, Moved, MoveRefused, MoveSent
+from hive.events.moves import Adopted, AdoptionEnded, AdoptionRefused, Moved, MoveRefused, MoveSent
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.swarm import DecisionAnswered, DecisionSent
 from hive.names import address
@@ -114,15 +114,29 @@ def payload(outgoing: Outgoing, event: AnyEvent) -> AnyPayload:
             return envelopes.Answer(question=origin, answer=answer, answerer=address(answerer).name)
         case DecisionSent():
             return envelopes.Decision(id=event.id, **event.decision())
+        case DecisionAnswered(decision=id, error=error):
+            return envelopes.Outcome(decision=id, error=error)
+        case _:
+            return _about_an_agent(event)
+
+
+def _about_an_agent(event: AnyEvent) -> AnyPayload:
+    match event:
         case MoveSent():
             return envelopes.Move(agent=event.agent, **event.handover())
         case Adopted(agent=agent, operator=operator, until=until):
-            return envelopes.Adopted(agent=agent, operator=operator, until=until)
+            return envelopes.Adopted(
+                agent=agent, operator=operator, until=until, origin=event.origin, epoch=event.epoch
+            )
+        case AdoptionEnded(given_up=agents):
+            return envelopes.Unclaimed(agents=agents)
+        case AdoptionRefused(agent=agent, hive=hive, error=error):
+            return envelopes.AdoptionRefused(
+                agent=agent, hive=hive, error=error, origin=event.origin, epoch=event.epoch
+            )
         case MoveRefused(agent=agent, error=error):
             return envelopes.MoveOutcome(agent=agent, error=error)
         case Moved(agent=agent):
             return envelopes.MoveOutcome(agent=agent)
-        case DecisionAnswered(decision=id, error=error):
-            return envelopes.Outcome(decision=id, error=error)
         case _:
             raise AssertionError(f"a {type(event).__name__} does not leave")

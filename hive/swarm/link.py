@@ -52,8 +52,13 @@ class Link:
         swarm: SwarmSettings,
         journal: Callable[[asyncio.AbstractEventLoop], Journal],
         draw: Callable[[Hive], dict[str, Any]],
+        read: Callable[[], None],
+        explain: Callable[[str], None],
     ):
-        """Raises BadRequest or CorruptState: the key of this hive is missing or damaged."""
+        """`read` is called when the inbox and the screens of all peers were read; `explain` says why not yet.
+
+        Raises BadRequest or CorruptState: the key of this hive is missing or damaged.
+        """
         self._paths = paths
         self._swarm = swarm
         self._hive = str(swarm.name)
@@ -66,8 +71,9 @@ class Link:
         self._parts: tuple[Outbox, Shipper, Screens] | None = None
         self._client: Any = None
         self._shipped = 0
-        self.is_read = threading.Event()
-        """Set when what waited in the inbox at the start has been decided."""
+        self._read = read
+        self._explain = explain
+        self._unread = {"inbox", "screens"}
         self._loop = asyncio.new_event_loop()
         self._woken = False
         self._thread = threading.Thread(target=self._run, name="swarm link", daemon=True)
@@ -88,6 +94,40 @@ class Link:
             self._woken = True
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._wake_parts)
+
+    def silent_s(self, hive: str) -> float:
+        """For how long a peer has shown nothing while this hive was connected; 0 while it is not."""
+        parts = self._parts
+        return 0.0 if parts is None or not self.status().connected else parts[2].silent_s(hive)
+
+    def heard(self, hive: str, timeout_s: float) -> int:
+        """Number of the newest screen of a peer; from another thread. Raises Unavailable."""
+        found: list[int] = []
+
+        async def work(_: Any, __: str) -> None:
+            if (parts := self._parts) is not None:
+                found.append(await parts[2].heard(hive))
+
+        self.run(work, timeout_s)
+        return self._only(found)
+
+    def show(self, seq: int, timeout_s: float) -> None:
+        """Wait until the swarm has a screen of this hive at this position; from another thread. Raises Unavailable."""
+        found: list[int] = []
+
+        async def work(_: Any, __: str) -> None:
+            if (parts := self._parts) is not None:
+                await parts[2].await_shown(seq)
+                found.append(seq)
+
+        self.run(work, timeout_s)
+        self._only(found)
+
+    @staticmethod
+    def _only(found: list[int]) -> int:
+        if not found:
+            raise Unavailable("This hive is not connected to the swarm.")
+        return found[0]
 
     def read_replica(self, hive: str, timeout_s: float) -> list[Row]:
         """The log of a peer as the swarm holds it; from another thread.
@@ -130,10 +170,25 @@ class Link:
             connected=connected,
             server=None if url is None else url.netloc,
             encrypted=connected and is_encrypted(client),
-            problem=(None if shipper is None else shipper.problem) if connected else self._problem,
+            problem=self._problem_of(parts) if connected else self._problem,
             shipped=self._shipped if shipper is None else shipper.shipped,
             seen=dict(self._seen),
         )
+
+    @staticmethod
+    def _problem_of(parts: "tuple[Outbox, Shipper, Screens] | None") -> str | None:
+        return None if parts is None else parts[1].problem or parts[2].problem
+
+    def _inbox_is_read(self) -> None:
+        self._part_is_read("inbox")
+
+    def _screens_are_read(self) -> None:
+        self._part_is_read("screens")
+
+    def _part_is_read(self, part: str) -> None:
+        self._unread.discard(part)
+        if not self._unread:
+            self._read()
 
     def _wake_parts(self) -> None:
         self._woken = False
@@ -164,6 +219,7 @@ class Link:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         self._problem = str(error) or type(error).__name__
+        self._explain(self._problem)
         if isinstance(error, (HiveError, *CONNECTION_ERRORS)):
             log.info("swarm.not_connected", error=self._problem)
         else:
@@ -172,15 +228,22 @@ class Link:
     async def _connected(self) -> None:
         async def lost() -> None:
             self._problem = "the connection was lost"
+            self._explain(self._problem)
 
-        client = await open_connection(self._paths.state, self._swarm, self._key, lost)
+        async def again() -> None:
+            if (parts := self._parts) is not None:
+                parts[2].reconnected()
+
+        client = await open_connection(self._paths.state, self._swarm, self._key, lost, again)
         reader = LogReader(self._paths.state, daemon_runs=True)
         try:
             journal = self._journal(self._loop)
             outbox = Outbox(client, self._hive, self._key, list(self._peers), journal, reader)
-            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox, self.is_read.set)
+            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox, self._inbox_is_read)
             shipper = Shipper(client, self._hive, self._key, reader)
-            screens = Screens(client, self._hive, self._key, self._peers, journal, self._draw, self._seen)
+            screens = Screens(
+                client, self._hive, self._key, self._peers, journal, self._draw, self._seen, self._screens_are_read
+            )
             self._client, self._parts = client, (outbox, shipper, screens)
             log.info("swarm.connected", server=str(client.connected_url and client.connected_url.netloc))
             async with asyncio.TaskGroup() as group:

@@ -10,10 +10,11 @@ import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import APIError, BucketNotFoundError, KeyNotFoundError, NotFoundError
+from nats.js.api import KeyValueConfig, RawStreamMsg, StorageType
+from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 
-from hive.events.base import Seq
+from hive.deciders.adoption import SeeClaims
+from hive.events.base import Seq, actor
 from hive.projections.hive import Hive
 from hive.swarm import subjects
 from hive.swarm.connection import CONNECTION_ERRORS, REPLICAS, Journal
@@ -22,6 +23,7 @@ from hive.swarm.keys import HiveKey, PeerKey
 
 log = structlog.get_logger()
 
+BY: Final = actor("swarm")
 KEY: Final = "screen"
 GATHER_S: Final = 0.2
 """After a commit, for more of them to be shown at once."""
@@ -30,6 +32,7 @@ HEARTBEAT_S: Final = 5.0
 REST_FACTOR: Final = 10
 """Making a screen takes at most a tenth of the time."""
 PAUSE_S: Final = 1.0
+SHOWN_STEP_S: Final = 0.02
 SCREEN_MAX_BYTES: Final = 900 * 1024
 """Below the payload limit of a NATS server as it comes."""
 
@@ -40,6 +43,8 @@ class Screen(msgspec.Struct, frozen=True, kw_only=True):
     hive: str
     seq: Seq
     state: dict[str, Any]
+    epochs: dict[str, tuple[int, str]] = {}
+    """By origin of an agent: the newest epoch, and the hive that holds it or is about to."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -47,7 +52,9 @@ class Seen(msgspec.Struct, frozen=True):
 
     screen: Screen
     at_s: float
-    """By this host's monotonic clock: the hosts' own clocks may differ."""
+    """When it was shown, by this host's monotonic clock: the hosts' own clocks may differ."""
+    came_s: float
+    """When it was read here, by the same clock."""
 
     def age_s(self) -> float:
         return max(0.0, time.monotonic() - self.at_s)
@@ -69,7 +76,9 @@ class Screens:
         journal: Journal,
         draw: Callable[[Hive], dict[str, Any]],
         seen: dict[str, Seen],
+        read: Callable[[], None],
     ):
+        """`read` is called when the newest screen of every peer was read, and what it says of epochs decided."""
         self._client = client
         self._js = client.jetstream()
         self._hive = hive
@@ -78,10 +87,43 @@ class Screens:
         self._journal = journal
         self._draw = draw
         self._seen = seen
+        self._read = read
+        self.problem: str | None = "the screens of peers are not read yet"
+        self.shown: Seq = 0
+        """Position of the newest screen of this hive that the server has."""
+        self.connected_at_s = time.monotonic()
+        self._told: dict[str, dict[str, tuple[int, str]]] = {}
+        """What each peer said of epochs, as far as it was decided."""
+        self._is_missed = True
+        """Screens may have been shown that this hive has not read."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
         self._wake.set()
+
+    def reconnected(self) -> None:
+        """The connection was lost for a while: read again what peers showed meanwhile."""
+        self.connected_at_s = time.monotonic()
+        self._is_missed = True
+        self._wake.set()
+
+    def silent_s(self, peer: str) -> float:
+        """For how long a peer has shown nothing while this hive was connected."""
+        seen = self._seen.get(peer)
+        return time.monotonic() - max(self.connected_at_s, 0.0 if seen is None else seen.came_s)
+
+    async def heard(self, peer: str) -> int:
+        """Number of the newest screen of a peer, as the leader of its stream has it; 0: none. Reads all screens."""
+        for one in self._peers:
+            await self._read_stored(one)
+        message = await self._stored(peer)
+        return 0 if message is None else message.seq or 0
+
+    async def await_shown(self, seq: Seq) -> None:
+        """Wait until the server has a screen of this hive at a position of its log, or a later one."""
+        while self.shown < seq:
+            self._wake.set()
+            await asyncio.sleep(SHOWN_STEP_S)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -96,19 +138,21 @@ class Screens:
 
     async def _show(self) -> None:
         bucket = await self._bucket()
-        for peer in self._peers:
-            await self._read_stored(peer)
         shown, shown_at = b"", 0.0
+        self._is_missed = True
         while True:
             self._wake.clear()
             began = time.monotonic()
             screen = await self._journal.read(
-                lambda hive: Screen(hive=self._hive, seq=hive.seq, state=self._draw(hive))
+                lambda hive: Screen(hive=self._hive, seq=hive.seq, state=self._draw(hive), epochs=hive.swarm.claims())
             )
             body = _encode(screen)
-            if body != shown or began - shown_at >= HEARTBEAT_S:
+            if body != shown or began - shown_at >= HEARTBEAT_S or self._is_missed:
                 await bucket.put(KEY, sealed(self._key, zlib.compress(body)))
                 shown, shown_at = body, began
+            self.shown = max(self.shown, screen.seq)
+            if self._is_missed or self.problem is not None:
+                await self._read_all()  # After this hive has shown that it is there: see `actors/adopter.py`.
             took = time.monotonic() - began
             await asyncio.sleep(max(GATHER_S, REST_FACTOR * took if took > GATHER_S else 0))
             try:
@@ -130,30 +174,52 @@ class Screens:
                         raise
             raise
 
-    async def _read_stored(self, peer: str) -> None:
-        """What a hive showed before this one connected, with the age that the server knows."""
-        try:
-            bucket = await self._js.key_value(subjects.screen_bucket(peer))
-            message = await self._js.get_last_msg(
-                f"KV_{subjects.screen_bucket(peer)}", f"$KV.{subjects.screen_bucket(peer)}.{KEY}"
-            )
-        except (BucketNotFoundError, KeyNotFoundError, NotFoundError):
+    async def _read_all(self) -> None:
+        missing = [peer for peer in self._peers if not await self._read_stored(peer)]
+        known = await self._journal.read(
+            lambda hive: [one for one in missing if hive.swarm.peer(one).received and hive.swarm.peer(one).operators]
+        )
+        self._is_missed = False
+        if known:  # It was there before. What it showed is lost, and it may have adopted agents.
+            names = ", ".join(known)
+            self.problem = f"the swarm has lost what {names} showed; wait for it, or run: hive swarm distrust {names}"
             return
-        del bucket
+        self.problem = None
+        self._read()
+
+    async def _read_stored(self, peer: str) -> bool:
+        """What a hive showed before this one connected, with the age that the server knows. False: nothing."""
+        message = await self._stored(peer)
+        if message is None:
+            return False
         stored = getattr(message, "time", None)
         age = 0.0 if stored is None else max(0.0, time.time() - stored.timestamp())
-        self._take(peer, message.data or b"", time.monotonic() - age)
+        return await self._take(peer, message.data or b"", time.monotonic() - age)
+
+    async def _stored(self, peer: str) -> RawStreamMsg | None:
+        bucket = subjects.screen_bucket(peer)
+        try:
+            return await self._js.get_last_msg(f"KV_{bucket}", f"$KV.{bucket}.{KEY}")
+        except NotFoundError:
+            return None
 
     async def _on_screen(self, message: Msg) -> None:
         bucket = message.subject.split(".")[1]
-        self._take(bucket.removeprefix(subjects.screen_bucket("")), message.data, time.monotonic())
+        await self._take(bucket.removeprefix(subjects.screen_bucket("")), message.data, time.monotonic())
 
-    def _take(self, peer: str, data: bytes, at_s: float) -> None:
+    async def _take(self, peer: str, data: bytes, at_s: float) -> bool:
+        """Whether it is a screen of the peer."""
         try:
             screen = _decode(zlib.decompress(unsealed(self._peers[peer], data)))
         except (KeyError, Forged, zlib.error, msgspec.MsgspecError) as error:
             log.warning("swarm.screen_refused", peer=peer, error=str(error))
-            return
+            return False
+        if screen.hive != peer:
+            return False
         known = self._seen.get(peer)
-        if screen.hive == peer and (known is None or screen.seq >= known.screen.seq):
-            self._seen[peer] = Seen(screen, at_s)
+        if known is None or screen.seq >= known.screen.seq:
+            self._seen[peer] = Seen(screen, at_s, time.monotonic())
+            if self._told.get(peer) != screen.epochs:
+                await self._journal.ask(SeeClaims(by=BY, peer=peer, claims=screen.epochs))
+                self._told[peer] = screen.epochs
+        return True

@@ -7,6 +7,7 @@ import msgspec
 import pykka
 
 from hive.actors.agent import Agent, ContainerEnded, Do, GoDown, Message, Settle, Ticket
+from hive.actors.epoch_gate import EpochGate
 from hive.actors.provision import Provisioner
 from hive.actors.supervisor import Supervisor
 from hive.config.agent_file import AgentFile
@@ -48,6 +49,7 @@ class Containers:
         self.env = env
         self.paths = Paths(folder / "hive", folder / "run")
         self.runtime = ProcessRuntime()
+        self.gate = EpochGate()
         self.repositories = Repositories(self.paths)
         builder = PlainBuilder(self.paths, self.repositories, self.runtime, MetaFlake(self.paths))
         self.provisioner = SmallProgram(
@@ -64,7 +66,7 @@ class Containers:
 
     def actor(self, name: str) -> "pykka.ActorRef[Any]":
         """Start the agent's actor as the supervisor does."""
-        return Agent.start(name, self.env.client, self.provisioner, self.env.clock)
+        return Agent.start(name, self.env.client, self.provisioner, self.env.clock, self.gate)
 
     def spawned(self, name: str = "coder") -> "pykka.ActorRef[Any]":
         """Spawn an agent and wait until it runs."""

@@ -35,7 +35,7 @@ class SupervisedRecorders:
             env.journal,
             self.children,
             env.client,
-            containers.provisioner,
+            containers.actor,
             env.clock,
             self.gave_up.append,
             env.committed,
@@ -160,5 +160,5 @@ def test_starting_child_misses_no_event(env: JournalEnvironment, containers: Con
         return ref
 
     children = [Child("late", start, listens=(QuestionAdded,))]
-    Supervisor.start(env.journal, children, env.client, containers.provisioner, env.clock, print, env.committed)
+    Supervisor.start(env.journal, children, env.client, containers.actor, env.clock, print, env.committed)
     eventually(lambda: started and len(started[0].ask("told")) == 1, "it hears of the question")

@@ -50,7 +50,20 @@ from hive.events.daemon import Booted, CommandKeyed, DiskFreed, DiskLow, LogCarr
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
 from hive.events.erasing import Erased, ErasureFinished
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
-from hive.events.moves import Adopted, MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
+from hive.events.moves import (
+    Adopted,
+    AdoptionBegun,
+    AdoptionEnded,
+    AdoptionRefused,
+    Claim,
+    ClaimSeen,
+    MoveArrived,
+    MoveBegun,
+    Moved,
+    MoveFailed,
+    MoveRefused,
+    MoveSent,
+)
 from hive.events.notifications import NotificationDelivered, NotificationFailed
 from hive.events.operators import OperatorAdded, OperatorRevoked, SignedIn, SignInRefused
 from hive.events.questions import QuestionAdded, QuestionResolved
@@ -275,6 +288,31 @@ _SWARM: list[AnyEvent] = [
     MoveBegun(agent="e", hive="berlin"),
     Adopted(agent="i", source="berlin", to="tokyo", operator="mara", until="2026-01-31T09:30:00.000Z"),
     AgentAdded(agent="i", slot=8),
+    AdoptionBegun(
+        source="berlin",
+        operator="mara",
+        until="2026-01-31T09:30:00.000Z",
+        heard=12,
+        claims=(Claim(agent="j", origin="berlin/4", epoch=1), Claim(agent="k", origin="oslo/2", epoch=3)),
+    ),
+    Adopted(
+        agent="j",
+        source="berlin",
+        to="tokyo",
+        operator="mara",
+        until="2026-01-31T09:30:00.000Z",
+        origin="berlin/4",
+        epoch=1,
+    ),
+    AgentAdded(agent="j", slot=9),
+    AdoptionEnded(source="berlin", given_up=("k",), error="berlin was heard again"),
+    ClaimSeen(agent="d", hive="berlin", epoch=2, wanted=False),
+    AdoptionRefused(agent="b", peer="berlin", hive="tokyo", error="eve may not", origin="tokyo/2", epoch=2),
+    MoveArrived(agent="l", peer="berlin", object="l-1", digest=HASH, origin="berlin/6", epoch=4),
+    Moved(agent="l", source="berlin", to="tokyo"),
+    AgentAdded(agent="l", slot=10),
+    MoveBegun(agent="l", hive="berlin"),
+    MoveSent(agent="l", hive="berlin", object="l-2", digest=HASH, origin="berlin/6", epoch=5),
     EnvelopeRefused(peer="oslo", reason="its signature is wrong", count=3),
     PeerAhead(peer="oslo", number=4),
     PeersSet(hive="tokyo", peers={"berlin": ("mara",)}),

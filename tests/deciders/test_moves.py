@@ -1,5 +1,6 @@
 """The rules of moves: who owns the agent after each step, and what follows it."""
 
+import msgspec
 import pytest
 
 from hive.deciders.lifecycle import BeginAct
@@ -9,7 +10,7 @@ from hive.deciders.roster import Revive
 from hive.deciders.swarm import Receive
 from hive.errors import AlreadyDone, HiveError, NotFound, Refused
 from hive.events import AnyEvent, envelopes, notices
-from hive.events.agents import ActDecided, AgentAdded, Destroyed, ModelSet, Paused, Stopped
+from hive.events.agents import ActDecided, AgentAdded, Destroyed, ModelSet, Mounted, Paused, Spawned, Stopped
 from hive.events.base import MessageId, ReminderId, actor
 from hive.events.messages import MessageDead
 from hive.events.moves import MoveArrived, MoveBegun, Moved, MoveFailed, MoveRefused, MoveSent
@@ -46,6 +47,14 @@ def test_move_is_refused(agent: str, hive: str, error: type[HiveError]) -> None:
     check(given=JOINED, when=BeginMove(by=OPERATOR_BY, agent=agent, hive=hive), then=error)
 
 
+def test_project_folders_do_not_move() -> None:
+    mounted = Mounted(agent="coder", folder="site", host_path="/srv/site", read_only=False)
+    command = BeginMove(by=OPERATOR_BY, agent="coder", hive="berlin")
+    check(given=[*JOINED, mounted], when=command, then=Refused, says="do not move: /srv/site")
+    without = BeginMove(by=OPERATOR_BY, agent="coder", hive="berlin", without_mounts=True)
+    check(given=[*JOINED, mounted], when=without, then=[MoveBegun(agent="coder", hive="berlin")])
+
+
 def test_moving_agent_does_not_start() -> None:
     start = BeginAct(by=OPERATOR_BY, agent="coder", act="start")
     check(given=STOPPED, when=start, then=Refused, says="moving to berlin")
@@ -59,7 +68,7 @@ def test_waiting_messages_and_reminders_follow_the_agent() -> None:
         when=SendMove(by=LINK, agent="coder", object="x", digest=DIGEST),
         then=[
             ReminderDropped(id=ReminderId(1), agent="coder"),
-            MoveSent(agent="coder", hive="berlin", object="x", digest=DIGEST, reminders=(("look", 5),)),
+            msgspec.structs.replace(SENT[-1], reminders=(("look", 5),), origin="tokyo/2", epoch=1),
             dead,
             sent(2, "coder@berlin"),
         ],
@@ -124,3 +133,36 @@ def test_taken_name_is_refused() -> None:
     taken = envelopes.Move(agent="tester", object="x", digest=DIGEST)
     refused = MoveRefused(agent="tester", peer="berlin", error='tokyo has an agent or a tombstone "tester"')
     check(given=JOINED, when=received(taken), then=[EnvelopeReceived(peer="berlin", number=1), refused])
+
+
+def test_each_move_raises_the_epoch_and_keeps_the_origin() -> None:
+    here = MoveArrived(agent="smith", peer="berlin", object="x", digest=DIGEST, origin="berlin/7", epoch=3)
+    arrived: list[AnyEvent] = [
+        *JOINED,
+        here,
+        Moved(agent="smith", source="berlin", to="tokyo"),
+        AgentAdded(agent="smith", slot=4),
+    ]
+    away = [
+        *arrived,
+        Spawned(agent="smith"),
+        MoveBegun(agent="smith", hive="berlin"),
+    ]
+    sent_on = MoveSent(agent="smith", hive="berlin", object="y", digest=DIGEST, origin="berlin/7", epoch=4)
+    hive = check(given=away, when=SendMove(by=LINK, agent="smith", object="y", digest=DIGEST), then=[sent_on])
+    assert hive.swarm.claims() == {"berlin/7": (4, "berlin")}
+    failed = MoveFailed(agent="smith", hive="berlin", error="taken")
+    back = received(envelopes.MoveOutcome(agent="smith", error="taken"))
+    hive = check(given=[*away, sent_on], when=back, then=[EnvelopeReceived(peer="berlin", number=1), failed])
+    assert hive.swarm.lineage("smith", 4) == ("berlin/7", 4)
+    assert hive.swarm.claims() == {"berlin/7": (4, "tokyo")}
+
+
+def test_agent_with_an_older_epoch_does_not_arrive() -> None:
+    """As when its hive was restored from a copy of its log from before the move."""
+    stale = envelopes.Move(agent="coder", object="x", digest=DIGEST, origin="tokyo/2", epoch=1)
+    left = [*SENT[:-1], msgspec.structs.replace(SENT[-1], origin="tokyo/2", epoch=1), *GONE[-2:]]
+    refused = MoveRefused(
+        agent="coder", peer="berlin", error="coder is in berlin already, with a newer epoch than berlin has"
+    )
+    check(given=left, when=received(stale), then=[EnvelopeReceived(peer="berlin", number=1), refused])

@@ -29,7 +29,7 @@ from hive.actors.budget_watch import BudgetWatch
 from hive.actors.checkpointer import Checkpointer
 from hive.actors.configuration import Configuration
 from hive.actors.crash_watch import CrashWatch
-from hive.actors.current_settings import CurrentSettings, prices
+from hive.actors.current_settings import CurrentSettings
 from hive.actors.dashboard import DashboardProcess, Listener, bind_listener
 from hive.actors.disk_watch import DiskWatch
 from hive.actors.erasing import Erasing
@@ -197,7 +197,7 @@ class _Daemon:
         await client.read(lambda state: self._swarm.hold_agents(state, settings, now))
         for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
             self._provisioner.reserve_uid(slot)
-        self._settings.on_change = lambda now: threads.tell(SetPrices(by=BY, prices=prices(now)))
+        self._settings.on_change = lambda now: threads.tell(SetPrices(by=BY, prices=now.prices))
         self._settings.on_change(self._settings.now)
         self._supervisor = Supervisor.start(
             journal,

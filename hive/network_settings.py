@@ -9,6 +9,7 @@ import msgspec
 from hive import hosts
 from hive.errors import BadRequest
 from hive.names import AGENT_NAME
+from hive.turn_columns import Price
 
 NETWORK_MODES: Final = ("none", "listed", "ask", "open", "host")
 """From the narrowest to the widest."""
@@ -23,15 +24,6 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`none`; `listed` hosts; `ask` about other hosts; `open`: every public address; `host`: no network walls."""
     allow: tuple[str, ...] = ()
     """Hosts for every agent: HOST, HOST:PORT or *.DOMAIN. A private address must be listed as an address."""
-
-
-class PriceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Dollars per million tokens of each kind."""
-
-    input: float | None = None
-    output: float | None = None
-    cache_read: float | None = None
-    cache_write: float | None = None
 
 
 class CredentialSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,10 +56,10 @@ def check_network(network: NetworkSettings, name: str) -> None:
             raise BadRequest(f"{name}: network.allow: {error}") from None
 
 
-def check_prices(prices: Mapping[str, PriceSettings], name: str) -> None:
+def check_prices(prices: Mapping[str, Price], name: str) -> None:
     """Raises BadRequest: a price is not a number of dollars."""
     for model, price in prices.items():
-        for kind in PriceSettings.__struct_fields__:
+        for kind in Price.__struct_fields__:
             dollars = getattr(price, kind)
             if dollars is not None and not 0 <= dollars <= PRICE_MAX:  # A NaN fails this comparison, too.
                 raise BadRequest(f'{name}: prices."{model}".{kind} must be from 0 to {PRICE_MAX} dollars.')

@@ -18,11 +18,11 @@ from hive.names import is_hive_name
 from hive.network_settings import (
     CredentialSettings,
     NetworkSettings,
-    PriceSettings,
     check_credentials,
     check_network,
     check_prices,
 )
+from hive.turn_columns import Price
 
 SETTINGS_MAX_BYTES = 256 * 1024
 PORT_MAX = 65_535
@@ -142,7 +142,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker: BrokerSettings = BrokerSettings()
     swarm: SwarmSettings = SwarmSettings()
     network: NetworkSettings = NetworkSettings()
-    prices: dict[str, PriceSettings] = {}
+    prices: dict[str, Price] = {}
     credentials: dict[str, CredentialSettings] = {}
 
 
@@ -200,7 +200,7 @@ def parse(raw: bytes, name: str = "hive.toml") -> Settings:
     return settings
 
 
-NAMED_TABLES: dict[str, type[msgspec.Struct]] = {"prices": PriceSettings, "credentials": CredentialSettings}
+NAMED_TABLES: dict[str, type[msgspec.Struct]] = {"prices": Price, "credentials": CredentialSettings}
 """Tables with one table per name."""
 
 

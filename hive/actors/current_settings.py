@@ -4,12 +4,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from hive import settings as host_settings
 from hive.errors import BadRequest
-from hive.events.egress import Price
 from hive.settings import Settings
 
 log = structlog.get_logger()
@@ -48,8 +46,3 @@ class CurrentSettings:
             return ()
         found = self._path.stat()
         return found.st_mtime_ns, found.st_ino, found.st_size
-
-
-def prices(settings: Settings) -> dict[str, Price]:
-    """The prices for the log, from which budgets and costs are computed."""
-    return {model: Price(**msgspec.structs.asdict(price)) for model, price in settings.prices.items()}

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-import msgspec
-
 from hive.broker import wire
 from hive.clock import DurationMs
 from hive.deciders.egress import RecordModelUse
@@ -13,14 +11,6 @@ from hive.names import AgentName
 
 RECORD_EVERY_MS: Final[DurationMs] = 60_000
 """Use is recorded at the end of a turn, when it exhausts a budget, and at least this often."""
-SUMMED: Final = (
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_creation_tokens",
-    "errors",
-)
 
 
 class ModelUse:
@@ -32,8 +22,7 @@ class ModelUse:
     def add(self, used: wire.Used) -> None:
         key = (used.agent, used.model)
         known = self._sums.get(key) or ModelUsed(agent=used.agent, model=used.model)
-        sums = {name: getattr(known, name) + getattr(used, name) for name in SUMMED}
-        self._sums[key] = msgspec.structs.replace(known, **sums)
+        self._sums[key] = known.plus(used)
 
     def of(self, agent: AgentName) -> list[ModelUsed]:
         """What is not recorded yet."""
@@ -42,4 +31,4 @@ class ModelUse:
     def take(self, by: By, agent: AgentName | None = None) -> list[RecordModelUse]:
         """The commands that record the sums of an agent, or of all; they are forgotten here."""
         taken = [key for key in self._sums if agent in (None, key[0])]
-        return [RecordModelUse(by=by, **msgspec.structs.asdict(self._sums.pop(key))) for key in taken]
+        return [RecordModelUse(by=by, used=self._sums.pop(key)) for key in taken]

@@ -1,20 +1,20 @@
 """Turn statistics over a time window, summed from the log: as the harnesses report them, and as the broker metered."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import Final
 
-import msgspec
-
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events.codec import Codec
-from hive.events.egress import ModelUsed, Price
+from hive.events.egress import ModelUsed
 from hive.events.log import LogReader
 from hive.events.turns import TurnEnded, calls_by_tool
 from hive.names import AgentName
 from hive.projections.hive import dispatch, recorded
 from hive.projections.turns import Turns
 from hive.projections.usage import Usage, Use, cost, use_since
+from hive.turn_columns import TOKEN_COLUMNS, MeteredUse, Price, ReportedTokens
 
 TYPES: Final = "('TurnEnded', 'ModelUsed')"
 
@@ -28,18 +28,7 @@ WINDOWS_MS: Final[dict[str, DurationMs]] = {
 }
 
 
-class Metered(msgspec.Struct, frozen=True, kw_only=True):
-    """What the broker metered of one agent's model requests."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
-    errors: int = 0
-
-
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class Figures(ReportedTokens, frozen=True, kw_only=True):
     """One agent's turns in the window. None if no turn reported the figure."""
 
     agent: AgentName
@@ -50,12 +39,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: DurationMs | None
     """Sum over all turns."""
     median_duration_ms: DurationMs | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cache_read_tokens: int | None
-    cache_creation_tokens: int | None
-    metered: Metered | None
-    """None: nothing was metered, and the token counts above are all that is known."""
+    metered: MeteredUse | None
+    """None: nothing was metered, and the reported token counts are all that is known."""
     cost_usd: float | None
     """By the prices in the log; of metered tokens where there are any. None: a price is unknown."""
     tool_calls: int | None
@@ -106,20 +91,13 @@ def _summed(
         failed=len(turns) - ok,
         duration_ms=sum(durations) if durations else None,
         median_duration_ms=round(median(durations)) if durations else None,
-        input_tokens=_total(turn.input_tokens for turn in turns),
-        output_tokens=_total(turn.output_tokens for turn in turns),
-        cache_read_tokens=_total(turn.cache_read_tokens for turn in turns),
-        cache_creation_tokens=_total(turn.cache_creation_tokens for turn in turns),
-        metered=_metered(used) if used else None,
+        **{name: _total(getattr(turn, name) for turn in turns) for name in TOKEN_COLUMNS},
+        metered=functools.reduce(MeteredUse.plus, used, MeteredUse()) if used else None,
         cost_usd=cost(prices, use.counted),
         tool_calls=_total(turn.tool_call_count for turn in turns),
         tools=tools,
         models=models,
     )
-
-
-def _metered(used: list[ModelUsed]) -> Metered:
-    return Metered(**{name: sum(getattr(event, name) for event in used) for name in Metered.__struct_fields__})
 
 
 def _total(figures: Iterable[int | None]) -> int | None:

@@ -5,6 +5,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from hive.turn_columns import MeteredUse
+
 LINE_MAX_BYTES: Final = 16 * 1024 * 1024
 READ_BYTES: Final = 64 * 1024
 DESCRIPTORS_MAX: Final = 64
@@ -85,17 +87,12 @@ class Forget(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 ToBroker = Policy | Listen | Watch | Settled | Forget
 
 
-class Used(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Used(MeteredUse, frozen=True, kw_only=True, tag=True):
     """One model request, metered."""
 
     agent: str
     model: str
     requests: int = 1
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
-    errors: int = 0
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag=True):

@@ -10,6 +10,7 @@ from hive.cli import screen
 from hive.cli.screen import Cell, Column
 from hive.cli.session import Noun, Session, agent_names
 from hive.clock import MS_PER_S, SystemClock, dollars_text, duration_text, rfc3339
+from hive.turn_columns import TOKEN_COLUMNS, TOKEN_KINDS, token_counts
 
 noun = Noun("Audit")
 
@@ -35,7 +36,8 @@ def stats(
     elif not rows:
         screen.say(f"No turns ended in the last {window}.")
     else:
-        figures = ("Turns", "Not ok", "In", "Out", "Cached", "Cost", "Time", "Median")
+        kinds = (kind.title for kind in TOKEN_KINDS.values())
+        figures = ("Turns", "Not ok", *kinds, "Cost", "Time", "Median")
         screen.table(
             (Column("Agent", whole=True), *(Column(title, right=True) for title in figures)), map(_cells, rows)
         )
@@ -55,27 +57,23 @@ def _cells(row: Figures) -> list[Cell]:
         row.agent,
         str(row.turns),
         str(row.failed),
-        _tokens(row, "input_tokens"),
-        _tokens(row, "output_tokens"),
-        _tokens(row, "cache_read_tokens"),
+        *(_tokens(row, column) for column in TOKEN_COLUMNS),
         dollars_text(row.cost_usd),
         _time(row.duration_ms),
         _time(row.median_duration_ms),
     ]
 
 
-def _tokens(row: Figures, kind: str) -> str:
+def _tokens(row: Figures, column: str) -> str:
     """The metered count; without metering, the reported one."""
-    return _count(getattr(row if row.metered is None else row.metered, kind))
+    return _count(getattr(row if row.metered is None else row.metered, column))
 
 
 def _reported(row: Figures) -> str | None:
     """What the harness reported, if the broker metered other counts."""
-    kinds = ("input_tokens", "output_tokens", "cache_read_tokens")
-    if row.metered is None or all((getattr(row, kind) or 0) == getattr(row.metered, kind) for kind in kinds):
+    if row.metered is None or token_counts(row) == token_counts(row.metered):
         return None
-    told = zip(kinds, ("in", "out", "cached"), strict=True)
-    return ", ".join(f"{_count(getattr(row, kind))} {word}" for kind, word in told)
+    return ", ".join(f"{_count(getattr(row, column))} {kind.title.lower()}" for column, kind in TOKEN_KINDS.items())
 
 
 def _count(figure: int | None) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from statistics import quantiles
 from typing import Any, Final
 
+from hive.turn_columns import TOKEN_KINDS
+
 _PLAIN: Final = {
     "seq": ("hive_log_events", "Events in the log."),
     "log_bytes": ("hive_log_bytes", "Size of the log with its write-ahead file."),
@@ -14,9 +16,12 @@ _PLAIN: Final = {
     "approvals_oldest_seconds": ("hive_approvals_oldest_seconds", "Age of the oldest pending approval."),
     "turns_24h": ("hive_turns_24h", "Turns that ended in the last 24 hours."),
     "turns_failed_24h": ("hive_turns_failed_24h", "Failed turns in the last 24 hours."),
-    "input_tokens_24h": ("hive_input_tokens_24h", "Input tokens in the last 24 hours, as the harnesses report."),
-    "output_tokens_24h": ("hive_output_tokens_24h", "Output tokens in the last 24 hours, as the harnesses report."),
 }
+for _column, _kind in TOKEN_KINDS.items():
+    _PLAIN[f"{_column}_24h"] = (
+        f"hive_{_column}_24h",
+        f"{_kind.name.capitalize()} in the last 24 hours, as the harnesses report.",
+    )
 QUANTILES: Final = (0.5, 0.95, 0.99)
 
 

@@ -12,6 +12,7 @@ from hive.dashboard.daemon import Declined, Operator
 from hive.dashboard.decisions import Form, Name
 from hive.dashboard.replies import AnyRequest, decided, done
 from hive.dashboard.view import Pages, compact, duration
+from hive.turn_columns import WITHOUT_CACHE
 
 DIFFS_MAX: Final = 10
 """Maximum number of diffs on one page; further approvals show a link to the diff."""
@@ -20,16 +21,7 @@ HISTORY_ROWS: Final = 50
 WINDOWS: Final = ("1h", "4h", "24h", "3d", "7d", "30d")
 STATES: Final = ("failed", "needs login", "paused", "stopped", "running")
 TOOLS_SHOWN: Final = 12
-SUMMED: Final = (
-    "turns",
-    "failed",
-    "input_tokens",
-    "output_tokens",
-    "metered_tokens",
-    "counted_tokens",
-    "duration_ms",
-    "tool_calls",
-)
+SUMMED: Final = ("turns", "failed", "metered_tokens", "counted_tokens", "duration_ms", "tool_calls")
 
 
 @get("/")
@@ -138,6 +130,7 @@ def _drawn(found: dict[str, Any], window: str) -> dict[str, Any]:
             {
                 "agent": name,
                 "cost": _cost([row for row in rows if row["agent"] == name]),
+                "reported_tokens": sum(row[kind] for row in rows if row["agent"] == name for kind in WITHOUT_CACHE),
                 **{key: sum(row[key] for row in rows if row["agent"] == name) for key in sums},
             }
             for name in agents

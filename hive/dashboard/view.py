@@ -15,6 +15,7 @@ from hive.config.escaping import escaped
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
 from hive.hosts import written
+from hive.turn_columns import TOKEN_KINDS
 
 HERE: Final = Path(__file__).parent
 MEDIA_TYPES: Final = {
@@ -142,7 +143,7 @@ class Pages:
             "notice": notice,
             "cell": cell,
         }
-        self._env.globals |= {"asset": assets.url, "sections": SECTIONS}
+        self._env.globals |= {"asset": assets.url, "sections": SECTIONS, "token_kinds": TOKEN_KINDS}
         for name in sources:
             self._env.get_template(name)
 

@@ -7,13 +7,14 @@ from hive.clock import TimeMs, rfc3339
 from hive.deciders.base import Command, Decision, DecisionBuilder
 from hive.events import notices
 from hive.events.agents import Budget, BudgetFreed, BudgetReached
-from hive.events.egress import ModelUsed, Price
+from hive.events.egress import ModelUsed
 from hive.events.turns import TurnEnded
 from hive.names import BUDGET_USED_UP, OPERATOR, AgentName
 from hive.projections.agents import Agent
 from hive.projections.hive import Hive
-from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour, Tokens, added
-from hive.projections.usage import ModelHour, cost_at_most, with_use
+from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour, added
+from hive.projections.usage import ModelHour, cost_at_most
+from hive.turn_columns import Price, TokenCounts
 
 
 class CheckBudget(Command, frozen=True, kw_only=True):
@@ -112,14 +113,14 @@ def _window(
 
 def _used_in(
     hive: Hive, name: AgentName, hour: int, ended: TurnEnded | None, used: Sequence[ModelUsed]
-) -> Iterator[tuple[int, Mapping[str, Tokens]]]:
+) -> Iterator[tuple[int, Mapping[str, TokenCounts]]]:
     """Turns, and tokens by model: metered ones if anything was metered in that hour, otherwise the reported ones."""
     reported = hive.turns.hours.get((name, hour))
     if ended is not None:
         reported = added(reported or Hour(name, hour), ended)
     metered = dict(hive.usage.metered(name, hour))
     for one in used:
-        metered[one.model] = with_use(metered.get(one.model) or ModelHour(name, hour, one.model), one)
+        metered[one.model] = (metered.get(one.model) or ModelHour(name, hour, one.model)).plus(one)
     if reported is not None or metered:
         turns = 0 if reported is None else reported.turns
         told = {} if reported is None else reported.models

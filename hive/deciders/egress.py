@@ -1,5 +1,7 @@
 """The rules of the network: who may reach which host, requests to the operator, and metered model use."""
 
+import msgspec
+
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, checked_label, checked_text, living
 from hive.deciders.budgets import enforce_budget
@@ -7,7 +9,7 @@ from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, Refused
 from hive.events import notices
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import ApprovalId
-from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
+from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, PricesSet
 from hive.events.texts import ERASED
 from hive.hosts import Entry, canonical
 from hive.hosts import entry as parsed
@@ -16,6 +18,7 @@ from hive.projections.approvals import Approval
 from hive.projections.egress import Rule, key_of
 from hive.projections.hive import Hive
 from hive.projections.turns import HOUR_MS, counted_model
+from hive.turn_columns import METERED, Price
 
 DENIED_FOR_MS: DurationMs = 24 * 3_600_000
 """How long a denied host is not asked for again."""
@@ -72,14 +75,7 @@ class RequestEgress(Command, frozen=True, kw_only=True):
 class RecordModelUse(Command, frozen=True, kw_only=True):
     """The broker's: what was metered since the last command for this model."""
 
-    agent: AgentName
-    model: str
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
-    errors: int = 0
+    used: ModelUsed
 
 
 class SetPrices(Command, frozen=True, kw_only=True):
@@ -178,8 +174,8 @@ def request_egress(command: RequestEgress, hive: Hive, now: TimeMs) -> Decision:
 
 def record_model_use(command: RecordModelUse, hive: Hive, now: TimeMs) -> Decision:
     """Record metered use; use that exhausts the budget pauses the agent in the same commit."""
-    row = hive.agents.living_one(command.agent)
-    used = _used(command, hive, now)
+    row = hive.agents.living_one(command.used.agent)
+    used = _bounded(command.used, hive, now)
     if row is None or used == ModelUsed(agent=used.agent, model=used.model):
         return []
     decision = DecisionBuilder(hive, now)
@@ -195,7 +191,7 @@ def set_prices(command: SetPrices, hive: Hive, now: TimeMs) -> Decision:
         BadRequest: a price that is negative or not a number.
     """
     for model, price in command.prices.items():
-        for dollars in (price.input, price.output, price.cache_read, price.cache_write):
+        for dollars in msgspec.structs.astuple(price):
             if dollars is not None and not 0 <= dollars <= PRICE_MAX:
                 raise BadRequest(f"The price of {model!r} is not between 0 and {PRICE_MAX}.")
     if command.prices == hive.usage.prices:
@@ -296,16 +292,7 @@ def _count(figure: int) -> int:
     return min(max(figure, 0), COUNT_MAX)
 
 
-def _used(command: RecordModelUse, hive: Hive, now: TimeMs) -> ModelUsed:
-    """The event. Agents influence these figures, so the counts and the number of model names are limited."""
-    model = counted_model(command.model, hive.usage.metered(command.agent, now // HOUR_MS))
-    return ModelUsed(
-        agent=command.agent,
-        model=model,
-        requests=_count(command.requests),
-        input_tokens=_count(command.input_tokens),
-        output_tokens=_count(command.output_tokens),
-        cache_read_tokens=_count(command.cache_read_tokens),
-        cache_creation_tokens=_count(command.cache_creation_tokens),
-        errors=_count(command.errors),
-    )
+def _bounded(used: ModelUsed, hive: Hive, now: TimeMs) -> ModelUsed:
+    """Agents influence these figures, so the counts and the number of model names are limited."""
+    model = counted_model(used.model, hive.usage.metered(used.agent, now // HOUR_MS))
+    return msgspec.structs.replace(used, model=model, **{name: _count(getattr(used, name)) for name in METERED})

@@ -1,10 +1,9 @@
 """Facts about the network: rules for hosts, and metered model use. Read by the egress and usage projections."""
 
-import msgspec
-
 from hive.clock import TimeMs
 from hive.events.base import ApprovalId, Event
 from hive.names import AgentName
+from hive.turn_columns import MeteredUse, Price
 
 
 class EgressAllowed(Event, frozen=True, kw_only=True, omit_defaults=False):
@@ -39,28 +38,11 @@ class EgressRevoked(Event, frozen=True, kw_only=True, omit_defaults=False):
     port: int | None = None
 
 
-class ModelUsed(Event, frozen=True, kw_only=True, omit_defaults=False):
+class ModelUsed(MeteredUse, Event, frozen=True, omit_defaults=False):
     """Model requests of an agent since the previous event for this model, as the broker metered them."""
 
     agent: AgentName
     model: str
-    requests: int = 0
-    """Every request that got an answer, including failed ones."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
-    errors: int = 0
-    """Requests that the provider answered with an error."""
-
-
-class Price(msgspec.Struct, frozen=True, kw_only=True):
-    """Dollars per million tokens of each kind; None is unknown."""
-
-    input: float | None = None
-    output: float | None = None
-    cache_read: float | None = None
-    cache_write: float | None = None
 
 
 class PricesSet(Event, frozen=True, kw_only=True, omit_defaults=False):

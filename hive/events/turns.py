@@ -6,6 +6,7 @@ import msgspec
 
 from hive.events.base import Event, MessageId
 from hive.names import AgentName
+from hive.turn_columns import TurnColumns
 
 TOOL_CALLS_MAX: Final = 10**12
 """Of one tool in one turn. A larger number is invalid: sums of such numbers would overflow SQLite's integers."""
@@ -21,29 +22,10 @@ class TurnStarted(Event, frozen=True, kw_only=True):
     message_ids: tuple[MessageId, ...] = ()
 
 
-class TurnEnded(Event, frozen=True, kw_only=True, omit_defaults=False):
+class TurnEnded(TurnColumns, Event, frozen=True, omit_defaults=False):  # type: ignore[misc]  # Frozen, unlike its base.
     """The figures of one turn. Unknown is null, never 0; every key is present."""
 
     agent: AgentName
-    model: str | None = None
-    wake_from: str | None = None
-    result_kind: str | None = None
-    """`ok`, `failed`, `prompt_too_long`, `budget`."""
-    started_at: str | None = None
-    """RFC 3339."""
-    ended_at: str | None = None
-    duration_ms: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    tool_call_count: int | None = None
-    tool_calls_json: str | None = None
-    """`{"Read": 2, "Bash": 1}` as JSON text."""
-    open_threads_count: int | None = None
-    open_reminders_count: int | None = None
-    note: str | None = None
-    """The error of a failed turn."""
 
 
 def calls_by_tool(turn: TurnEnded) -> dict[str, int]:

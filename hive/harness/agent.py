@@ -22,6 +22,7 @@ from hive.harness.memory import Memory
 from hive.harness.outcome import TurnOutcome, failed
 from hive.harness.stats import TurnRow, TurnStats
 from hive.harness.tools import Toolbox
+from hive.turn_columns import TOKEN_COLUMNS
 
 if TYPE_CHECKING:
     # Importing the SDK takes 70 MB; a resting harness does not load it.
@@ -261,10 +262,7 @@ class Agent:
             note=row.note,
             duration_ms=row.duration_ms,
             model=row.model,
-            input_tokens=row.input_tokens,
-            output_tokens=row.output_tokens,
-            cache_read_tokens=row.cache_read_tokens,
-            cache_creation_tokens=row.cache_creation_tokens,
+            **{name: getattr(row, name) for name in TOKEN_COLUMNS},
             tool_calls=row.tool_call_count,
         )
 

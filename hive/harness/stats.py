@@ -9,39 +9,23 @@ import msgspec
 
 from hive.clock import TimeMs, rfc3339
 from hive.harness.environment import TURN_STATS_FILE
+from hive.turn_columns import TurnColumns
 
 KEEP_DAYS = 90
 DAY_MS = 24 * 3600 * 1000
 BUSY_TIMEOUT_MS = 2_000
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS turn_stats (
-    model TEXT, wake_from TEXT, result_kind TEXT, started_at TEXT, ended_at TEXT, duration_ms INTEGER,
-    input_tokens INTEGER, output_tokens INTEGER, cache_read_tokens INTEGER, cache_creation_tokens INTEGER,
-    tool_call_count INTEGER, tool_calls_json TEXT, open_threads_count INTEGER, open_reminders_count INTEGER, note TEXT
-)
-"""
+
+class TurnRow(TurnColumns, kw_only=True):
+    """A row of the file, filled in while the turn runs."""
 
 
-class TurnRow(msgspec.Struct, kw_only=True):
-    """The columns, in order. Unknown values are None, never 0; times are RFC 3339 in UTC."""
-
-    model: str | None = None
-    wake_from: str | None = None
-    result_kind: str | None = None
-    """`ok`, `failed` or `prompt_too_long`."""
-    started_at: str | None = None
-    ended_at: str | None = None
-    duration_ms: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_tokens: int | None = None
-    cache_creation_tokens: int | None = None
-    tool_call_count: int | None = None
-    tool_calls_json: str | None = None
-    open_threads_count: int | None = None
-    open_reminders_count: int | None = None
-    note: str | None = None
+_COLUMNS = {
+    field.name: "INTEGER" if field.type == int | None else "TEXT" for field in msgspec.structs.fields(TurnColumns)
+}
+"""SQL types by column."""
+_SCHEMA = f"CREATE TABLE IF NOT EXISTS turn_stats ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})"
+_INSERT = f"INSERT INTO turn_stats ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 
 
 class TurnStats:
@@ -55,8 +39,7 @@ class TurnStats:
         oldest = rfc3339(now - KEEP_DAYS * DAY_MS)
         try:
             with self._open() as database:
-                marks = ", ".join("?" * len(row.__struct_fields__))
-                database.execute(f"INSERT INTO turn_stats VALUES ({marks})", msgspec.structs.astuple(row))
+                database.execute(_INSERT, msgspec.structs.astuple(row))
                 database.execute("DELETE FROM turn_stats WHERE started_at < ?", (oldest,))
         except (apsw.Error, OSError) as error:
             return str(error)
@@ -68,6 +51,10 @@ class TurnStats:
         try:
             database.set_busy_timeout(BUSY_TIMEOUT_MS)
             database.execute(_SCHEMA)
+            known = {name for _, name, *_ in database.execute("PRAGMA table_info(turn_stats)")}
+            for name, kind in _COLUMNS.items():
+                if name not in known:  # The file is older than the column.
+                    database.execute(f"ALTER TABLE turn_stats ADD COLUMN {name} {kind}")
             yield database
         finally:
             database.close()

@@ -19,6 +19,7 @@ from claude_agent_sdk import (
 from hive.config.agent_file import OWN_MCP_SERVER
 from hive.harness.live import Live
 from hive.harness.stats import TurnRow
+from hive.turn_columns import TOKEN_KINDS
 
 SYNTHETIC_MODEL = "<synthetic>"
 """Model name of error messages that the CLI itself creates."""
@@ -65,10 +66,8 @@ class TurnStatistics:
         usages = [result.usage for result in self._results if result.usage]
         if not usages or not any(_tokens(usage, "input_tokens", "output_tokens") for usage in usages):
             return
-        row.input_tokens = sum(_tokens(usage, "input_tokens") for usage in usages)
-        row.output_tokens = sum(_tokens(usage, "output_tokens") for usage in usages)
-        row.cache_read_tokens = sum(_tokens(usage, "cache_read_input_tokens") for usage in usages)
-        row.cache_creation_tokens = sum(_tokens(usage, "cache_creation_input_tokens") for usage in usages)
+        for column, kind in TOKEN_KINDS.items():
+            setattr(row, column, sum(_tokens(usage, kind.usage) for usage in usages))
 
     def _assistant(self, message: AssistantMessage) -> None:
         if message.model != SYNTHETIC_MODEL and message.parent_tool_use_id is None:

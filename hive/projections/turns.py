@@ -1,7 +1,8 @@
 """Turns: the current and the newest of each agent, and sums per hour of the last month."""
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -14,6 +15,7 @@ from hive.events.texts import erased_value
 from hive.events.turns import TurnEnded, TurnStarted, calls_by_tool
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
+from hive.turn_columns import TOKEN_COLUMNS, TokenCounts, token_counts
 
 HOUR_MS = 3_600_000
 HOURS_KEPT = 24 * 31
@@ -48,28 +50,7 @@ class Turn(msgspec.Struct, frozen=True):
     report: TurnEnded
 
 
-class Tokens(msgspec.Struct, frozen=True):
-    """Token counts of each kind."""
-
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    cache_creation: int = 0
-
-    def __add__(self, other: "Tokens") -> "Tokens":
-        return Tokens(
-            self.input + other.input,
-            self.output + other.output,
-            self.cache_read + other.cache_read,
-            self.cache_creation + other.cache_creation,
-        )
-
-    @property
-    def total(self) -> int:
-        return self.input + self.output + self.cache_read + self.cache_creation
-
-
-class Hour(msgspec.Struct, frozen=True):
+class Hour(TokenCounts, frozen=True):
     """Sums over one agent's turns that ended in one hour. Unknown figures add nothing."""
 
     agent: AgentName
@@ -78,19 +59,15 @@ class Hour(msgspec.Struct, frozen=True):
     turns: int = 0
     failed: int = 0
     duration_ms: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
     tool_calls: int = 0
-    tools: dict[str, int] = {}
-    models: dict[str, Tokens] = {}
+    tools: dict[str, int] = msgspec.field(default_factory=dict)
+    models: dict[str, TokenCounts] = msgspec.field(default_factory=dict)
     """Reported tokens by model."""
 
 
 class Turns(Projection):
     NAME = "turns"
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self) -> None:
         self.current: Table[AgentName, Current] = Table("current_turns", Current)
@@ -186,39 +163,38 @@ class Turns(Projection):
 
 def added(hour: Hour, *reports: TurnEnded) -> Hour:
     """The sums with these turns."""
-    tools, models = dict(hour.tools), dict(hour.models)
+    tools, models, of_model = dict(hour.tools), dict(hour.models), dict[str, list[TurnEnded]]()
+    names = set(models)
     for report in reports:
-        tokens = reported_tokens(report)
-        if tokens.total:
-            model = counted_model(report.model, models)
-            models[model] = models.get(model, Tokens()) + tokens
+        if any(_TOKENS_OF(report)):
+            names.add(model := counted_model(report.model, names))
+            of_model.setdefault(model, []).append(report)
         for name, count in calls_by_tool(report).items():
             if name in tools or len(tools) < TOOLS_KEPT:
                 tools[name] = tools.get(name, 0) + count
+    for model, its in of_model.items():
+        models[model] = models.get(model, TokenCounts()) + _tokens(its)
+    tokens = token_counts(hour) + _tokens(reports)
     return Hour(
         hour.agent,
         hour.hour,
         turns=hour.turns + len(reports),
         failed=hour.failed + sum(report.result_kind != "ok" for report in reports),
         duration_ms=hour.duration_ms + sum(report.duration_ms or 0 for report in reports),
-        input_tokens=hour.input_tokens + sum(report.input_tokens or 0 for report in reports),
-        output_tokens=hour.output_tokens + sum(report.output_tokens or 0 for report in reports),
-        cache_read_tokens=hour.cache_read_tokens + sum(report.cache_read_tokens or 0 for report in reports),
-        cache_creation_tokens=hour.cache_creation_tokens + sum(report.cache_creation_tokens or 0 for report in reports),
         tool_calls=hour.tool_calls + sum(report.tool_call_count or 0 for report in reports),
         tools=tools,
         models=models,
+        **msgspec.structs.asdict(tokens),
     )
 
 
-def reported_tokens(report: TurnEnded) -> Tokens:
-    """The tokens of a turn; an unknown count is 0."""
-    return Tokens(
-        report.input_tokens or 0,
-        report.output_tokens or 0,
-        report.cache_read_tokens or 0,
-        report.cache_creation_tokens or 0,
-    )
+_TOKENS_OF = attrgetter(*TOKEN_COLUMNS)
+
+
+def _tokens(reports: Sequence[TurnEnded]) -> TokenCounts:
+    """The sums of reported tokens; an unknown count is 0."""
+    sums = (sum(filter(None, column)) for column in zip(*map(_TOKENS_OF, reports), strict=True))
+    return TokenCounts(**dict(zip(TOKEN_COLUMNS, sums, strict=False)))
 
 
 def counted_model(model: str | None, known: Collection[str]) -> str:

@@ -6,32 +6,27 @@ from typing import NamedTuple
 import msgspec
 
 from hive.clock import TimeMs
-from hive.events.egress import ModelUsed, Price, PricesSet
+from hive.events.egress import ModelUsed, PricesSet
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
-from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour, Tokens
+from hive.projections.turns import HOUR_MS, HOURS_KEPT, Hour
+from hive.turn_columns import TOKEN_KINDS, MeteredUse, Price, TokenCounts, token_counts
 
 TOKENS_PER_PRICE = 1_000_000
 """Prices are dollars per million tokens."""
 
 
-class ModelHour(msgspec.Struct, frozen=True):
+class ModelHour(MeteredUse, frozen=True):
     """Sums over the metered requests of one agent to one model in one hour."""
 
     agent: AgentName
     hour: int
     """Hours since 1970."""
     model: str
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_creation_tokens: int = 0
-    errors: int = 0
 
     @property
-    def tokens(self) -> Tokens:
-        return Tokens(self.input_tokens, self.output_tokens, self.cache_read_tokens, self.cache_creation_tokens)
+    def tokens(self) -> TokenCounts:
+        return token_counts(self)
 
 
 class ModelPrice(msgspec.Struct, frozen=True):
@@ -43,7 +38,7 @@ class ModelPrice(msgspec.Struct, frozen=True):
 
 class Usage(Projection):
     NAME = "usage"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.hours: Table[tuple[AgentName, int, str], ModelHour] = Table("model_hours", ModelHour, key_parts=3)
@@ -80,7 +75,7 @@ class Usage(Projection):
                 self.hours.drop(key)
                 self._by_hour.pop(key[:2], None)
         old = self.hours.get((event.agent, hour, event.model)) or ModelHour(event.agent, hour, event.model)
-        row = with_use(old, event)
+        row = old.plus(event)
         self.hours.put((event.agent, hour, event.model), row)
         self._by_hour.setdefault((event.agent, hour), {})[event.model] = row
 
@@ -89,21 +84,6 @@ class Usage(Projection):
             self.price_rows.drop(model)
         for model, price in event.prices.items():
             self.price_rows.put(model, ModelPrice(model, price))
-
-
-def with_use(hour: ModelHour, event: ModelUsed) -> ModelHour:
-    """The sums with one more event."""
-    return ModelHour(
-        hour.agent,
-        hour.hour,
-        hour.model,
-        requests=hour.requests + event.requests,
-        input_tokens=hour.input_tokens + event.input_tokens,
-        output_tokens=hour.output_tokens + event.output_tokens,
-        cache_read_tokens=hour.cache_read_tokens + event.cache_read_tokens,
-        cache_creation_tokens=hour.cache_creation_tokens + event.cache_creation_tokens,
-        errors=hour.errors + event.errors,
-    )
 
 
 def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
@@ -118,15 +98,15 @@ def price_of(prices: Mapping[str, Price], model: str) -> Price | None:
 class Use(NamedTuple):
     """What an agent used. In an hour in which anything was metered, only what was metered counts."""
 
-    reported: Tokens
-    metered: Tokens | None
+    reported: TokenCounts
+    metered: TokenCounts | None
     """None: nothing was metered."""
-    counted: dict[str, Tokens]
+    counted: dict[str, TokenCounts]
     """By model."""
 
     @property
-    def tokens(self) -> Tokens:
-        return sum(self.counted.values(), Tokens())
+    def tokens(self) -> TokenCounts:
+        return sum(self.counted.values(), TokenCounts())
 
     @property
     def differs(self) -> bool:
@@ -136,21 +116,21 @@ class Use(NamedTuple):
 
 def use_since(hours: Mapping[tuple[AgentName, int], Hour], usage: Usage, agent: AgentName, since: TimeMs) -> Use:
     """The use of an agent since the hour of that time."""
-    reported, metered, counted = Tokens(), None, dict[str, Tokens]()
+    reported, metered, counted = TokenCounts(), None, dict[str, TokenCounts]()
     first = since // HOUR_MS
     told = {hour: row for (name, hour), row in hours.items() if name == agent and hour >= first}
     for hour in {*told, *(hour for hour in usage.metered_hours(agent) if hour >= first)}:
         row, by_model = told.get(hour), {model: one.tokens for model, one in usage.metered(agent, hour).items()}
         if row is not None:
-            reported += sum(row.models.values(), Tokens())
+            reported += sum(row.models.values(), TokenCounts())
         if by_model:
-            metered = sum(by_model.values(), metered or Tokens())
+            metered = sum(by_model.values(), metered or TokenCounts())
         for model, tokens in (by_model or (row.models if row is not None else {})).items():
-            counted[model] = counted.get(model, Tokens()) + tokens
+            counted[model] = counted.get(model, TokenCounts()) + tokens
     return Use(reported, metered, counted)
 
 
-def cost(prices: Mapping[str, Price], by_model: Mapping[str, Tokens]) -> float | None:
+def cost(prices: Mapping[str, Price], by_model: Mapping[str, TokenCounts]) -> float | None:
     """Dollars for these tokens; None if a price is unknown. A kind of which no token was used needs no price."""
     if not prices:
         return None
@@ -159,27 +139,18 @@ def cost(prices: Mapping[str, Price], by_model: Mapping[str, Tokens]) -> float |
     return sum(known) if len(known) == len(costs) else None
 
 
-def cost_at_most(prices: Mapping[str, Price], by_model: Mapping[str, Tokens]) -> float:
+def cost_at_most(prices: Mapping[str, Price], by_model: Mapping[str, TokenCounts]) -> float:
     """Dollars for a budget: a kind without a price counts at the highest price that is listed for any model.
 
     Otherwise an agent could evade its budget with a model that has no price.
     """
     listed = list(prices.values())
-    highest = Price(
-        input=_highest(price.input for price in listed),
-        output=_highest(price.output for price in listed),
-        cache_read=_highest(price.cache_read for price in listed),
-        cache_write=_highest(price.cache_write for price in listed),
-    )
+    highest = Price(**{kind: _highest(getattr(price, kind) for price in listed) for kind in Price.__struct_fields__})
     total = 0.0
     for model, tokens in by_model.items():
         price = price_of(prices, model) or Price()
-        filled = Price(
-            input=highest.input if price.input is None else price.input,
-            output=highest.output if price.output is None else price.output,
-            cache_read=highest.cache_read if price.cache_read is None else price.cache_read,
-            cache_write=highest.cache_write if price.cache_write is None else price.cache_write,
-        )
+        known = {kind: dollars for kind, dollars in msgspec.structs.asdict(price).items() if dollars is not None}
+        filled = msgspec.structs.replace(highest, **known)
         total += _cost(filled, tokens) or 0.0
     return total
 
@@ -188,14 +159,10 @@ def _highest(prices: Iterable[float | None]) -> float:
     return max((price for price in prices if price is not None), default=0.0)
 
 
-def _cost(price: Price, tokens: Tokens) -> float | None:
+def _cost(price: Price, tokens: TokenCounts) -> float | None:
     total = 0.0
-    for count, dollars in (
-        (tokens.input, price.input),
-        (tokens.output, price.output),
-        (tokens.cache_read, price.cache_read),
-        (tokens.cache_creation, price.cache_write),
-    ):
+    for column, kind in TOKEN_KINDS.items():
+        count, dollars = getattr(tokens, column), getattr(price, kind.price)
         if count and dollars is None:
             return None
         total += count * (dollars or 0.0) / TOKENS_PER_PRICE

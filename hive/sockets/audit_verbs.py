@@ -27,6 +27,7 @@ from hive.sockets.requests import Id, Limit, Request
 from hive.sockets.sessions import SignedOut
 from hive.sockets.stats_verbs import STATS_VERBS
 from hive.sockets.swarm_verbs import figures as swarm_figures
+from hive.turn_columns import TOKEN_COLUMNS
 
 CHILD_TIMEOUT_S: Final = 60.0
 """Timeout of a replay or `hive doctor`. Each runs in its own process, because folding a long log would block."""
@@ -288,8 +289,7 @@ def _figures(hive: Hive, now: TimeMs) -> dict[str, Any]:
         "approvals_oldest_seconds": (now - min(approvals, default=now)) / MS_PER_S,
         "turns_24h": sum(row.turns for row in today),
         "turns_failed_24h": sum(row.failed for row in today),
-        "input_tokens_24h": sum(row.input_tokens for row in today),
-        "output_tokens_24h": sum(row.output_tokens for row in today),
+        **{f"{name}_24h": sum(getattr(row, name) for row in today) for name in TOKEN_COLUMNS},
     }
 
 

@@ -9,16 +9,17 @@ import msgspec
 from hive.clock import TimeMs, parse_rfc3339, rfc3339
 from hive.errors import BadRequest
 from hive.events.codec import Codec
-from hive.events.egress import ModelUsed, Price
+from hive.events.egress import ModelUsed
 from hive.events.log import LogReader
 from hive.events.turns import TurnEnded
 from hive.paths import Paths
 from hive.projections.hive import Hive
-from hive.projections.turns import HOUR_MS, Hour, Tokens, added
-from hive.projections.usage import ModelHour, cost, with_use
+from hive.projections.turns import HOUR_MS, Hour, added
+from hive.projections.usage import cost
 from hive.sockets.decision_verbs import WINDOWS_H
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Request
+from hive.turn_columns import Price, TokenCounts, token_counts
 
 BUCKETS_MAX: Final = 60
 SHORT_STEPS_MS: Final = {"1h": 120_000, "4h": 600_000}
@@ -79,13 +80,13 @@ def _used_since(paths: Paths, first: TimeMs, prices: dict[str, Price]) -> list[t
             row = added(Hour(event.agent, hour), event)
             rows.append((at, _bucket(row, {}, {} if (event.agent, hour) in metered else row.models, prices)))
         elif isinstance(event, ModelUsed):
-            used = {event.model: with_use(ModelHour(event.agent, hour, event.model), event).tokens}
+            used = {event.model: token_counts(event)}
             rows.append((at, _bucket(Hour(event.agent, hour), used, used, prices)))
     return rows
 
 
 def _bucket(
-    row: Hour, metered: Mapping[str, Tokens], counted: Mapping[str, Tokens], prices: Mapping[str, Price]
+    row: Hour, metered: Mapping[str, TokenCounts], counted: Mapping[str, TokenCounts], prices: Mapping[str, Price]
 ) -> dict[str, Any]:
     """One row. `cost_usd` is absent if a price is unknown."""
     builtins = msgspec.to_builtins(row)
@@ -93,8 +94,8 @@ def _bucket(
     dollars = cost(prices, counted)
     return {
         **builtins,
-        "metered_tokens": sum(tokens.input + tokens.output for tokens in metered.values()),
-        "counted_tokens": sum(tokens.input + tokens.output for tokens in counted.values()),
+        "metered_tokens": sum(tokens.without_cache for tokens in metered.values()),
+        "counted_tokens": sum(tokens.without_cache for tokens in counted.values()),
         **({} if dollars is None else {"cost_usd": dollars}),
     }
 

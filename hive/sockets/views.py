@@ -231,9 +231,9 @@ def mounts(hive: Hive, name: AgentName) -> list[dict[str, Any]]:
 def used_today(hive: Hive, name: AgentName, now: TimeMs) -> dict[str, Any]:
     """Input and output tokens of the last day, what the harness reported if that differs, and the cost if known."""
     use = use_since(hive.turns.hours.rows, hive.usage, name, now - DAY_HOURS * HOUR_MS)
-    reported = use.reported.input + use.reported.output if use.differs else None
+    reported = use.reported.without_cache if use.differs else None
     dollars = cost(hive.usage.prices, use.counted)
-    tokens = use.tokens.input + use.tokens.output
+    tokens = use.tokens.without_cache
     return _known({"tokens_today": tokens, "reported_tokens_today": reported, "cost_today": dollars})
 
 

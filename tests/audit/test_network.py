@@ -13,11 +13,12 @@ from hive.clock import rfc3339
 from hive.events import notices
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import ApprovalId, MessageId
-from hive.events.egress import EgressAllowed, EgressDenied, ModelUsed, Price, PricesSet
+from hive.events.egress import EgressAllowed, EgressDenied, ModelUsed, PricesSet
 from hive.events.log import LogReader
 from hive.events.messages import MessageSent
 from hive.events.turns import TurnEnded
 from hive.paths import Paths
+from hive.turn_columns import Price
 
 from . import story
 

@@ -19,6 +19,7 @@ from hive.cli.log import DAEMON_ENDED, DAEMON_RUNS
 from hive.events.daemon import Warned
 from hive.events.log import EventLog
 from hive.paths import Paths
+from hive.turn_columns import TOKEN_KINDS
 
 from .conftest import PATIENCE_S, Run
 from .peer import serving
@@ -178,7 +179,9 @@ def test_stats(hive: Run, paths: Paths) -> None:
     found = json.loads(hive("stats", "--window", "1h", "--json").stdout)
     (row,) = found["agents"]
     assert (row["agent"], row["turns"], row["input_tokens"], row["cache_read_tokens"]) == ("coder", 1, 100, None)
-    assert "Read ×2, Bash ×1" in hive("stats").stdout
+    shown = hive("stats").stdout
+    assert "Read ×2, Bash ×1" in shown
+    assert all(kind.title in shown for kind in TOKEN_KINDS.values())
     assert "No turn" in hive("stats", "--agent", "manager").stdout
 
 

@@ -8,7 +8,7 @@ from hive.config import agent_file
 from hive.config.agent_file import AgentFile, AgentLimits, AgentNetwork
 from hive.config.network import network_of, refuse_beyond
 from hive.errors import BadRequest
-from hive.network_settings import NetworkSettings, PriceSettings
+from hive.network_settings import NetworkSettings, Price
 from hive.settings import Settings
 
 HOST = NetworkSettings(mode="ask", allow=("docs.example", "*.example.org:443"))
@@ -51,7 +51,7 @@ def test_build_refuses_what_exceeds_the_host(file: AgentFile, says: str) -> None
 
 
 def test_build_accepts_what_the_host_gives() -> None:
-    settings = Settings(network=HOST, prices={"m": PriceSettings(input=1.0)})
+    settings = Settings(network=HOST, prices={"m": Price(input=1.0)})
     narrowed = AgentNetwork(mode="listed", allow=("docs.example", "a.example.org:443", "*.b.example.org:443"))
     refuse_beyond(settings, AgentFile(network=narrowed, limits=AgentLimits(budget_usd=1.0)))
     refuse_beyond(Settings(network=NetworkSettings(mode="open")), AgentFile(network=AgentNetwork(allow=("x.example",))))

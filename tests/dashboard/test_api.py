@@ -7,6 +7,7 @@ import pytest
 from system.hive_process import HiveProcess, eventually
 
 from hive.dashboard.metrics import exposition
+from hive.turn_columns import TOKEN_COLUMNS
 
 from .conftest import PAGES, Person
 
@@ -85,7 +86,7 @@ def test_metrics_require_a_session_or_the_metrics_token(
 def test_metrics_without_any_commit() -> None:
     figures = {"agents": {}, "queue": {}, "in_flight": {}, "commit_seconds": []}
     names = ("seq", "log_bytes", "transient", "questions_pending", "questions_oldest_seconds", "approvals_pending")
-    more = ("approvals_oldest_seconds", "turns_24h", "turns_failed_24h", "input_tokens_24h", "output_tokens_24h")
+    more = ("approvals_oldest_seconds", "turns_24h", "turns_failed_24h", *(f"{name}_24h" for name in TOKEN_COLUMNS))
     assert "hive_commit_seconds_count 0" in exposition({**figures, **dict.fromkeys((*names, *more), 0)})
 
 

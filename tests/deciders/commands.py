@@ -12,8 +12,9 @@ from hive.deciders.base import Command
 from hive.deciders.messages import COUNTED_REASONS, UNCOUNTED_REASONS
 from hive.events.agents import Budget, ContainerLimits
 from hive.events.base import By
-from hive.events.egress import Price
+from hive.events.egress import ModelUsed
 from hive.events.turns import TurnEnded
+from hive.turn_columns import Price
 
 NAMES = ("manager", "a", "b", "c")
 """Few names, so that commands affect each other."""
@@ -107,6 +108,8 @@ def _built(struct: type[msgspec.Struct], known: dict[str, st.SearchStrategy[Any]
             fields[name] = _BYS
         elif name == "report":
             fields[name] = _built(TurnEnded, {**known, **_FIGURES, "tool_calls_json": _TOOL_CALLS})
+        elif name == "used":
+            fields[name] = _built(ModelUsed, known)
         elif struct.__name__ == "RecordStarted" and name == "reason":
             fields[name] = _ACT_REASONS
         elif _takes(hint, name, known):

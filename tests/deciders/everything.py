@@ -47,7 +47,7 @@ from hive.events.agents import (
 from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
 from hive.events.base import ApprovalId, MessageId, QuestionId, ReminderId
 from hive.events.daemon import Booted, CommandKeyed, DiskFreed, DiskLow, LogCarriedOver, ShutDown, Warned
-from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
+from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, PricesSet
 from hive.events.erasing import Erased, ErasureFinished
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, MessageSent, SendRefused
 from hive.events.moves import (
@@ -80,6 +80,7 @@ from hive.events.swarm import (
 )
 from hive.events.transient import TransientCleared, TransientSet
 from hive.events.turns import TurnEnded, TurnStarted
+from hive.turn_columns import Price
 
 SOON_MS: Final = 1_769_851_900_000
 """A hundred seconds after the other events."""

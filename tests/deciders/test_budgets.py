@@ -10,10 +10,11 @@ from hive.deciders.lifecycle import RecordStarted
 from hive.deciders.record import EndTurn
 from hive.events import AnyEvent, notices
 from hive.events.agents import Budget, BudgetFreed, BudgetReached, BudgetSet, Paused, Resumed, Started
-from hive.events.egress import ModelUsed, Price, PricesSet
+from hive.events.egress import ModelUsed, PricesSet
 from hive.events.turns import TurnEnded
 from hive.names import BUDGET_USED_UP
 from hive.projections.turns import HOUR_MS
+from hive.turn_columns import Price
 
 from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, folded, told
 
@@ -130,7 +131,7 @@ def used(model: str = "claude-x", tokens: int = 127) -> ModelUsed:
     return ModelUsed(agent="coder", model=model, requests=1, input_tokens=tokens)
 
 
-USE = RecordModelUse(by=DAEMON_BY, agent="coder", model="claude-x", requests=1, input_tokens=127)
+USE = RecordModelUse(by=DAEMON_BY, used=ModelUsed(agent="coder", model="claude-x", requests=1, input_tokens=127))
 TOKENS = Budget(hours=2, tokens=381)
 PRICES = PricesSet(prices={"claude-x": Price(input=1_000.0, output=5_000.0), "claude-cheap": Price(input=1.0)})
 

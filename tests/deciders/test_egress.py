@@ -23,9 +23,10 @@ from hive.events import AnyEvent, notices
 from hive.events.agents import Destroyed
 from hive.events.approvals import ApprovalRequested, ApprovalResolved
 from hive.events.base import ApprovalId
-from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, Price, PricesSet
+from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, PricesSet
 from hive.hosts import Entry
 from hive.hosts import entry as parsed
+from hive.turn_columns import Price
 
 from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, told
 
@@ -272,17 +273,20 @@ def test_destroyed_agent_leaves_no_request_and_no_rule() -> None:
 
 
 def test_metered_use_is_recorded_within_limits() -> None:
-    use = RecordModelUse(by=DAEMON_BY, agent="coder", model="claude-x", requests=2, input_tokens=9, output_tokens=-4)
+    told = ModelUsed(agent="coder", model="claude-x", requests=2, input_tokens=9, output_tokens=-4)
+    use = RecordModelUse(by=DAEMON_BY, used=told)
     used = ModelUsed(agent="coder", model="claude-x", requests=2, input_tokens=9)
     hive = check(given=MANAGED, when=use, then=[used])
     assert hive.usage.metered("coder", NOW // 3_600_000)["claude-x"].input_tokens == 9
-    check(given=MANAGED, when=RecordModelUse(by=DAEMON_BY, agent="coder", model="claude-x"), then=[])
-    check(given=MANAGED, when=RecordModelUse(by=DAEMON_BY, agent="nobody", model="x", requests=1), then=[])
+    check(given=MANAGED, when=RecordModelUse(by=DAEMON_BY, used=ModelUsed(agent="coder", model="claude-x")), then=[])
+    check(
+        given=MANAGED, when=RecordModelUse(by=DAEMON_BY, used=ModelUsed(agent="nobody", model="x", requests=1)), then=[]
+    )
 
 
 def test_model_names_of_an_agent_are_limited() -> None:
     many = [ModelUsed(agent="coder", model=f"m{number}", requests=1) for number in range(20)]
-    use = RecordModelUse(by=DAEMON_BY, agent="coder", model="m20", requests=1)
+    use = RecordModelUse(by=DAEMON_BY, used=ModelUsed(agent="coder", model="m20", requests=1))
     check(given=[*MANAGED, *many], when=use, then=[ModelUsed(agent="coder", model="other", requests=1)])
 
 

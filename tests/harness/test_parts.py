@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from hive.clock import SystemClock, rfc3339
 from hive.errors import BadRequest
-from hive.events.turns import TurnEnded
 from hive.harness import framing, outcome, tools
 from hive.harness.connection import Connection, Daemon, DaemonAway, DaemonRefused
 from hive.harness.environment import from_environment
 from hive.harness.memory import Memory
 from hive.harness.stats import DAY_MS, TurnRow, TurnStats
 from hive.names import BUDGET_USED_UP
+from hive.turn_columns import TurnColumns
 
 from .peer import Peer
 
@@ -91,9 +91,13 @@ def test_corrupt_statistics_file_is_reported(tmp_path: Path) -> None:
     assert TurnStats(tmp_path).record(TurnRow(), NOW)
 
 
-def test_row_has_columns_of_event() -> None:
-    """Defined twice, because a resting harness must not import all events."""
-    assert TurnRow.__struct_fields__ == tuple(name for name in TurnEnded.__struct_fields__ if name != "agent")
+def test_file_of_an_older_harness_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    database = apsw.Connection(str(tmp_path / "hive-turn-stats.sqlite"))
+    database.execute("CREATE TABLE turn_stats (started_at TEXT, model TEXT)")
+    assert TurnStats(tmp_path).record(TurnRow(started_at=rfc3339(NOW), model="m", note="why"), NOW) is None
+    assert database.execute("SELECT started_at, model, note FROM turn_stats").fetchall() == [(rfc3339(NOW), "m", "why")]
+    columns = {name for _, name, *_ in database.execute("PRAGMA table_info(turn_stats)")}
+    assert columns == set(TurnColumns.__struct_fields__)
 
 
 def test_unknown_figures_are_null_in_the_file(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _serve(channel: socket.socket, tls: ssl.SSLContext, uid: int | None) -> None:
     resolve = SystemResolver()
+    asyncio.get_running_loop().set_default_executor(resolve.threads)
     await _warm_up(resolve, tls)
     if uid is not None:
         _become(uid)
@@ -69,7 +70,7 @@ async def _warm_up(resolve: Resolve, tls: ssl.SSLContext) -> None:
         with near:
             near.sendall(request)
             near.shutdown(socket.SHUT_WR)
-            await serve(await asyncio.open_unix_connection(sock=far), agent, Origins(tls))
+            await serve(await asyncio.open_unix_connection(sock=far), agent, Origins(tls, agent.pace))
 
 
 def _become(uid: int) -> None:

@@ -72,12 +72,12 @@ class SystemResolver:
     """The host's own resolver, in threads."""
 
     def __init__(self) -> None:
-        self._threads = concurrent.futures.ThreadPoolExecutor(RESOLVING_MAX, "resolve")
+        self.threads = concurrent.futures.ThreadPoolExecutor(RESOLVING_MAX, "resolve")
 
     async def __call__(self, host: str, port: int) -> list[Address]:
         """Raises NotResolved."""
         loop = asyncio.get_running_loop()
-        look_up = loop.run_in_executor(self._threads, _look_up, host, port)
+        look_up = loop.run_in_executor(self.threads, _look_up, host, port)
         try:
             return await asyncio.wait_for(look_up, RESOLVE_TIMEOUT_S)
         except TimeoutError:

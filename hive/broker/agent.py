@@ -9,14 +9,13 @@ from typing import Final
 
 from hive.broker.addresses import Address, NotResolved, Resolve, refused_because
 from hive.broker.files import Files
+from hive.broker.pace import Pace
 from hive.broker.rules import Rules
+from hive.broker.streams import PULL_BYTES
 from hive.broker.wire import Asked, FromBroker, Outcome, Policy, Tries, Try
 
 CONNECTIONS_MAX: Final = 256
 """Open at once; further ones wait in the agent's own forwarder."""
-PER_SECOND: Final = 200
-BURST: Final = 400
-"""New connections and requests; one beyond is delayed, so that the loop has time for the other agents."""
 RESOLVING_MAX: Final = 8
 CONNECT_TIMEOUT_S: Final = 20.0
 TRIES_KEPT: Final = 100
@@ -32,21 +31,6 @@ class Refused(Exception):
 
 class Failed(Exception):
     """The connection is allowed and could not be made."""
-
-
-class Pace:
-    """A token bucket whose callers wait instead of failing."""
-
-    def __init__(self) -> None:
-        self._tokens = float(BURST)
-        self._at_s = time.monotonic()
-
-    async def wait(self) -> None:
-        now = time.monotonic()
-        self._tokens = min(BURST, self._tokens + (now - self._at_s) * PER_SECOND) - 1
-        self._at_s = now
-        if self._tokens < 0:
-            await asyncio.sleep(-self._tokens / PER_SECOND)
 
 
 class Agent:
@@ -114,13 +98,14 @@ class Agent:
         for address in addresses:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    connection = await asyncio.open_connection(str(address), port)
+                    connection = await asyncio.open_connection(str(address), port, limit=PULL_BYTES)
             except TimeoutError:
                 reason = f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
             except OSError as error:
                 reason = error.strerror or str(error)
             else:
                 self._note(host, port, "allowed")
+                await self.pace.step()
                 set_no_delay(connection[1])
                 return connection
         self._note(host, port, "failed")

@@ -36,9 +36,9 @@ class BadTarget(Exception):
 async def serve(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], agent: Agent, origins: Origins) -> None:
     """Serve one connection to its end. Never raises for what the client or a server does."""
     reader, writer = connection
-    client = HttpStream(h11.SERVER, reader, writer)
+    client = HttpStream(h11.SERVER, reader, writer, agent.pace)
     try:
-        await agent.pace.wait()
+        await agent.pace.request()
         async with asyncio.timeout(FIRST_BYTE_TIMEOUT_S):
             first = await reader.read(BUFFER_BYTES)
         if first[:1] == SOCKS_VERSION:
@@ -61,7 +61,7 @@ async def _serve_requests(client: HttpStream, agent: Agent, origins: Origins) ->
         request = await client.request()
         if request is None:
             return
-        await agent.pace.wait()
+        await agent.pace.request()
         await agent.files.current()
         if request.method == b"CONNECT":
             await _tunnel(client, request, agent)
@@ -99,7 +99,7 @@ async def _proxy(client: HttpStream, request: h11.Request, target: str, agent: A
     connection = await _connected(client, agent, host, port)
     if connection is None:
         return
-    upstream = HttpStream(h11.CLIENT, *connection)
+    upstream = HttpStream(h11.CLIENT, *connection, agent.pace)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == 80 else f"{shown}:{port}"
@@ -155,7 +155,7 @@ async def _tunnel(client: HttpStream, request: h11.Request, agent: Agent) -> Non
     if connection is None:
         return
     await client.send(h11.Response(status_code=200, headers=[], reason=b"Connection established"))
-    await copy_both_ways((client.reader, client.writer), connection, (client.http.trailing_data[0], b""))
+    await copy_both_ways((client.reader, client.writer), connection, agent.pace, (client.http.trailing_data[0], b""))
     connection[1].close()
 
 

@@ -11,11 +11,14 @@ import h11
 import msgspec
 
 from hive.broker.agent import CONNECT_TIMEOUT_S, set_no_delay
+from hive.broker.pace import Pace
 from hive.broker.relay import UpstreamGone
-from hive.broker.streams import BUFFER_BYTES, HttpStream
+from hive.broker.streams import PULL_BYTES, HttpStream
 
 KEPT_MAX: Final = 8
 """Idle connections of one agent."""
+CONNECTING_MAX: Final = 8
+"""At once of one agent: look-ups of names share threads with those of other agents."""
 KEPT_S: Final = 20.0
 """Servers close idle connections, most after a minute or more."""
 
@@ -57,8 +60,10 @@ def client_tls() -> ssl.SSLContext:
 class Origins:
     """One agent's connections."""
 
-    def __init__(self, tls: ssl.SSLContext) -> None:
+    def __init__(self, tls: ssl.SSLContext, pace: Pace) -> None:
         self._tls = tls
+        self._pace = pace
+        self._connecting = asyncio.Semaphore(CONNECTING_MAX)
         self._kept: list[tuple[Origin, HttpStream, float]] = []
 
     async def take(self, origin: Origin) -> HttpStream:
@@ -69,16 +74,17 @@ class Origins:
                 del self._kept[index]
                 return stream
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S), self._connecting:
                 reader, writer = await asyncio.open_connection(
-                    origin.host, origin.port, ssl=self._tls if origin.secure else None, limit=BUFFER_BYTES
+                    origin.host, origin.port, ssl=self._tls if origin.secure else None, limit=PULL_BYTES
                 )
         except TimeoutError:
             raise UpstreamGone(f"{origin.host} does not answer.") from None
         except (OSError, ssl.SSLError) as error:
             raise UpstreamGone(f"{origin.host}: {error.strerror or error}.") from error
         set_no_delay(writer)
-        return HttpStream(h11.CLIENT, reader, writer)
+        await self._pace.step()
+        return HttpStream(h11.CLIENT, reader, writer, self._pace)
 
     def give_back(self, origin: Origin, stream: HttpStream) -> None:
         """Keep the connection where its exchange is complete, close it otherwise."""

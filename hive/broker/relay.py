@@ -158,5 +158,6 @@ async def _switch(client: HttpStream, upstream: HttpStream, event: h11.Informati
     await copy_both_ways(
         (client.reader, client.writer),
         (upstream.reader, upstream.writer),
+        client.pace,
         (client.http.trailing_data[0], upstream.http.trailing_data[0]),
     )

@@ -14,7 +14,7 @@ from hive.broker.agent import CONNECTIONS_MAX, Agent
 from hive.broker.client import serve
 from hive.broker.files import Files
 from hive.broker.origin import Origins
-from hive.broker.streams import BUFFER_BYTES
+from hive.broker.streams import PULL_BYTES
 from hive.broker.wire import Forget, FromBroker, FromDaemon, Listen, Policy, Settled, ToBroker, Watch, encoded
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ class _Served:
 
     def __init__(self, agent: Agent, tls: ssl.SSLContext) -> None:
         self.agent = agent
-        self._origins = Origins(tls)
+        self._origins = Origins(tls, agent.pace)
         self._listeners: list[socket.socket] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._accepts = True
@@ -67,7 +67,7 @@ class _Served:
                 self._watch(one)
 
     async def _serve(self, connection: socket.socket) -> None:
-        streams = await asyncio.open_unix_connection(sock=connection, limit=BUFFER_BYTES)
+        streams = await asyncio.open_unix_connection(sock=connection, limit=PULL_BYTES)
         await serve(streams, self.agent, self._origins)
 
     def close(self) -> None:

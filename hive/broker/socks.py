@@ -7,6 +7,7 @@ from typing import Final
 
 from hive import hosts
 from hive.broker.agent import Agent, Failed, Refused
+from hive.broker.pace import Pace
 from hive.broker.streams import HEAD_TIMEOUT_S, copy_both_ways
 from hive.errors import BadRequest
 
@@ -21,13 +22,15 @@ GRANTED, NOT_ALLOWED, UNREACHABLE, BAD_COMMAND, BAD_ADDRESS = 0, 2, 4, 7, 8
 class _Input:
     """What was read with the first byte, then the stream."""
 
-    def __init__(self, first: bytes, reader: asyncio.StreamReader) -> None:
+    def __init__(self, first: bytes, reader: asyncio.StreamReader, pace: Pace) -> None:
         self.rest = first
+        self._pace = pace
         self._reader = reader
 
     async def take(self, count: int) -> bytes:
         while len(self.rest) < count:
             data = await self._reader.read(1024)
+            await self._pace.step()
             if not data:
                 raise ConnectionResetError
             self.rest += data
@@ -37,7 +40,7 @@ class _Input:
 
 async def serve_socks(first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, agent: Agent) -> None:
     """Serve one connection. Raises OSError, TimeoutError."""
-    given = _Input(first, reader)
+    given = _Input(first, reader, agent.pace)
     async with asyncio.timeout(HEAD_TIMEOUT_S):
         _, methods = await given.take(2)
         if NO_AUTHENTICATION not in await given.take(methods):
@@ -60,7 +63,7 @@ async def serve_socks(first: bytes, reader: asyncio.StreamReader, writer: asynci
         _reply(writer, UNREACHABLE)
     else:
         _reply(writer, GRANTED)
-        await copy_both_ways((reader, writer), connection, (given.rest, b""))
+        await copy_both_ways((reader, writer), connection, agent.pace, (given.rest, b""))
         connection[1].close()
 
 

@@ -2,18 +2,29 @@
 
 import asyncio
 import contextlib
+import re
 from typing import Any, Final
 
 import h11
 
+from hive.broker.pace import Pace
+
 HEAD_MAX_BYTES: Final = 64 * 1024
 """Of one request's or response's head."""
-BUFFER_BYTES: Final = 64 * 1024
+HEAD_MAX_LINES: Final = 250
+"""Of one head: a parse of more would hold up every agent."""
+EVENTS_PER_STEP: Final = 8
+"""Pieces that were received together, such as tiny chunks, and are passed on in one step."""
+PULL_BYTES: Final = 1
+"""The limit of each `StreamReader`: beyond twice as much buffered, asyncio receives no more until somebody reads."""
+BUFFER_BYTES: Final = 32 * 1024
 """Read ahead and written behind for each connection: a slow reader holds up its own connection alone."""
 IDLE_S: Final = 900.0
 """A connection on which nothing moves in any direction for so long is closed."""
 HEAD_TIMEOUT_S: Final = 60.0
 """From the first byte of a request to the end of its head."""
+
+END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 
 Headers = list[tuple[bytes, bytes]]
 HOP_BY_HOP: Final = frozenset(
@@ -39,10 +50,12 @@ class Gone(Exception):
 class HttpStream:
     """One side of a conversation. Every wait is bounded."""
 
-    def __init__(self, role: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, role: Any, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pace: Pace) -> None:
         self.reader = reader
         self.writer = writer
-        writer.transport.set_write_buffer_limits(BUFFER_BYTES)
+        self.pace = pace
+        self._events = 0
+        _limit_buffers(writer)
         self.http = h11.Connection(role, max_incomplete_event_size=HEAD_MAX_BYTES)
 
     async def next(self, timeout_s: float = IDLE_S) -> Any:
@@ -52,8 +65,13 @@ class HttpStream:
             Gone, h11.RemoteProtocolError
         """
         while True:
+            if self.http.their_state in (h11.IDLE, h11.SEND_RESPONSE):
+                self._refuse_many_lines()
             event = self.http.next_event()
             if event is not h11.NEED_DATA:
+                self._events += 1
+                if self._events % EVENTS_PER_STEP == 0:
+                    await self.pace.step()
                 return event
             if self.http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -70,12 +88,20 @@ class HttpStream:
             raise Gone from None
         return event if isinstance(event, h11.Request) else None
 
+    def _refuse_many_lines(self) -> None:
+        received, _ = self.http.trailing_data
+        if received.count(b"\n") > HEAD_MAX_LINES:
+            head = END_OF_HEAD.split(received, 1)[0]
+            if head.count(b"\n") > HEAD_MAX_LINES:
+                raise h11.RemoteProtocolError(f"a head of over {HEAD_MAX_LINES} lines", error_status_hint=431)
+
     async def _receive(self, timeout_s: float) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 data = await self.reader.read(BUFFER_BYTES)
         except (OSError, TimeoutError) as error:
             raise Gone from error
+        await self.pace.step()
         self.http.receive_data(data)
 
     async def send(self, event: Any) -> None:
@@ -129,13 +155,14 @@ class _Activity:
 async def copy_both_ways(
     near: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     far: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    pace: Pace,
     first: tuple[bytes, bytes] = (b"", b""),
 ) -> None:
     """Copy until both ends have closed, one fails, or nothing moves for long. `first`: read already, from each."""
     activity = _Activity()
     with contextlib.suppress(OSError, TimeoutError):
-        outward = asyncio.ensure_future(_copy(near[0], far[1], first[0], activity))
-        inward = asyncio.ensure_future(_copy(far[0], near[1], first[1], activity))
+        outward = asyncio.ensure_future(_copy(near[0], far[1], first[0], activity, pace))
+        inward = asyncio.ensure_future(_copy(far[0], near[1], first[1], activity, pace))
         try:
             await asyncio.gather(outward, inward)
         finally:
@@ -146,9 +173,11 @@ async def copy_both_ways(
             near[1].close()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, activity: _Activity) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes, activity: _Activity, pace: Pace
+) -> None:
     loop = asyncio.get_running_loop()
-    writer.transport.set_write_buffer_limits(BUFFER_BYTES)
+    _limit_buffers(writer)
     data = first
     while True:
         if data:
@@ -159,6 +188,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, firs
         try:
             async with asyncio.timeout_at(max(activity.last_s, loop.time() - 1) + IDLE_S):
                 data = await reader.read(BUFFER_BYTES)
+            await pace.step()
         except TimeoutError:
             if loop.time() - activity.last_s < IDLE_S:
                 data = b""
@@ -168,3 +198,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, firs
             with contextlib.suppress(OSError, RuntimeError):
                 writer.write_eof()
             return
+
+
+def _limit_buffers(writer: asyncio.StreamWriter) -> None:
+    writer.transport.set_write_buffer_limits(BUFFER_BYTES)
+    if hasattr(writer.transport, "max_size"):  # What asyncio receives at once, 256 KiB unless told.
+        writer.transport.max_size = BUFFER_BYTES

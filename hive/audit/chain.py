@@ -15,6 +15,7 @@ from hive.events.chain import GENESIS, ChainError, Row, intact_length, link, ver
 from hive.events.codec import Codec
 from hive.events.erasing import Erased, Spans, covers
 from hive.events.log import LogReader
+from hive.events.pages import read_ahead
 from hive.paths import Paths
 
 
@@ -83,7 +84,9 @@ def _anchor_sources(paths: Paths, reader: LogReader, journal: SystemJournal | No
 
 def _walk(reader: LogReader, tell: Tell) -> tuple[int, ChainError | None]:
     with contextlib.suppress(HiveError, apsw.Error, UnicodeDecodeError, TypeError):
-        if (count := intact_length(reader.chain(), tell)) is not None:
+        with read_ahead(reader.chain()) as pages:
+            count = intact_length(pages, tell)
+        if count is not None:
             return count, None
     try:
         return verify(watched(reader.rows(1), tell))

@@ -1,8 +1,11 @@
 """The hash chain of the log: what a row's hash covers, and how a chain is verified. Used by the log and the audits."""
 
 import hashlib
+import struct
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
+
+import msgspec
 
 from hive.events.base import Seq
 
@@ -47,8 +50,24 @@ class ChainError(NamedTuple):
     why: str
 
 
-ChainPage = list[tuple[Seq, bytes, bytes | None, bytes, bytes | None]]
-"""seq, the hashed columns before the content, salt and data, hash, and the kept content hash of an erased row."""
+class ChainPage(NamedTuple):
+    """The hashed values of consecutive rows, each kind of all rows in one value."""
+
+    rows: int
+    """Number of rows that belong on the page."""
+    present: int
+    """Number of rows that are there."""
+    sound: int | None
+    """Rows that are not erased and whose values have the right types and lengths. The rest is only for such rows."""
+    columns: bytes
+    """seq, at, type and by of each row, each with a line break after it; rows are separated by `\\x1e`."""
+    salted: bytes
+    """Salt and data of each row."""
+    sizes: str
+    """Bytes of data of each row, a JSON list."""
+    hashes: bytes
+    entries: Callable[[], list[Row]]
+    """Reads the rows one by one, for a page with other rows."""
 
 
 def content_hash(salt: bytes, data: str) -> bytes:
@@ -90,19 +109,42 @@ def link(before: bytes, row: Row) -> tuple[bytes, str | None]:
 
 
 def intact_length(pages: Iterable[ChainPage], tell: Callable[[Seq], None]) -> int | None:
-    """The number of events in an intact chain, or None if it is not intact; `verify` then names the event.
-
-    One loop without a call per row: this is the hot path of `hive audit verify`.
-    """
-    last, expected, sha256 = GENESIS, 1, hashlib.sha256
+    """The number of events in an intact chain, or None if it is not intact; `verify` then names the event."""
+    last, count = GENESIS, 0
     for page in pages:
-        for seq, columns, salted, stored, kept in page:
-            content = sha256(salted).digest() if salted is not None else kept
-            if content is None or not columns or seq != expected:
-                return None
-            last = sha256(last + columns + content).digest()
-            if last != stored:
-                return None
-            expected += 1
-        tell(expected - 1)
-    return expected - 1
+        if page.present != page.rows:
+            return None
+        found = _end_of_page(last, page) if page.sound == page.rows else _end_of_rows(last, count, page)
+        if found is None:
+            return None
+        last, count = found, count + page.rows
+        tell(count)
+    return count
+
+
+def _end_of_page(last: bytes, page: ChainPage) -> bytes | None:
+    """The last hash, if all are right. One loop without a call per row: the hot path of `hive audit verify`."""
+    sha256, at = hashlib.sha256, 0
+    columns, sizes = page.columns.split(b"\x1e"), _decode_sizes(page.sizes)
+    # With as many line breaks as this no value has one, so no other rows give the same page.
+    if len(columns) != page.rows or page.columns.count(b"\n") != 4 * page.rows:
+        return None
+    salted = page.salted
+    for fields, size, (stored,) in zip(columns, sizes, struct.iter_unpack(f"{HASH_BYTES}s", page.hashes), strict=True):
+        end = at + SALT_BYTES + size
+        last = sha256(last + fields + sha256(salted[at:end]).digest()).digest()
+        if last != stored:
+            return None
+        at = end
+    return last
+
+
+def _end_of_rows(last: bytes, count: int, page: ChainPage) -> bytes | None:
+    for seq, row in enumerate(page.entries(), count + 1):
+        last, why = link(last, row)
+        if why is not None or row.seq != seq:
+            return None
+    return last
+
+
+_decode_sizes = msgspec.json.Decoder(list[int]).decode

@@ -16,9 +16,8 @@ from hive.clock import MS_PER_S, parse_rfc3339, rfc3339
 from hive.errors import Unavailable
 from hive.events.base import Seq
 from hive.events.chain import GENESIS, SALT_BYTES, ChainError, ChainPage, Head, Row, verify
-from hive.events.pages import Page, locating_damage, text_pages
+from hive.events.pages import Page, chain_pages, locating_damage, text_pages
 from hive.events.schema import (
-    CHAIN_COLUMNS,
     COLUMNS,
     NEVER_REPLACED,
     PAGE_BYTES,
@@ -165,7 +164,7 @@ class LogReader:
 
     def chain(self, first: Seq = 1) -> Iterator[ChainPage]:
         """The hashed values from `first` to the head."""
-        return cast(Iterator[ChainPage], _paged(self._parts, CHAIN_COLUMNS, first, self.head().seq))
+        return chain_pages(self._parts, first, self.head().seq)
 
     def newest(self, limit: int, types: tuple[str, ...] = (), agent: str | None = None, first: Seq = 1) -> list[Row]:
         """The newest `limit` rows that match, oldest first. `agent` matches by who caused it or whom it is about."""

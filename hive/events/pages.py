@@ -5,12 +5,14 @@ import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import apsw
 
 from hive.errors import CorruptState
 from hive.events.base import Seq
+from hive.events.chain import ChainPage, Row
+from hive.events.schema import CHAIN_PAGE, COLUMNS
 from hive.events.segments import Parts
 
 PAGE_ROWS: Final = 1_024
@@ -38,6 +40,9 @@ class Page(NamedTuple):
     """Reads the rows one by one; used when the text does not decode."""
 
 
+P = TypeVar("P", Page, ChainPage)
+
+
 def text_pages(parts: Parts, first: Seq, last: Seq) -> Iterator[Page]:
     """Rows first..last, over every part of the log.
 
@@ -57,8 +62,22 @@ def text_pages(parts: Parts, first: Seq, last: Seq) -> Iterator[Page]:
             first = _value(db, "SELECT coalesce(min(seq), ?2 + 1) FROM events WHERE seq > ?1", until, end)
 
 
+def chain_pages(parts: Parts, first: Seq, last: Seq) -> Iterator[ChainPage]:
+    """The hashed values of rows first..last, over every part of the log. Raises CorruptState as `text_pages`."""
+    while first <= last:
+        db, end = parts.part(first, last)
+        until = min(first + PAGE_ROWS - 1, end)
+        with locating_damage(first):
+            found: tuple[Any, ...] = db.execute(CHAIN_PAGE, (first, until)).fetchall()[0]
+        rows = until - first + 1
+        if found[0] != rows and parts.was_archived(db, first):
+            continue
+        yield ChainPage._make((rows, *found, _rows(parts, first, until)))
+        first = until + 1
+
+
 @contextlib.contextmanager
-def read_ahead(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
+def read_ahead(pages: Iterator[P]) -> Iterator[Iterator[P]]:
     """The same pages, read by a separate thread: SQLite releases the GIL while it reads, and the fold uses it.
 
     No other thread may use the connection inside the block. The thread has ended after it.
@@ -67,14 +86,14 @@ def read_ahead(pages: Iterator[Page]) -> Iterator[Iterator[Page]]:
         yield _ahead(pages, reader)
 
 
-def _ahead(pages: Iterator[Page], reader: ThreadPoolExecutor) -> Iterator[Page]:
+def _ahead(pages: Iterator[P], reader: ThreadPoolExecutor) -> Iterator[P]:
     ahead = deque(reader.submit(next, pages, None) for _ in range(PAGES_AHEAD))
     while (page := ahead.popleft().result()) is not None:
         ahead.append(reader.submit(next, pages, None))
-        yield Page(page.text, functools.partial(_result, reader, page.entries))
+        yield page._replace(entries=functools.partial(_result, reader, page.entries))
 
 
-def _result(reader: ThreadPoolExecutor, read: Callable[[], list[Entry]]) -> list[Entry]:
+def _result(reader: ThreadPoolExecutor, read: Callable[[], list[Any]]) -> list[Any]:
     return reader.submit(read).result()
 
 
@@ -95,6 +114,16 @@ def _entries(parts: Parts, first: Seq, last: Seq) -> Callable[[], list[Entry]]:
         db, _ = parts.part(first, last)
         with locating_damage(first):
             return cast(list[Entry], db.execute(_ENTRIES, (first, last)).fetchall())
+
+    return read
+
+
+def _rows(parts: Parts, first: Seq, last: Seq) -> Callable[[], list[Row]]:
+    def read() -> list[Row]:
+        db, _ = parts.part(first, last)
+        with locating_damage(first):
+            found = db.execute(f"SELECT {COLUMNS} FROM events WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last))
+            return [Row(*row) for row in found]
 
     return read
 

@@ -90,15 +90,18 @@ COLUMNS: Final = (
     " CASE WHEN salt IS NULL THEN (SELECT erasure FROM erased WHERE erased.seq = events.seq) END"
 )
 """The fields of `Row`. Erased data is padded with spaces to its old length."""
-CHAIN_COLUMNS: Final = (
-    "seq, CASE WHEN typeof(at) = 'text' AND typeof(type) = 'text' AND typeof(data) = 'text' AND typeof(by) = 'text'"
-    " AND instr(at || type || by, char(10)) = 0"
-    f" AND (salt IS NULL OR (typeof(salt) = 'blob' AND length(salt) = {SALT_BYTES}))"
-    " THEN CAST(seq || char(10) || at || char(10) || type || char(10) || by || char(10) AS BLOB) ELSE x'' END,"
-    " CAST(salt || data AS BLOB), hash,"
-    " CASE WHEN salt IS NULL THEN (SELECT content FROM erased WHERE erased.seq = events.seq) END"
+_CHAINED_ROW: Final = (
+    "typeof(at) || typeof(type) || typeof(data) || typeof(by) || typeof(hash) || typeof(salt)"
+    " = 'texttexttexttextblobblob'"
+    f" AND length(hash) = {HASH_BYTES} AND length(salt) = {SALT_BYTES}"
 )
-"""The fields of a `ChainPage`, concatenated by SQLite; empty columns for a row that `verify` would refuse."""
+CHAIN_PAGE: Final = (
+    f"SELECT count(*), sum({_CHAINED_ROW}),"
+    " CAST(group_concat(concat(seq, char(10), at, char(10), type, char(10), by, char(10)), char(30)) AS BLOB),"
+    " CAST(group_concat(salt || data, '') AS BLOB), '[' || group_concat(octet_length(data)) || ']',"
+    " CAST(group_concat(hash, '') AS BLOB) FROM events WHERE seq BETWEEN ? AND ?"
+)
+"""The values of a `ChainPage`: SQLite builds them without Python's interpreter lock."""
 
 
 def create(path: Path) -> None:

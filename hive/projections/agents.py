@@ -152,8 +152,8 @@ class Agents(Projection):
             MoveFailed: lambda event, _: self._set(event.agent, wanted_running=event.wanted),
             facts.Unmounted: lambda event, _: self.mounts.drop((event.agent, event.folder)),
             Erased: self._on_erased,
-            TurnStarted: lambda event, _: self._on_model_seen(event.agent, event.model),
-            TurnEnded: lambda event, _: self._on_model_seen(event.agent, event.model),
+            TurnStarted: self._on_model_seen,
+            TurnEnded: self._on_model_seen,
         }
 
     def living(self) -> list[Agent]:
@@ -278,10 +278,11 @@ class Agents(Projection):
         told = {"throttle_told_ms": recorded.at_ms} if event.told else {}
         self._set(event.agent, throttled_ms=recorded.at_ms, **told)
 
-    def _on_model_seen(self, name: AgentName, model: str | None) -> None:
-        row = self.all.rows.get(name)
-        if model is not None and row is not None and row.active_model != model:
-            self._set(name, active_model=model)
+    def _on_model_seen(self, event: TurnStarted | TurnEnded, _: Recorded) -> None:
+        if event.model is not None:
+            row = self.all.rows.get(event.agent)
+            if row is not None and row.active_model != event.model:
+                self._set(event.agent, active_model=event.model)
 
     def _on_destroyed(self, event: facts.Destroyed, recorded: Recorded) -> None:
         self._on_down(event.agent)

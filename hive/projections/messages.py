@@ -206,7 +206,9 @@ class Messages(Projection):
         else:
             inbox.waiting.remove(event.id)
         inbox.in_flight[event.id] = None
-        self.open.put(event.id, _moved(message, "in_flight", event.incarnation, message.failures, message.redelivered))
+        moved = _moved(message, "in_flight", event.incarnation, message.failures, message.redelivered)
+        self.open.rows[event.id] = moved
+        self.open.changed.add(event.id)
 
     def _on_requeued(self, event: MessageRequeued, _: Recorded) -> None:
         message, inbox = self.open.rows[event.id], self._inboxes[event.to]
@@ -218,16 +220,16 @@ class Messages(Projection):
         self.open.put(event.id, _moved(message, "waiting", None, message.failures + event.counts, redelivered=True))
 
     def _on_done(self, event: MessageAcked | MessageDead, _: Recorded) -> None:
-        message = self.open.get(event.id)
+        message = self.open.rows.pop(event.id, None)
         if message is None:
             return
+        self.open.changed.add(event.id)
         inbox = self._inboxes[event.to]
         if message.state == "waiting":
             inbox.waiting.remove(event.id)
         else:
             inbox.in_flight.pop(event.id)
         inbox.open_bytes -= len(message.body)
-        self.open.drop(event.id)
 
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
         if event.purge:

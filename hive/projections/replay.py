@@ -98,6 +98,15 @@ def _as_one(handlers: tuple[Handler, ...]) -> Handler:
     if len(handlers) == 1:
         return handlers[0]
 
+    if len(handlers) == 2:
+        first, second = handlers
+
+        def both(event: Event, recorded: Recorded) -> None:
+            first(event, recorded)
+            second(event, recorded)
+
+        return both
+
     def each(event: Event, recorded: Recorded) -> None:
         for handler in handlers:
             handler(event, recorded)

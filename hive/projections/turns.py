@@ -1,13 +1,14 @@
 """Turns: the current and the newest of each agent, and sums per hour of the last month."""
 
+import functools
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
 
-from hive.clock import TimeMs
+from hive.clock import TimeMs, parse_rfc3339
 from hive.events.agents import Crashed, Destroyed, Killed, Started, Stopped
 from hive.events.base import MessageId, Seq
 from hive.events.erasing import Erased, covers
@@ -18,6 +19,8 @@ from hive.projections.table import Projection, Recorded, Table
 from hive.turn_columns import TOKEN_COLUMNS, TokenCounts, token_counts
 
 HOUR_MS = 3_600_000
+HOUR_CHARS = len("2026-01-31T09")
+"""Of a time in RFC 3339: the hour."""
 HOURS_KEPT = 24 * 31
 MODELS_KEPT = 20
 """Models counted separately for one agent and hour; further ones count as `OTHER_MODEL`."""
@@ -70,42 +73,58 @@ class Turns(Projection):
     VERSION = 4
 
     def __init__(self) -> None:
-        self.current: Table[AgentName, Current] = Table("current_turns", Current)
+        self.running: Table[AgentName, Current] = Table("current_turns", Current)
+        """Complete after `tables()`."""
+        self._changed: dict[AgentName, Recorded | None] = {}
+        """Started or ended turns whose rows are not built yet; most turns end before anybody reads their row."""
         self.recent: Table[tuple[AgentName, Seq], Turn] = Table("recent_turns", Turn, key_parts=2)
         """Complete after `tables()`; so is `sums`."""
         self.sums: Table[tuple[AgentName, int], Hour] = Table("turn_hours", Hour, key_parts=2)
         self._recent_seqs: dict[AgentName, deque[Seq]] = {}
-        self._newest_hour = 0
-        """Used to drop old hours once per hour."""
+        self._agents_by_hour: dict[int, set[AgentName]] = {}
+        """The keys of `sums`, to drop those of old hours."""
         self._uncounted: list[Recorded] = []
+        self._fresh: dict[AgentName, deque[Recorded]] = {}
+        """Summed, but their rows are not built yet: most are replaced before anybody reads them."""
 
     def tables(self) -> list[Table[Any, Any]]:
         self._count()
+        self._build_running()
         return super().tables()
 
     def restored(self) -> None:
+        self._changed = {}
         self._recent_seqs = {}
         for agent, seq in sorted(self.recent.rows):
             self._recent_seqs.setdefault(agent, deque()).append(seq)
-        self._newest_hour = max((hour for _, hour in self.sums.rows), default=0)
+        self._agents_by_hour = {}
+        for agent, hour in self.sums.rows:
+            self._agents_by_hour.setdefault(hour, set()).add(agent)
         self._uncounted = []
+        self._fresh = {}
 
     def handlers(self) -> dict[type, object]:
         return {
             TurnStarted: self._on_started,
             TurnEnded: self._on_ended,
-            Started: lambda event, _: self.current.drop(event.agent),
-            Stopped: lambda event, _: self.current.drop(event.agent),
-            Killed: lambda event, _: self.current.drop(event.agent),
-            Crashed: lambda event, _: self.current.drop(event.agent),
-            Destroyed: lambda event, _: self.current.drop(event.agent),
+            Started: self._on_none,
+            Stopped: self._on_none,
+            Killed: self._on_none,
+            Crashed: self._on_none,
+            Destroyed: self._on_none,
             Erased: self._on_erased,
         }
 
     @property
+    def current(self) -> Table[AgentName, Current]:
+        """The running turn of each agent that has one."""
+        self._build_running()
+        return self.running
+
+    @property
     def hours(self) -> Table[tuple[AgentName, int], Hour]:
         """The sums by agent and hour."""
-        self._count()
+        self._sum()
         return self.sums
 
     def of(self, agent: AgentName) -> list[Turn]:
@@ -114,14 +133,26 @@ class Turns(Projection):
         return [row for key, row in sorted(self.recent.rows.items()) if key[0] == agent]
 
     def _on_started(self, event: TurnStarted, recorded: Recorded) -> None:
-        row = Current(event.agent, recorded.at_ms, event.model, event.wake_from, event.message_ids)
-        self.current.put(event.agent, row)
+        self._changed[event.agent] = recorded
+
+    def _on_none(self, event: Started | Stopped | Killed | Crashed | Destroyed, _: Recorded) -> None:
+        self._changed[event.agent] = None
 
     def _on_ended(self, event: TurnEnded, recorded: Recorded) -> None:
-        self.current.drop(event.agent)
+        self._changed[event.agent] = None
         self._uncounted.append(recorded)
         if len(self._uncounted) >= UNCOUNTED_MAX:
-            self._count()
+            self._sum()
+
+    def _build_running(self) -> None:
+        changed, self._changed = self._changed, {}
+        for agent, recorded in changed.items():
+            if recorded is None:
+                self.running.drop(agent)
+            else:
+                event = cast(TurnStarted, recorded.event)
+                row = Current(agent, recorded.at_ms, event.model, event.wake_from, event.message_ids)
+                self.running.put(agent, row)
 
     def _on_erased(self, event: Erased, _: Recorded) -> None:
         self._count()
@@ -132,25 +163,34 @@ class Turns(Projection):
 
     def _count(self) -> None:
         """Build the rows of new reports."""
+        self._sum()
+        fresh, self._fresh = self._fresh, {}
+        for agent, ended in fresh.items():
+            self._keep(agent, ended)
+
+    def _sum(self) -> None:
+        """Add new reports to the sums, and keep the newest of each agent for rows that somebody may read."""
         uncounted, self._uncounted = self._uncounted, []
-        by_agent: dict[AgentName, list[Recorded]] = {}
         by_hour: dict[tuple[AgentName, int], list[TurnEnded]] = {}
+        newest = max(self._agents_by_hour, default=0)
         for recorded in uncounted:
             report = cast(TurnEnded, recorded.event)
-            hour = recorded.at_ms // HOUR_MS
-            if hour > self._newest_hour:
-                self._newest_hour = hour
-                for key in [key for key in self.sums.rows if key[1] <= hour - HOURS_KEPT]:
-                    self.sums.drop(key)
-                by_hour = {key: reports for key, reports in by_hour.items() if key[1] > hour - HOURS_KEPT}
-            by_agent.setdefault(report.agent, []).append(recorded)
+            hour = hour_of(recorded.at[:HOUR_CHARS])
+            newest = max(newest, hour)
+            fresh = self._fresh.get(report.agent)
+            if fresh is None:
+                fresh = self._fresh[report.agent] = deque(maxlen=RECENT_KEPT)
+            fresh.append(recorded)
             by_hour.setdefault((report.agent, hour), []).append(report)
         for key, reports in by_hour.items():
-            self.sums.put(key, added(self.sums.get(key) or Hour(*key), *reports))
-        for agent, ended in by_agent.items():
-            self._keep(agent, ended[-RECENT_KEPT:])
+            if key[1] > newest - HOURS_KEPT:
+                self.sums.put(key, added(self.sums.get(key) or Hour(*key), *reports))
+                self._agents_by_hour.setdefault(key[1], set()).add(key[0])
+        for old in [hour for hour in self._agents_by_hour if hour <= newest - HOURS_KEPT]:
+            for agent in self._agents_by_hour.pop(old):
+                self.sums.drop((agent, old))
 
-    def _keep(self, agent: AgentName, ended: list[Recorded]) -> None:
+    def _keep(self, agent: AgentName, ended: Iterable[Recorded]) -> None:
         """Build the rows of an agent's newest turns and drop the oldest."""
         seqs = self._recent_seqs.setdefault(agent, deque())
         for recorded in ended:
@@ -159,6 +199,12 @@ class Turns(Projection):
             self.recent.put((agent, recorded.seq), turn)
         while len(seqs) > RECENT_KEPT:
             self.recent.drop((agent, seqs.popleft()))
+
+
+@functools.lru_cache(maxsize=4)
+def hour_of(at: str) -> int:
+    """Hours since 1970 of the first `HOUR_CHARS` of a time."""
+    return parse_rfc3339(f"{at}:00:00Z") // HOUR_MS
 
 
 def added(hour: Hour, *reports: TurnEnded) -> Hour:

@@ -7,6 +7,7 @@ import msgspec
 
 from hive.errors import NotFound
 from hive.events import agents as agent_facts
+from hive.events.approvals import KINDS
 from hive.events.base import Event, Seq
 from hive.events.log import LogReader, Row
 from hive.names import SYSTEM
@@ -26,7 +27,7 @@ _AGENT_TYPES: Final = tuple(
 _MESSAGE_TYPES: Final = ("MessageSent", "MessageDelivered", "MessageAcked", "MessageRequeued", "MessageDead")
 _QUESTION_TYPES: Final = ("QuestionAdded", "QuestionResolved")
 _APPROVAL_TYPES: Final = ("ApprovalRequested", "ProposalPinned", "ApprovalResolved", "ApprovalFailed")
-_RULE_TYPES: Final = ("EgressAllowed", "EgressDenied", "EgressRevoked")
+_RULE_TYPES: Final = KINDS["egress"].carried_out_by
 _REMINDER_TYPES: Final = ("ReminderSet", "ReminderFired")
 _NUMBERED_NOTICES: Final = {
     "operator_answered": _QUESTION_TYPES,
@@ -53,7 +54,6 @@ _AGENT_NOTICES: Final = {
     "throttled": "Throttled",
 }
 _CARRYING_OUT: Final = ("AgentAdded", "ActDecided", "Spawned", "Started", "Rebuilt", "ActFailed", "Crashed", "Stopped")
-_CARRIED_OUT: Final = {"spawn": ("Spawned", "ActFailed"), "apply_commit": ("Started", "ActFailed")}
 
 
 class Explanation(NamedTuple):
@@ -130,16 +130,17 @@ def _carried_out(reader: LogReader, own: list[Row], gaps: list[str]) -> list[Row
     """The agent's acts from the decision to the outcome."""
     request = msgspec.json.decode(own[0].data)
     decided = next((row for row in own if row.type == "ApprovalResolved"), None)
-    if request.get("kind") == "egress":  # A denial is a rule, too.
-        return _typed(reader, _RULE_TYPES, "approval_id", request["id"])
+    kind = KINDS[request["kind"]]
+    if kind.is_immediate:  # A denial, too.
+        return _typed(reader, kind.carried_out_by, "approval_id", request["id"])
     if decided is None or msgspec.json.decode(decided.data).get("status") != "approved":
         return []
-    rows, built = [], request.get("kind") == "spawn"
+    rows, built = [], not kind.has_commit
     for row in _typed(reader, _CARRYING_OUT, "agent", request["agent"], after=decided.seq - 1):
         rows.append(row)
         built = built or row.type == "Rebuilt"
         failed_build = row.type == "Rebuilt" and msgspec.json.decode(row.data).get("ok") is False
-        if failed_build or (built and row.type in _CARRIED_OUT[request["kind"]]):
+        if failed_build or (built and row.type in kind.carried_out_by):
             break
     else:
         if all(row.type != "ApprovalFailed" for row in own):

@@ -14,6 +14,7 @@ from hive.clock import dollars_text, duration_text, parse_rfc3339, readable_fiel
 from hive.config.escaping import escaped
 from hive.dashboard.daemon import Operator
 from hive.errors import BadRequest
+from hive.events.approvals import KINDS
 from hive.hosts import written
 from hive.turn_columns import TOKEN_KINDS
 
@@ -107,6 +108,12 @@ def fields(data: dict[str, Any]) -> list[tuple[str, Any]]:
     return [readable_field(key, value) for key, value in data.items() if value is not None and key != "token_hash"]
 
 
+def label(kind: str) -> str:
+    """A kind of approval on screens; a peer may have kinds that this hive does not know."""
+    known = KINDS.get(kind)  # type: ignore[call-overload]
+    return kind if known is None else known.label
+
+
 class Assets:
     """Scripts and styles, read once, because the process may lose read access later."""
 
@@ -142,8 +149,14 @@ class Pages:
             "ms": milliseconds_of,
             "notice": notice,
             "cell": cell,
+            "label": label,
         }
-        self._env.globals |= {"asset": assets.url, "sections": SECTIONS, "token_kinds": TOKEN_KINDS}
+        self._env.globals |= {
+            "asset": assets.url,
+            "sections": SECTIONS,
+            "token_kinds": TOKEN_KINDS,
+            "approval_kinds": KINDS,
+        }
         for name in sources:
             self._env.get_template(name)
 

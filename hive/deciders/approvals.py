@@ -1,12 +1,23 @@
 """Rules for approvals: request, pin, decide once. Only the operator decides; an approved spawn is one commit."""
 
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
 from hive.clock import TimeMs
 from hive.deciders import egress
 from hive.deciders.base import Command, Decision, DecisionBuilder, checked_label, checked_name, checked_text, living
 from hive.deciders.roster import add_agent, refuse_taken
 from hive.errors import AlreadyDone, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
-from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, ProposalPinned
+from hive.events.approvals import (
+    KINDS,
+    ApprovalFailed,
+    ApprovalRequested,
+    ApprovalResolved,
+    Kind,
+    Outcome,
+    ProposalPinned,
+)
 from hive.events.base import ApprovalId
 from hive.names import MANAGER, AgentName
 from hive.projections.approvals import Approval
@@ -123,23 +134,19 @@ def approve(command: Approve, hive: Hive, now: TimeMs) -> Decision:
         NotFound, AlreadyDone; Refused: not pinned yet, or not what the operator saw.
     """
     row = pending_one(hive, command.id)
-    if row.kind == "apply_commit":
+    kind = KINDS[row.kind]
+    if kind.has_commit:
         if row.fetched_sha is None:
             raise Refused(f"Approval {row.id} is still being fetched; try again in a moment.")
         if command.sha is not None and command.sha != row.fetched_sha:
             raise Refused(f"Approval {row.id} is for {row.fetched_sha}, not {command.sha}; look at its diff again.")
     elif command.sha is not None:
         raise Refused(f"Approval {row.id} is a {row.kind} and has no commit; leave the sha out.")
-    if command.for_all and row.kind != "egress":
+    if command.for_all and not kind.can_be_for_all:
         raise Refused(f"Approval {row.id} is a {row.kind}; only a request for a host can be approved for all agents.")
     decision = DecisionBuilder(hive, now)
-    if row.kind == "spawn":
-        refuse_taken(hive, row.agent)
     _resolve(decision, row, "approved", None)
-    if row.kind == "spawn":
-        add_agent(decision, row.agent, approval_id=row.id)
-    if row.kind == "egress":
-        egress.approve_one(decision, row, for_all=command.for_all)
+    RULES[row.kind].approve(decision, row, command.for_all)
     return decision.events
 
 
@@ -154,8 +161,7 @@ def deny(command: Deny, hive: Hive, now: TimeMs) -> Decision:
         checked_label(command.note, "note")
     decision = DecisionBuilder(hive, now)
     _resolve(decision, row, "denied", command.note)
-    if row.kind == "egress":
-        egress.deny_one(decision, row)
+    RULES[row.kind].deny(decision, row)
     return decision.events
 
 
@@ -196,12 +202,10 @@ def cancel_all(decision: DecisionBuilder, agent: AgentName) -> None:
 def fail_approved(decision: DecisionBuilder, row: Approval, error: str) -> None:
     """Mark an approved request as failed."""
     decision.add(ApprovalFailed(id=row.id, agent=row.agent, error=error))
-    decision.tell(
-        MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status="failed", note=error)
-    )
+    RULES[row.kind].tell(decision, row, "failed", error)
 
 
-def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, commit_ref: str) -> ApprovalRequested:
+def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: Kind, commit_ref: str) -> ApprovalRequested:
     if command.description is not None:
         checked_text(command.description, "description")
     if len(hive.approvals.pending()) - len(hive.approvals.pending_egress()) >= PENDING_MAX:
@@ -209,20 +213,46 @@ def _requested(hive: Hive, command: RequestSpawn | RequestCommit, kind: str, com
     return ApprovalRequested(
         id=hive.ids.next_approval(),
         agent=command.agent,
-        kind="spawn" if kind == "spawn" else "apply_commit",
+        kind=kind,
         requester=command.requester,
         commit_ref=commit_ref,
         description=command.description,
     )
 
 
-def _resolve(decision: DecisionBuilder, row: Approval, status: str, note: str | None) -> None:
-    if row.kind == "egress":
-        until = decision.now + egress.DENIED_FOR_MS if status == "denied" else None
-        egress.resolve(decision, row, status, note, until)
-        return
-    resolved = ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)  # type: ignore[arg-type]
-    decision.add(resolved)
+def _resolve(decision: DecisionBuilder, row: Approval, status: Outcome, note: str | None) -> None:
+    decision.add(ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note))
+    RULES[row.kind].tell(decision, row, status, note)
+
+
+def _nothing(*_: object) -> None:
+    """For a kind whose decision has no further events: an actor carries it out."""
+
+
+def _approve_spawn(decision: DecisionBuilder, row: Approval, _for_all: bool) -> None:
+    """Raises AlreadyDone: the name was taken meanwhile."""
+    refuse_taken(decision.hive, row.agent)
+    add_agent(decision, row.agent, approval_id=row.id)
+
+
+def _tell_manager(decision: DecisionBuilder, row: Approval, status: Outcome, note: str | None) -> None:
     decision.tell(
         MANAGER, notices.ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)
     )
+
+
+class KindRules(NamedTuple):
+    """What a decision on a request of one kind adds to the commit."""
+
+    approve: Callable[[DecisionBuilder, Approval, bool], None] = _nothing
+    """The flag: for every agent. May refuse."""
+    deny: Callable[[DecisionBuilder, Approval], None] = _nothing
+    tell: Callable[[DecisionBuilder, Approval, Outcome, str | None], None] = _tell_manager
+    """Who hears of the decision: its status and note."""
+
+
+RULES: Final[dict[Kind, KindRules]] = {
+    "spawn": KindRules(approve=_approve_spawn),
+    "apply_commit": KindRules(),
+    "egress": KindRules(egress.approve_one, egress.deny_one, egress.tell_agent),
+}

@@ -7,7 +7,7 @@ from hive.deciders.base import Answered, Command, Decision, DecisionBuilder, che
 from hive.deciders.budgets import enforce_budget
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, Refused
 from hive.events import notices
-from hive.events.approvals import ApprovalRequested, ApprovalResolved
+from hive.events.approvals import ApprovalRequested, ApprovalResolved, Outcome
 from hive.events.base import ApprovalId
 from hive.events.egress import EgressAllowed, EgressDenied, EgressRevoked, ModelUsed, PricesSet
 from hive.events.texts import ERASED
@@ -204,7 +204,7 @@ def set_prices(command: SetPrices, hive: Hive, now: TimeMs) -> Decision:
     return decision.events
 
 
-def approve_one(decision: DecisionBuilder, row: Approval, *, for_all: bool) -> None:
+def approve_one(decision: DecisionBuilder, row: Approval, for_all: bool) -> None:
     """Carry out an approved request: add the rule, and approve the other pending requests that it covers.
 
     Raises:
@@ -228,21 +228,25 @@ def deny_one(decision: DecisionBuilder, row: Approval) -> None:
 
 
 def settle(
-    decision: DecisionBuilder, agent: AgentName | None, entry: Entry, status: str, but: ApprovalId | None = None
+    decision: DecisionBuilder, agent: AgentName | None, entry: Entry, status: Outcome, but: ApprovalId | None = None
 ) -> None:
     """Resolve the pending requests that a rule covers, and notify their agents."""
     for row in decision.hive.approvals.pending_egress(agent):
         if row.id != but and entry.covers(row.host or "", row.port):
-            resolve(decision, row, status, f"by the rule for {entry}", None)
+            note = f"by the rule for {entry}"
+            decision.add(ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note))
+            _tell(decision, row, status, note, None)
 
 
-def resolve(
-    decision: DecisionBuilder, row: Approval, status: str, note: str | None, denied_until: TimeMs | None
+def tell_agent(decision: DecisionBuilder, row: Approval, status: Outcome, note: str | None) -> None:
+    """The agent that asked hears of the decision."""
+    _tell(decision, row, status, note, decision.now + DENIED_FOR_MS if status == "denied" else None)
+
+
+def _tell(
+    decision: DecisionBuilder, row: Approval, status: Outcome, note: str | None, denied_until: TimeMs | None
 ) -> None:
-    """Resolve a request of kind `egress`. Its agent hears of the decision, unless it was destroyed."""
-    resolved = ApprovalResolved(id=row.id, agent=row.agent, kind=row.kind, status=status, note=note)  # type: ignore[arg-type]
-    decision.add(resolved)
-    if status == "cancelled":
+    if status == "cancelled":  # The agent was destroyed.
         return
     until = None if denied_until is None else rfc3339(denied_until)
     notice = notices.ApprovalResolved(

@@ -1,12 +1,45 @@
 """Facts about approvals. Written by the approval deciders; read by the approvals projection and the config pipeline."""
 
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
 
 from hive.events.base import ApprovalId, Event
 from hive.names import AgentName
 
 Kind = Literal["spawn", "apply_commit", "egress"]
-Status = Literal["pending", "approved", "denied", "failed", "cancelled"]
+Outcome = Literal["approved", "denied", "failed", "cancelled"]
+Status = Literal["pending"] | Outcome
+
+
+class KindOfApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """What readers and screens know about a kind of request. Its rules are in `deciders/approvals.py`."""
+
+    label: str
+    button: str = "Approve"
+    """`{agent}` is the agent that the request is about."""
+    has_commit: bool = False
+    """The request is about a commit. Only a pinned one can be approved."""
+    is_for_new_agent: bool = False
+    can_be_for_all: bool = False
+    """The operator may approve it for every agent."""
+    is_immediate: bool = False
+    """The commit of the decision also carries it out."""
+    carried_out_by: tuple[str, ...]
+    """The last event of what an approval starts."""
+
+
+KINDS: Final[dict[Kind, KindOfApproval]] = {
+    "spawn": KindOfApproval(label="spawn", is_for_new_agent=True, carried_out_by=("Spawned", "ActFailed")),
+    "apply_commit": KindOfApproval(label="apply commit", has_commit=True, carried_out_by=("Started", "ActFailed")),
+    "egress": KindOfApproval(
+        label="egress",
+        button="Allow for {agent}",
+        can_be_for_all=True,
+        is_immediate=True,
+        carried_out_by=("EgressAllowed", "EgressDenied", "EgressRevoked"),
+    ),
+}
 
 
 class ApprovalRequested(Event, frozen=True, kw_only=True):
@@ -41,7 +74,7 @@ class ApprovalResolved(Event, frozen=True, kw_only=True):
     id: ApprovalId
     agent: AgentName
     kind: Kind
-    status: Literal["approved", "denied", "failed", "cancelled"]
+    status: Outcome
     note: str | None = None
 
 

@@ -6,7 +6,15 @@ import msgspec
 
 from hive.clock import TimeMs
 from hive.events.agents import Rebuilt, Spawned
-from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned, Status
+from hive.events.approvals import (
+    KINDS,
+    ApprovalFailed,
+    ApprovalRequested,
+    ApprovalResolved,
+    Kind,
+    ProposalPinned,
+    Status,
+)
 from hive.events.base import ApprovalId, Seq
 from hive.events.erasing import Erased, covers
 from hive.events.texts import erased_value
@@ -105,7 +113,7 @@ class Approvals(Projection):
             note=event.note,
             resolved_ms=recorded.at_ms,
             resolved_by=recorded.by,
-            carried_out=event.kind == "egress",  # The rule is in the same commit.
+            carried_out=KINDS[event.kind].is_immediate,
         )
         self._put(row, recorded)
 

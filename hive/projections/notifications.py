@@ -5,7 +5,7 @@ import msgspec
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events import AnyEvent
 from hive.events.agents import BudgetFreed, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin, Resumed
-from hive.events.approvals import ApprovalRequested, ApprovalResolved
+from hive.events.approvals import KINDS, ApprovalRequested, ApprovalResolved
 from hive.events.base import Seq
 from hive.events.erasing import Erased, covers
 from hive.events.notifications import NotificationDelivered, NotificationFailed, Topic
@@ -48,7 +48,7 @@ def notification_for(event: AnyEvent) -> Notification | None:
         case QuestionAdded(target=None, id=id, asker=asker, question=text):
             return Notification("question", str(id), f"{asker} asks", text, "/your-call")
         case ApprovalRequested(id=id, agent=agent, kind=kind, description=about):
-            title = f"Approve {kind.replace('_', ' ')} {agent}?"
+            title = f"Approve {KINDS[kind].label} {agent}?"
             return Notification("approval", str(id), title, about or title, "/your-call")
         case NeedsLogin(agent=agent):
             return Notification(

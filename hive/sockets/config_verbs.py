@@ -12,6 +12,7 @@ from hive.config.proposals import Diff
 from hive.deciders.approvals import Approve, FailRequest, Pin, RequestCommit
 from hive.deciders.base import living
 from hive.errors import HiveError, NotFound, Refused, Unavailable
+from hive.events.approvals import KINDS
 from hive.events.base import ApprovalId, By, actor
 from hive.names import OPERATOR, AgentName
 from hive.projections.approvals import Approval
@@ -93,7 +94,7 @@ async def check_approvable(services: Services, id: ApprovalId, sha: str | None) 
         Refused: the tag moved or the proposal is stale. The approval stays pending.
     """
     row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
-    if row is None or row.kind != "apply_commit" or row.status != "pending" or row.fetched_sha is None:
+    if row is None or not KINDS[row.kind].has_commit or row.status != "pending" or row.fetched_sha is None:
         return  # The decider reports the error, if there is one.
     if sha is not None and sha != row.fetched_sha:
         return  # The decider reports the error, if there is one.

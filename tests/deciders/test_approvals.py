@@ -1,11 +1,12 @@
 """Rules for approvals: request, pin, decide once."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from hive.deciders.approvals import (
     PENDING_MAX,
+    RULES,
     Approve,
     Deny,
     FailRequest,
@@ -17,9 +18,9 @@ from hive.deciders.approvals import (
 from hive.deciders.base import Command
 from hive.deciders.roster import AGENTS_MAX
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
-from hive.events import AnyEvent
+from hive.events import EVENT_TYPES, AnyEvent
 from hive.events.agents import AgentAdded, Rebuilt, Spawned
-from hive.events.approvals import ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned
+from hive.events.approvals import KINDS, ApprovalFailed, ApprovalRequested, ApprovalResolved, Kind, ProposalPinned
 from hive.events.base import ApprovalId
 from hive.events.notices import ApprovalResolved as Told
 
@@ -227,3 +228,8 @@ def test_approving_beyond_agent_limit_keeps_request_pending() -> None:
     crowd: list[AnyEvent] = [AgentAdded(agent=f"x{number}", slot=10 + number) for number in range(AGENTS_MAX - 3)]
     hive = check(given=[*MANAGED, *crowd, SPAWN], when=approve(), then=LimitReached)
     assert [row.id for row in hive.approvals.pending()] == [ONE]
+
+
+def test_every_kind_has_its_rules_and_what_screens_show() -> None:
+    assert set(KINDS) == set(RULES) == set(get_args(Kind))
+    assert {name for kind in KINDS.values() for name in kind.carried_out_by} <= set(EVENT_TYPES)

@@ -62,6 +62,7 @@ async def swarm(session: HostSession, _: Request) -> Reply:
         "head": seq,
         "shipped": None if status is None else status.shipped,
         "lag": None if status is None else max(0, seq - status.shipped),
+        "copies": None if status is None else status.copies,
     }
     rows = []
     for peer in sorted(peers, key=lambda row: row.hive):

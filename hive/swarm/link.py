@@ -21,6 +21,7 @@ from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open
 from hive.swarm.inbox import Inbox
 from hive.swarm.outbox import Outbox
 from hive.swarm.replica import Shipper
+from hive.swarm.replication import Replication
 from hive.swarm.screens import Screens, Seen
 
 log = structlog.get_logger()
@@ -39,6 +40,8 @@ class LinkStatus(msgspec.Struct, frozen=True):
     problem: str | None
     shipped: int
     """The newest event of this hive's log that is in the swarm."""
+    copies: int | None
+    """How many servers hold each of this hive's streams, at least; None: not known yet."""
     seen: dict[str, Seen]
     """The peers' screens."""
 
@@ -69,6 +72,7 @@ class Link:
         self._seen: dict[str, Seen] = {}
         self._problem: str | None = "not connected yet"
         self._parts: tuple[Outbox, Shipper, Screens] | None = None
+        self._replication: Replication | None = None
         self._client: Any = None
         self._shipped = 0
         self._read = read
@@ -172,6 +176,7 @@ class Link:
             encrypted=connected and is_encrypted(client),
             problem=self._problem_of(parts) if connected else self._problem,
             shipped=self._shipped if shipper is None else shipper.shipped,
+            copies=None if (replication := self._replication) is None else replication.copies,
             seen=dict(self._seen),
         )
 
@@ -244,13 +249,16 @@ class Link:
             screens = Screens(
                 client, self._hive, self._key, self._peers, journal, self._draw, self._seen, self._screens_are_read
             )
+            self._replication = replication = Replication(client, self._hive)
             self._client, self._parts = client, (outbox, shipper, screens)
+            self._problem = "the connection was lost"  # Shown whenever there is none.
             log.info("swarm.connected", server=str(client.connected_url and client.connected_url.netloc))
             async with asyncio.TaskGroup() as group:
-                for part in (outbox, inbox, shipper, screens):
+                for part in (outbox, inbox, shipper, screens, replication):
                     group.create_task(part.run())
         finally:
             self._shipped, self._parts, self._client = self.status().shipped, None, None
+            self._replication = None
             reader.close()
             with contextlib.suppress(*CONNECTION_ERRORS):
                 await asyncio.wait_for(client.close(), STOP_TIMEOUT_S)

@@ -100,6 +100,7 @@ class Shipper:
                 log.error("swarm.log_is_behind_its_replica", error=str(error))  # noqa: TRY400
                 await asyncio.sleep(READER_IDLE_S)
             except CONNECTION_ERRORS as error:
+                self.problem = f"The NATS servers store nothing: {str(error) or type(error).__name__}"
                 log.info("swarm.shipper_waits", error=str(error))
                 await asyncio.sleep(PAUSE_S)
 

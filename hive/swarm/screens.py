@@ -4,12 +4,14 @@ import asyncio
 import time
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, RawStreamMsg, StorageType
 from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
 
@@ -17,7 +19,7 @@ from hive.deciders.adoption import SeeClaims
 from hive.events.base import Seq, actor
 from hive.projections.hive import Hive
 from hive.swarm import subjects
-from hive.swarm.connection import CONNECTION_ERRORS, REPLICAS, Journal
+from hive.swarm.connection import CONNECTION_ERRORS, REPLICAS, REQUEST_TIMEOUT_S, Journal
 from hive.swarm.envelope import Forged, sealed, unsealed
 from hive.swarm.keys import HiveKey, PeerKey
 
@@ -62,6 +64,16 @@ class Seen(msgspec.Struct, frozen=True):
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Screen).decode
+
+
+class _StreamInfo(msgspec.Struct, frozen=True):
+    """What is read of the server's reply."""
+
+    ts: datetime | None = None
+    """The server's clock."""
+
+
+_decode_info: Final = msgspec.json.Decoder(_StreamInfo).decode
 
 
 class Screens:
@@ -188,12 +200,16 @@ class Screens:
         self._read()
 
     async def _read_stored(self, peer: str) -> bool:
-        """What a hive showed before this one connected, with the age that the server knows. False: nothing."""
+        """What a hive showed before this one connected; its age by the server's clock. False: nothing."""
         message = await self._stored(peer)
         if message is None:
             return False
-        stored = getattr(message, "time", None)
-        age = 0.0 if stored is None else max(0.0, time.time() - stored.timestamp())
+        info = f"$JS.API.STREAM.INFO.KV_{subjects.screen_bucket(peer)}"
+        reply = await self._client.request(info, timeout=REQUEST_TIMEOUT_S)
+        stored, now = message.time, _decode_info(reply.data).ts
+        if stored is None or now is None:
+            raise NatsError(f"nats: no time in the replies about the screen of {peer}")
+        age = max(0.0, (now - stored).total_seconds())
         return await self._take(peer, message.data or b"", time.monotonic() - age)
 
     async def _stored(self, peer: str) -> RawStreamMsg | None:

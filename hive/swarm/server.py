@@ -1,4 +1,7 @@
-"""Runs a NATS server for the swarm: TLS, one user per hive, every write synced. Used by `hive swarm server`."""
+"""Runs a NATS server for the swarm: TLS, one user per hive, every write synced. Used by `hive swarm server`.
+
+Servers of a cluster are connected by TLS, too, and each shows a certificate of a hive that the other knows.
+"""
 
 import contextlib
 import json
@@ -10,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
 
 from hive import settings
 from hive.errors import BadRequest, HiveError, Unavailable
@@ -19,6 +23,11 @@ from hive.swarm import keys, subjects, tls
 
 PROGRAM: Final = "nats-server"
 CONFIG_FILE: Final = "nats.conf"
+MEMBERS_FILE: Final = "members.pem"
+"""A trust anchor for each hive: it may run another server of the cluster."""
+CLUSTER: Final = "hive-swarm"
+EVERY_ADDRESS: Final = ("0.0.0.0", "::", "[::]")
+"""Where a server may listen, and what no other can connect to."""
 PAYLOAD_MAX_BYTES: Final = 8 * 1024 * 1024
 """Larger than the largest row of a log."""
 LOOK_EVERY_S: Final = 1.0
@@ -42,23 +51,23 @@ def run(paths: Paths, folder: Path, listen: str | None, cluster: str | None, rou
     """Become the server: this process is replaced, so a signal to it reaches the server.
 
     Raises:
-        BadRequest: `hive.toml` has no usable `[swarm]`. Unavailable: no server program.
+        BadRequest: `hive.toml` has no usable `[swarm]`, or a bad option. Unavailable: no server program.
     """
     executable = program()
     swarm = swarm_settings(paths)
+    if routes and cluster is None:
+        raise BadRequest("--route needs --cluster: the address where the other servers connect to this one.")
     key = keys.load(paths.state)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = folder.absolute()
-    certificate = tls.write_server_certificate(key, folder)
-    config = folder / CONFIG_FILE
     address = listen or first_address(swarm)
+    certificate = tls.write_server_certificate(key, folder, _own_hosts(swarm, address, cluster))
+    config = folder / CONFIG_FILE
 
     def write(now: SwarmSettings) -> None:
         users = {name: peer.key for name, peer in now.peers.items()} | {str(now.name): key.public}
-        fresh = config.with_suffix(".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(configuration(users, str(now.name), folder, address, certificate, cluster, routes))
-        fresh.rename(config)
+        _replace(folder / MEMBERS_FILE, tls.anchors([keys.PeerKey(public) for public in users.values()]))
+        _replace(config, configuration(users, str(now.name), folder, address, certificate, cluster, routes))
 
     write(swarm)
     server = os.getpid()
@@ -67,6 +76,21 @@ def run(paths: Paths, folder: Path, listen: str | None, cluster: str | None, rou
             _reload_on_change(paths, swarm, server, write)
         os._exit(0)
     os.execv(executable, [PROGRAM, "--config", str(config)])
+
+
+def _replace(path: Path, text: str) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.touch(mode=0o600)
+    fresh.write_text(text)
+    fresh.rename(path)
+
+
+def _own_hosts(swarm: SwarmSettings, listen: str, cluster: str | None) -> list[str]:
+    """Hosts for the certificate: every host that may be this one. Only the key that signs it gives it a right."""
+    hosts = {urlsplit(url).hostname or "" for url in swarm.servers} | {host_port(listen, "--listen")[0]}
+    if cluster is not None:
+        hosts.add(host_port(cluster, "--cluster")[0])
+    return sorted(host.strip("[]") for host in hosts if host not in EVERY_ADDRESS)
 
 
 def _reload_on_change(paths: Paths, swarm: SwarmSettings, server: int, write: Callable[[SwarmSettings], None]) -> None:
@@ -136,9 +160,12 @@ def configuration(
     }
     if cluster is not None:
         host, port = host_port(cluster, "--cluster")
+        for route in routes:
+            host_port(route, "--route")
         config["cluster"] = {
-            "name": "hive-swarm",
+            "name": CLUSTER,
             "listen": f"{host}:{port}",
             "routes": [f"nats://{route}" for route in routes],
+            "tls": config["tls"] | {"ca_file": str(folder / MEMBERS_FILE), "verify": True},
         }
     return json.dumps(config, indent=2) + "\n"

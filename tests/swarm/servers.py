@@ -2,15 +2,15 @@
 
 import contextlib
 import getpass
+import json
 import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from system.hive_process import DEADLINE_S, STEP_S, HiveProcess
+from system.hive_process import HiveProcess, eventually
 
 
 def free_port() -> int:
@@ -23,28 +23,46 @@ def free_port() -> int:
 class Server:
     """`hive swarm server`, run with the state folder of one hive."""
 
-    def __init__(self, hive: HiveProcess, folder: Path, port: int):
+    def __init__(self, hive: HiveProcess, folder: Path, port: int, address: str = "127.0.0.1"):
         self.port = port
+        self.address = address
+        self.options: list[str] = []
+        self.before: list[str] = []
+        """Put in front of the command, after what the hive has."""
         self._hive = hive
-        self._folder = folder
+        self.folder = folder
+        self.store = folder / "jetstream"
+        """As this process sees it."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """As the servers know each other."""
+        name = json.loads((self.folder / "nats.conf").read_text())["server_name"]
+        return str(name)
 
     def start(self) -> "Server":
-        listen = f"127.0.0.1:{self.port}"
-        command = [sys.executable, "-m", "hive", "swarm", "server", "--dir", str(self._folder), "--listen", listen]
-        with (self._hive.folder / "nats.log").open("ab") as log:
+        listen = f"{self.address}:{self.port}"
+        hive = [sys.executable, "-m", "hive", "swarm", "server", "--dir", str(self.folder), "--listen", listen]
+        command = [*self._hive.before, *self.before, *hive, *self.options]
+        with self.log.open("ab") as log:
+            begins = log.tell()
             self.process = subprocess.Popen(command, env=self._hive.environment(), stderr=log, stdout=log)
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-                return self
-            assert self.process.poll() is None, (self._hive.folder / "nats.log").read_text()
-            time.sleep(STEP_S)
-        raise AssertionError("the NATS server does not listen")
+
+        def ready() -> bool:
+            assert self.process is not None and self.process.poll() is None, self.log.read_text()
+            return "Server is ready" in self.log.read_text()[begins:]
+
+        eventually(ready, "the NATS server is ready")
+        return self
+
+    @property
+    def log(self) -> Path:
+        return self._hive.folder / "nats.log"
 
     def kill(self) -> None:
         assert self.process is not None
@@ -53,12 +71,14 @@ class Server:
 
     def wipe(self) -> None:
         """What it stored is gone."""
-        shutil.rmtree(self._folder / "jetstream")
+        for entry in self.store.iterdir():
+            shutil.rmtree(entry)
 
 
-def join(hives: dict[str, HiveProcess], url: str, operators: str = "mara") -> dict[str, str]:
+def join(hives: dict[str, HiveProcess], *urls: str, operators: str = "mara") -> dict[str, str]:
     """Every hive is a member and trusts every other; their public keys."""
-    keys = {name: hive.data("swarm", "init", name, "--server", url)["key"] for name, hive in hives.items()}
+    servers = [word for url in urls for word in ("--server", url)]
+    keys = {name: hive.data("swarm", "init", name, *servers)["key"] for name, hive in hives.items()}
     for name, hive in hives.items():
         for peer, key in keys.items():
             if peer != name:
@@ -73,7 +93,7 @@ def swarm(*names: str, dashboard: bool = False) -> Iterator[tuple[Server, dict[s
     first = next(iter(hives.values()))
     server = Server(first, first.folder / "nats", free_port())
     try:
-        join(hives, server.url, f"{getpass.getuser()},mara")
+        join(hives, server.url, operators=f"{getpass.getuser()},mara")
         server.start()
         for hive in hives.values():
             hive.up()

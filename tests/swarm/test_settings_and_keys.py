@@ -116,6 +116,31 @@ def test_server_lets_each_hive_publish_only_as_itself(tmp_path: Path) -> None:
     assert all("tokyo" not in subject for subject in writes)
 
 
+def test_servers_of_a_cluster_check_each_other(tmp_path: Path) -> None:
+    files = (tmp_path / "c", tmp_path / "k")
+    written = server.configuration(
+        {"berlin": "UBER"}, "berlin", tmp_path, "10.0.0.1:4222", files, "10.0.0.1:6222", ["10.0.0.2:6222"]
+    )
+    cluster = json.loads(written)["cluster"]
+    assert cluster["routes"] == ["nats://10.0.0.2:6222"]
+    assert cluster["tls"]["verify"] is True
+    assert cluster["tls"]["ca_file"] == str(tmp_path / "members.pem")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--route", "10.0.0.2:6222"), "--route needs --cluster"),
+        (("--cluster", "0.0.0.0:6222", "--route", "10.0.0.2"), "--route is HOST:PORT"),
+    ],
+)
+def test_bad_option_of_a_server_is_refused(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    done(tmp_path, "init", "berlin", "--server", SERVER)
+    ran = run(tmp_path, "server", "--dir", str(tmp_path / "nats"), *options)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert says in ran.stderr
+
+
 def test_daemon_without_swarm_imports_nothing_of_it() -> None:
     program = (
         "import hive.daemon, sys; print([name for name in sys.modules if name.split('.')[0] in ('nats', 'nkeys')])"

@@ -133,6 +133,10 @@ class HiveProcess:
             self.paths.state.mkdir(exist_ok=True)
             with self.paths.settings.open("a") as file:
                 file.write("\n".join(["[limits]", *(f"{key} = {value}" for key, value in limits.items()), ""]))
+        self.before: list[str] = []
+        """Put in front of each command: enters the network namespace of a test."""
+        self.program = ["-m", "hive"]
+        """How the interpreter finds the next daemon."""
         self.listen: str | None = "127.0.0.1:0" if dashboard else None
         """The dashboard's port of the next daemon; None: no dashboard."""
 
@@ -145,7 +149,7 @@ class HiveProcess:
         if self._user is None and (self._runtime != "process" or self.listen is not None):
             self.users.write_into(self.paths.settings)
         front = ["--no-dashboard"] if self.listen is None else ["--listen", self.listen]
-        command = [self._python, "-m", "hive", "up", "--runtime", self._runtime, *front]
+        command = [*self.before, self._python, *self.program, "up", "--runtime", self._runtime, *front]
         command += [] if self._model_url is None else ["--model-url", self._model_url]
         with self.output.open("ab") as log:
             self.daemon = subprocess.Popen(
@@ -205,7 +209,7 @@ class HiveProcess:
 
     def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `hive ARGUMENTS…`; any exit code."""
-        command = [sys.executable, "-m", "hive", *arguments]
+        command = [*self.before, sys.executable, "-m", "hive", *arguments]
         return subprocess.run(
             command, env=self.environment(), capture_output=True, text=True, timeout=DEADLINE_S, check=False
         )

@@ -1,12 +1,12 @@
 """A real hive with its dashboard, HTTP clients that sign in, and Debian's chromium. Only loopback traffic."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
+from missing_tool import missing_tool
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 from system.hive_process import HiveProcess, eventually
 
@@ -93,9 +93,7 @@ def propose(hive: HiveProcess, name: str, **files: str) -> str:
 def playwright() -> Iterator[Playwright]:
     """One browser per module: while it runs, no other test in the process can run an event loop."""
     if shutil.which(CHROMIUM) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{CHROMIUM} is not installed")
-        pytest.skip(f"{CHROMIUM} is not installed: apt-get install chromium")
+        missing_tool(f"{CHROMIUM} is not installed: apt-get install chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as driver:
         yield driver

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from missing_tool import missing_tool
 from system.hive_process import HiveProcess, eventually
-from system.test_agent_walls import missing, ordinary
+from system.test_agent_walls import ordinary
 
 from hive.dashboard.guard import COOKIE
 from hive.runtimes.bubblewrap import BubblewrapRuntime
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.system
 
 PROBE = """
 import json, socket, sys, urllib.error, urllib.request
+from missing_tool import missing_tool
 url, paths, cookie = json.loads(open("targets.json").read())
 class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *given): return None
@@ -62,7 +64,7 @@ def hive(request: pytest.FixtureRequest) -> Iterator[HiveProcess]:
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home, ScriptedModel() as model:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
         model.play("prober", [call("Bash", command="python3 probe.py", description="look around"), say("done")])

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from missing_tool import missing_tool
 from system.hive_process import HiveProcess, eventually
-from system.test_agent_walls import missing
 from system.test_broker import KEY, SEARCH, turn, web, write
 
 from hive.runtimes.bubblewrap import BubblewrapRuntime
@@ -36,7 +36,7 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     one = HiveProcess(runtime="bubblewrap", model_url=None, dashboard=True)
     try:
         write(one, "anthropic.key", KEY)

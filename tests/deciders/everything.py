@@ -314,6 +314,7 @@ _SWARM: list[AnyEvent] = [
     AgentAdded(agent="l", slot=10),
     MoveBegun(agent="l", hive="berlin"),
     MoveSent(agent="l", hive="berlin", object="l-2", digest=HASH, origin="berlin/6", epoch=5),
+    AdoptionBegun(source="berlin", operator="mara", until="2026-01-31T09:30:00.000Z", heard=13, claims=()),
     EnvelopeRefused(peer="oslo", reason="its signature is wrong", count=3),
     PeerAhead(peer="oslo", number=4),
     PeersSet(hive="tokyo", peers={"berlin": ("mara",)}),

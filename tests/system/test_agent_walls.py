@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from missing_tool import missing_tool
 
 import hive
 from hive.runtimes.bubblewrap import BubblewrapRuntime
@@ -51,7 +52,7 @@ def inside(request: pytest.FixtureRequest) -> Iterator[Inside]:
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home, ScriptedModel() as model:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
         one = HiveProcess(runtime="bubblewrap", model_url=model.url, python=python, user=user)
@@ -59,12 +60,6 @@ def inside(request: pytest.FixtureRequest) -> Iterator[Inside]:
             yield probed(one.up(), model)
         finally:
             one.close()
-
-
-def missing(why: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def ordinary(home: Path) -> tuple[str, int | None]:
@@ -81,7 +76,7 @@ def ordinary(home: Path) -> tuple[str, int | None]:
             (next(home.glob("lib/*/site-packages")) / "hive.pth").write_text(folders)
             if try_as_user(mine, "-c", "import hive.daemon, claude_agent_sdk"):
                 return mine, USER
-    missing("no interpreter and packages that an ordinary user may read")
+    missing_tool("no interpreter and packages that an ordinary user may read")
     raise AssertionError
 
 

@@ -16,12 +16,13 @@ from threading import Thread
 
 import pytest
 from broker.git_server import bare_repository, serve_git
+from missing_tool import missing_tool
 
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel, call, say
 
 from .hive_process import DEADLINE_S, HiveProcess, eventually
-from .test_agent_walls import missing, ordinary
+from .test_agent_walls import ordinary
 
 pytestmark = pytest.mark.system
 
@@ -29,6 +30,7 @@ KEY = "sk-ant-top-secret-hive-dummy-coder"
 """The scripted model takes the end for the agent's name; the start is what must not be found inside."""
 SEARCH = """
 import os, urllib.request
+from missing_tool import missing_tool
 needle = "terces-pot-tna-ks"[::-1].encode()
 found, looked = [], 0
 def look(name, data):
@@ -92,7 +94,7 @@ def hive(request: pytest.FixtureRequest, model: ScriptedModel) -> Iterator[HiveP
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
         one = HiveProcess(runtime="bubblewrap", model_url=None, python=python, user=user)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from missing_tool import missing_tool
 
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel, say
 
 from .hive_process import HiveProcess, eventually
-from .test_agent_walls import missing
 
 pytestmark = pytest.mark.system
 
@@ -29,7 +29,7 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     one = HiveProcess(runtime="bubblewrap", model_url=model.url)
     try:
         one.paths.state.mkdir(mode=0o700)

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.system
 
 PROBE = """
 import json, socket, sys, urllib.error, urllib.request
-from missing_tool import missing_tool
 url, paths, cookie = json.loads(open("targets.json").read())
 class Stay(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *given): return None

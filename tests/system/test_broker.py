@@ -30,7 +30,6 @@ KEY = "sk-ant-top-secret-hive-dummy-coder"
 """The scripted model takes the end for the agent's name; the start is what must not be found inside."""
 SEARCH = """
 import os, urllib.request
-from missing_tool import missing_tool
 needle = "terces-pot-tna-ks"[::-1].encode()
 found, looked = [], 0
 def look(name, data):

@@ -109,7 +109,9 @@ class _Writer:
         return answer
 
     def take(self, name: str) -> tuple[MessageId, ...]:
-        answer = self.decide(Recv(by=agent(name), agent=name, limit=1, incarnation="c1"))
+        """The next message. An answered question tells its asker, so an agent with many waiting takes two."""
+        limit = 1 if self.hive.messages.waiting_count(name) <= WAITING_MAX else 2
+        answer = self.decide(Recv(by=agent(name), agent=name, limit=limit, incarnation="c1"))
         assert isinstance(answer, tuple)
         return tuple(message.id for message in answer[0])
 

@@ -59,7 +59,7 @@ class Configuration:
 
         def pipeline() -> "pykka.ActorRef[Any]":
             self._pipeline = ConfigPipeline.start(
-                journal, clock, provisioner, self.proposals, to_supervisor, self._applied_changed
+                journal, clock, provisioner, self.proposals, to_supervisor, self.applied_changed
             )
             return self._pipeline
 
@@ -72,7 +72,8 @@ class Configuration:
         """Settle a ticket when an approval is finished. False: no pipeline runs."""
         return self._pipeline is not None and mail.tell(self._pipeline, message)
 
-    def _applied_changed(self, name: AgentName) -> None:
+    def applied_changed(self, name: AgentName) -> None:
+        """Mirror the agent's applied repository."""
         if self._mirror is not None:
             mail.tell(self._mirror, Changed(name))
 

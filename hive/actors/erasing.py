@@ -20,11 +20,14 @@ from hive.audit.erasing import Found
 from hive.audit.reading import translating_sqlite_errors
 from hive.backup import replacing
 from hive.clock import Clock, SystemClock
+from hive.config.proposals import Proposals
+from hive.config.repositories import Repositories
 from hive.deciders.erasing import Erase, FinishErasure
 from hive.errors import HiveError, NotFound, Unavailable
 from hive.events.base import By, Seq, actor
-from hive.events.erasing import Erased, Subject, covers
+from hive.events.erasing import Erased, Spans, Subject, covers
 from hive.events.segments import give_to_owner
+from hive.names import AgentName
 from hive.paths import Paths
 
 log = structlog.get_logger()
@@ -46,12 +49,17 @@ class Erasing:
         paths: Paths,
         clock: Clock,
         forget_live: Callable[[], None],
+        proposals: Proposals,
+        tags_changed: Callable[[AgentName], None],
     ):
+        """`tags_changed`: called with each agent whose repository has other tags now, from any thread."""
         self._journal = journal
         self._rebuilding = rebuilding
         self._paths = paths
         self._clock = clock
         self._forget_live = forget_live
+        self._proposals = proposals
+        self._tags_changed = tags_changed
         self.exclusive = asyncio.Lock()
         """Held by whoever changes rows of the log: an erasure, or an archiving."""
 
@@ -119,12 +127,22 @@ class Erasing:
         self._forget_live()
         await asyncio.to_thread(erasing.remove_leftovers, self._paths, old_log=backups)
         await self._rebuilding.run_after_current()
+        for _, erased in decided:
+            await asyncio.to_thread(self._erase_tags, erased.decisions)
         failed = list[str]()
         if backups:
             failed = await asyncio.to_thread(replacing.replace_backups, self._paths, self._clock)
         for seq, count in counts.items():
             await self._journal.ask(FinishErasure(by=BY, of=seq, rows=count))
         return sum(counts.values()), failed
+
+    def _erase_tags(self, decisions: Spans) -> None:
+        """Denials and failures have their texts in tags, too. The state has none any more, so none comes back."""
+        if decisions and self._paths.all_applied.is_dir():
+            for folder in sorted(self._paths.all_applied.iterdir()):
+                name = AgentName(folder.name)
+                if (folder / ".git").is_dir() and self._proposals.erase_notes(name, decisions):
+                    self._tags_changed(name)
 
 
 async def erase_offline(paths: Paths, subject: Subject, name: str, why: str, *, backups: bool) -> dict[str, Any]:
@@ -140,12 +158,14 @@ async def erase_offline(paths: Paths, subject: Subject, name: str, why: str, *, 
     with lock.held(paths.lock):
         give_to_owner(paths.lock, paths.events)
         refuse_truncated(paths)
-        clock = SystemClock()
+        clock, proposals = SystemClock(), Proposals(paths, Repositories(paths))
         with translating_sqlite_errors(paths.events):
             journal = Journal.start(paths.state, clock, blinker.Signal())
         try:
             client = AsyncJournalClient(journal, asyncio.get_running_loop())
-            erasing = Erasing(client, Rebuilding(client, paths.state), paths, clock, lambda: None)
+            erasing = Erasing(
+                client, Rebuilding(client, paths.state), paths, clock, lambda: None, proposals, lambda _: None
+            )
             await erasing.resume()
             by = By("operator", getpass.getuser(), uid=os.geteuid(), way="files")
             return await erasing.run(by, subject, name, why, backups=backups)

@@ -136,7 +136,9 @@ def out_of_reach(paths: Paths, found: Found) -> list[str]:
     if found.erased.subject in ("agent", "older_than"):
         places = [f"files and transcripts of agents: {paths.agents}"]
     if found.erased.subject == "approval" or found.erased.decisions:
-        places.append(f"notes in the git tags of {paths.all_applied}, and their mirror on a forge")
+        places.append(
+            "clones and forges that have fetched notes in git tags: the tags are replaced, old objects may stay"
+        )
     places.append("what a model's provider, a webhook or an operator's own client has received")
     return places
 

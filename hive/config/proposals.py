@@ -1,5 +1,6 @@
 """Pins proposals in `applied`, tags their progress and moves main. Used by the config pipeline."""
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,10 +10,13 @@ import msgspec
 
 from hive.config import quarantine
 from hive.config.escaping import escaped
-from hive.config.git import SHA
+from hive.config.git import SHA, Git, GitFailed
 from hive.config.repositories import MAIN, UNFINISHED, Repositories, commit_on
 from hive.errors import AlreadyDone, NotFound, Refused
 from hive.events.base import ApprovalId
+from hive.events.erasing import Spans, covers
+from hive.events.segments import give_to_owner
+from hive.events.texts import ERASED
 from hive.names import AgentName
 from hive.paths import Paths
 
@@ -131,6 +135,28 @@ class Proposals:
             return None
         return self._repositories.applied(name).text("for-each-ref", "--format=%(contents)", tag_ref(kind, id))
 
+    def erase_notes(self, name: AgentName, ids: Spans) -> bool:
+        """Replace the messages of the tags `denied/<id>` and `failed/<id>` of these approvals; whether any changed.
+
+        The old tag objects are removed from the repository. Idempotent.
+        """
+        with self._repositories.locked(name):
+            git = self._repositories.applied(name)
+            format = "%(refname) %(objecttype) %(objectname) %(*objectname) %(contents:subject)"
+            listed = git.text("for-each-ref", f"--format={format}", "refs/tags/denied", "refs/tags/failed")
+            changed = False
+            for ref, type_, old, commit, subject in (line.split(" ", 4) for line in listed.splitlines()):
+                id = ref.rpartition("/")[2]
+                if type_ != "tag" or subject == ERASED or not id.isdigit() or not covers(ids, int(id)):
+                    continue
+                short = ref.removeprefix("refs/tags/")
+                git.run("tag", "--force", "--annotate", "--message", ERASED, short, commit)
+                _remove_object(git, old)
+                changed = True
+            for path in git.git_dir.rglob("*") if changed and os.geteuid() == 0 else ():
+                give_to_owner(path, git.git_dir)
+            return changed
+
     def deploy(self, name: AgentName, id: ApprovalId, sha: str) -> None:
         """Move main to the commit and set `deployed/<id>` atomically.
 
@@ -222,6 +248,16 @@ class Proposals:
         if at + 1 >= len(history):
             raise NotFound(f"{name} has no configuration before this one.")
         return history[at + 1]
+
+
+def _remove_object(git: Git, sha: str) -> None:
+    """Remove an object that no ref reaches. `git prune` would also remove what a fetch has just stored."""
+    (git.git_dir / "objects" / sha[:2] / sha[2:]).unlink(missing_ok=True)
+    try:
+        git.run("cat-file", "-e", sha)
+    except GitFailed:
+        return
+    git.run("repack", "-a", "-d", "--quiet")  # Somebody packed the repository by hand.
 
 
 def tag_ref(kind: Kind, id: ApprovalId) -> str:

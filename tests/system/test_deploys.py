@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hive.config.git import Git
 from hive.config.proposals import Proposals
 from hive.config.repositories import Repositories
 from hive.sockets.client import Declined
@@ -140,6 +141,33 @@ def test_failed_build_keeps_the_old_configuration(deployments: Deployments):
     id = deployments.request(deployments.commit(agent_toml="build = 'echo no compiler; false'\n"))
     assert "no compiler" in deployments.approve(id)["note"]
     deployments.hive.becomes_whole()
+
+
+def test_erased_note_and_error_leave_no_tag_object_behind(deployments: Deployments):
+    hive, secret = deployments.hive, "sk-tag-7171-secret"
+    denied = deployments.request(deployments.commit(agent_toml="model = 'm1'\n"))
+    hive.run("deny", str(denied), "--note", f"not with {secret}")
+    failed = deployments.request(
+        deployments.commit(agent_toml=f"build = 'echo {secret[:6]}; echo {secret[6:]}; false'\n")
+    )
+    assert secret[6:] in deployments.approve(failed)["note"]
+    git = Git(hive.paths.applied("coder") / ".git")
+    eventually(lambda: {"denied"} <= deployments.tags(denied) and {"failed"} <= deployments.tags(failed), "both tags")
+
+    def objects(kind: str) -> list[bytes]:
+        listed = git.text("cat-file", "--batch-all-objects", "--batch-check").splitlines()
+        return [git.run("cat-file", kind, line.split()[0]) for line in listed if line.split()[1] == kind]
+
+    assert any(secret.encode() in one for one in objects("tag"))
+    hive.run("erase", "approval", str(denied), "--why", "a key", "--yes")
+    git.run("repack", "-a", "-d", "--quiet")
+    assert any(secret[6:].encode() in one for one in objects("tag"))
+    hive.run("erase", "approval", str(failed), "--why", "a key", "--yes")
+    assert not any(secret[6:].encode() in one for one in objects("tag"))
+    assert deployments.proposals.tag_message("coder", denied, "denied") == "[erased]"
+    assert deployments.proposals.tag_message("coder", failed, "failed") == "[erased]"
+    git.run("fsck", "--full", "--strict")
+    hive.becomes_whole()
 
 
 def test_failed_fetch_is_never_pending(deployments: Deployments):

@@ -1,14 +1,20 @@
 """`hive erase` through a running daemon: every file of the state is searched byte by byte."""
 
+import contextlib
 import json
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import zstandard
 
 from .hive_process import HiveProcess, eventually
 
 pytestmark = pytest.mark.system
 SECRET = "sk-live-8484-secret"
+LOOSE_OBJECT = b"\x78"
+"""The first byte of git's compressed objects."""
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +25,25 @@ def hive() -> Iterator[HiveProcess]:
     one.close()
 
 
-def holding(hive: HiveProcess, text: str = SECRET) -> list[str]:
-    """Every file that holds the bytes, without the agents' own files, which hive only names."""
-    files = [path for path in hive.paths.state.rglob("*") if path.is_file() and not path.is_symlink()]
+def holding(hive: HiveProcess, text: str = SECRET, *folders: Path) -> list[str]:
+    """Every file of the state and of the folders that holds the bytes, compressed or not.
+
+    Without the agents' own files, which hive only names.
+    """
+    files = [path for top in (hive.paths.state, *folders) for path in top.rglob("*")]
+    files = [path for path in files if path.is_file() and not path.is_symlink()]
     files = [path for path in files if not path.is_relative_to(hive.paths.agents)]
-    return [str(path) for path in files if text.encode() in path.read_bytes()]
+    return [str(path) for path in files if any(text.encode() in one for one in contents(path.read_bytes()))]
+
+
+def contents(data: bytes) -> Iterator[bytes]:
+    """A file's bytes, and what they are compressed from: segments, pieces of backups, segments in these."""
+    yield data
+    if data.startswith(zstandard.FRAME_HEADER):
+        yield from contents(zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 26))
+    elif data.startswith(LOOSE_OBJECT):
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompress(data)
 
 
 def leak(hive: HiveProcess) -> tuple[int, int]:
@@ -89,6 +109,29 @@ def test_erased_request_for_a_host_takes_host_reason_and_rule_along(hive: HivePr
     hive.run("erase", "agent", "coder", "--why", "a key", "--yes")
     hive.run("erase", "--older-than", "0h", "--why", "old", "--yes")
     assert [rule["host"] for rule in hive.ask("egress", agent="coder")["rules"]] == ["kept-8484.example"]
+    hive.check_files()
+
+
+def test_archived_and_backed_up_key_is_gone_from_archive_and_backups(hive: HiveProcess) -> None:
+    secret, backups = "sk-kept-3131-secret", hive.folder / "backups"
+    old = hive.ask("send", to="coder", body=f"Archived: {secret}")["id"]
+    hive.run("search", "Archived")
+    assert hive.data("log", "archive", "--older-than", "0h")["segments"]
+    new = hive.ask("send", to="coder", body=f"Not archived: {secret}")["id"]
+    hive.run("backup", str(backups))
+    found = holding(hive, secret, backups)
+    assert {Path(path).suffix for path in found} >= {".zst"}, "the segment holds it"
+    assert any(Path(path).is_relative_to(backups) for path in found)
+    hive.run("erase", "message", str(old), "--why", "a key", "--yes")
+    left = holding(hive, f"Archived: {secret}", backups)
+    assert left
+    assert all(Path(path).is_relative_to(backups) for path in left), "only the backup has it"
+    hive.run("erase", "message", str(new), "--why", "a key", "--yes", "--backups")
+    assert holding(hive, secret, backups) == []
+    restored = hive.folder / "restored"
+    hive.run("restore", str(backups), "--state", str(restored))
+    assert holding(hive, secret, restored) == []
+    assert hive.data("audit", "verify", "--state", str(restored))["ok"]
     hive.check_files()
 
 

@@ -21,7 +21,7 @@ ONES = 60
 
 FIGURES = [
     Figure("send to wake, against a bare round trip and one commit", "one", "bare one", at_most(3)),
-    Figure("one commit wakes 200 recvs: until the last has its message", "woken", lambda _: 1.0, at_most(5), " ms"),
+    Figure("one commit wakes 200 recvs: until the last has its message", "woken", lambda _: 1.0, at_most(3), " ms"),
     Figure("the same against 200 bare asyncio futures, woken and nothing more", "woken", "futures"),
     Figure("the same against 200 threads woken by an event, and nothing more", "woken", "threads"),
     Figure("send to the 200th reply against send to one", "all", "one"),

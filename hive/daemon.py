@@ -338,7 +338,7 @@ class _Daemon:
         ]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:
-        """Receiver of the journal's signal. Runs on the journal's thread."""
+        """Receiver of the journal's signal. Runs on a thread of the journal."""
         with contextlib.suppress(RuntimeError):  # The loop is closed, so no client is connected.
             self._loop.call_soon_threadsafe(self._after_commit, batch)
 

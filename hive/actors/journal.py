@@ -3,7 +3,6 @@
 import hashlib
 import queue
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ import pykka
 import structlog
 
 from hive.actors import mail
+from hive.actors.commits import Batch, Commits
 from hive.actors.journal_messages import Adopt, Decided, JournalClient, Read, Submission, Submit
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders import RULES
@@ -35,6 +35,9 @@ log = structlog.get_logger()
 
 BATCH_MAX = 2_000
 """Events per commit."""
+PIPELINED_MIN: Final = 128
+"""Commands decided, and commands left, at which the former are committed while the latter are decided. Fewer are not
+worth an fsync of their own."""
 WRITE_BEHIND_MS: DurationMs = 250
 """How long `projections.db` may lag. A row that changes often is written once; no answer waits for it."""
 WRITE_BEHIND_STEPS: Final = 4
@@ -62,6 +65,10 @@ class _Flush(msgspec.Struct, frozen=True, gc=False):
     """To itself: end of a batch. All messages received before this one belong to it."""
 
 
+class _Committed(msgspec.Struct, frozen=True, gc=False):
+    """From the commits' thread: the batch under way ended."""
+
+
 class _WriteBehind(msgspec.Struct, frozen=True, gc=False):
     """To itself, some time after the first change: update `projections.db`."""
 
@@ -72,10 +79,11 @@ _STORE_ERRORS: Final = (Unavailable, apsw.Error, OSError, msgspec.MsgspecError, 
 
 
 class Journal(pykka.ThreadingActor):
-    """Decides, appends, folds and commits. Answers after the commit.
+    """Decides, folds, and has the events committed and answered.
 
-    It survives a failed write: it answers the batch with the error and reloads the state from the disk. If the reload
-    fails, the daemon ends, and the next one starts from the log.
+    While one batch is committed, it decides the next one on top of it. It survives a failed write: it answers both
+    with the error and reloads the state from the disk. If the reload fails, the daemon ends, and the next one starts
+    from the log.
     """
 
     use_daemon_thread = True
@@ -85,7 +93,7 @@ class Journal(pykka.ThreadingActor):
     ):
         """Open and load on the caller's thread, so that the caller gets the error of a damaged log.
 
-        `committed` is sent after each commit, on the journal's thread, with batch=list[Recorded]. Receivers only tell.
+        `committed` is sent after each commit, on one thread at a time, with batch=list[Recorded]. Receivers only tell.
 
         Raises:
             CorruptState, Unavailable: the log cannot be used.
@@ -94,7 +102,6 @@ class Journal(pykka.ThreadingActor):
         self._clock = clock
         self._codec = Codec()
         self._folder = folder
-        self._committed = committed
         self._log = _opened(folder)
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
@@ -107,23 +114,25 @@ class Journal(pykka.ThreadingActor):
         self.refolded = self._store.load(self._hive, self._log, self._codec)
         self._write_rows()
         self._last_ms: TimeMs = 0
-        self._pending: list[tuple[str, str, str, str]] = []
-        self._batch: list[Recorded] = []
-        self._answers: defaultdict[JournalClient, list[tuple[Any, Any]]] = defaultdict(list)
-        self._reads: list[Read] = []
+        self._batch = Batch()
         self._flush_is_due = False
+        self._commits = Commits(
+            self._log,
+            lambda batch: committed.send(self, batch=batch),
+            lambda: mail.tell(self.actor_ref, _Committed()),
+        )
 
     @staticmethod
     def _create_actor_inbox() -> Any:
         return queue.SimpleQueue()  # 27 times faster to put into than pykka's own.
 
-    def on_receive(self, message: Submit | Read | Adopt | _AdoptNext | _Flush | _WriteBehind) -> None:
+    def on_receive(self, message: Submit | Read | Adopt | _AdoptNext | _Flush | _Committed | _WriteBehind) -> None:
         match message:
             case Submit(client, submissions):
                 self._take(client, submissions)
                 self._flush_soon()
             case Read():
-                self._reads.append(message)
+                self._batch.reads.append(message)
                 self._flush_soon()
             case Adopt():
                 self._adopt_next(message, self._adopting())
@@ -134,17 +143,23 @@ class Journal(pykka.ThreadingActor):
             case _Flush():
                 self._flush_is_due = False
                 self._flush()
+            case _Committed():
+                self._end_commit(wait=False)
+                if not self._flush_is_due:
+                    self._flush()
             case _WriteBehind():
                 self._write_behind()
 
     def on_stop(self) -> None:
-        self._flush()
+        self._settle()
+        self._commits.stop()
         self._write_rows()
         self._store.close()
         self._log.close()
 
     def _flush_soon(self) -> None:
-        if len(self._pending) >= BATCH_MAX:
+        if len(self._batch.rows) >= BATCH_MAX:
+            self._end_commit(wait=True)
             self._flush()
         elif not self._flush_is_due:
             self._flush_is_due = True
@@ -154,7 +169,10 @@ class Journal(pykka.ThreadingActor):
         """Decide at one time: most of a message's commands came in the same millisecond."""
         now = self._last_ms = max(self._clock.now_ms(), self._last_ms)
         at = stamp(now)
-        for submission in submissions:
+        last_split = len(submissions) - PIPELINED_MIN
+        for nth, submission in enumerate(submissions):
+            if PIPELINED_MIN <= nth <= last_split and self._commits.under_way is None:
+                self._begin_commit()
             try:
                 outcome = self._decided(submission, now, at)
             except HiveError as refusal:
@@ -162,7 +180,7 @@ class Journal(pykka.ThreadingActor):
             except Exception as bug:  # A bug in one rule must not stop the journal.
                 log.exception("journal.rule_failed", command=type(submission.command).__name__)
                 outcome = bug
-            self._answers[client].append((submission.ticket, outcome))
+            self._batch.answers[client].append((submission.ticket, outcome))
 
     def _decided(self, submission: Submission, now: TimeMs, at: str) -> Any:
         command = submission.command
@@ -192,61 +210,82 @@ class Journal(pykka.ThreadingActor):
 
     def _append(self, events: list[AnyEvent], at: str, by: str) -> None:
         """Append all events of a decision or none."""
-        before = len(self._pending)
-        hive, encode = self._hive, self._codec.encode
+        rows, recorded, hive, encode = self._batch.rows, self._batch.recorded, self._hive, self._codec.encode
+        before = len(rows)
         try:
             for event in events:
-                recorded = Recorded(hive.seq + 1, at, by, event)
-                self._pending.append((at, type(event).__name__, encode(event), by))
-                self._batch.append(recorded)
-                hive.evolve(recorded)
+                one = Recorded(hive.seq + 1, at, by, event)
+                rows.append((at, type(event).__name__, encode(event), by))
+                recorded.append(one)
+                hive.evolve(one)
         except Exception:
-            del self._pending[before:], self._batch[before:]
+            del rows[before:], recorded[before:]
             self._settle()
             self._reload()
             raise
 
     def _repeat(self, first: Seq, count: int) -> Decided:
-        if first > self._log.head.seq:  # In this batch: both are answered after its commit.
-            start = first - self._log.head.seq - 1
-            return Decided(tuple(one.event for one in self._batch[start : start + count]), first)
+        under_way = self._commits.under_way
+        recent = [*(under_way.recorded if under_way else ()), *self._batch.recorded]
+        if recent and first >= recent[0].seq:  # The answer waits for the same commits.
+            start = first - recent[0].seq
+            return Decided(tuple(one.event for one in recent[start : start + count]), first)
+        self._end_commit(wait=True)
         rows = self._log.rows(first, first + count - 1)
         return Decided(tuple(self._codec.decode(row.type, row.data) for row in rows), first)
 
     def _flush(self) -> None:
-        self._settle()
-        reads, self._reads = self._reads, []
-        answers: dict[JournalClient, list[tuple[Any, Any]]] = {}
-        for read in reads:
-            answers.setdefault(read.client, []).append((read.ticket, self._read(read.query)))
-        for client, tickets in answers.items():
-            client.deliver(tickets)
+        """Commit the batch. If another one is under way, this one grows until that one ends."""
+        if self._commits.under_way is not None or self._batch.is_empty():
+            return
+        if len(self._batch.rows) >= PIPELINED_MIN or not self.actor_inbox.empty():
+            self._begin_commit()
+        else:
+            self._commit_here()
 
     def _settle(self) -> None:
-        """Commit the batch and deliver the answers."""
-        self._commit()
-        answers, self._answers = self._answers, defaultdict(list)
-        for client, tickets in answers.items():
-            client.deliver(tickets)
+        """Commit and answer everything that is decided."""
+        self._end_commit(wait=True)
+        if not self._batch.is_empty():
+            self._commit_here()
 
-    def _commit(self) -> None:
-        if not self._pending:
+    def _begin_commit(self) -> None:
+        self._commits.begin(self._taken_batch())
+
+    def _commit_here(self) -> None:
+        """Without the other thread: it takes longer to wake than a small batch to commit."""
+        batch = self._taken_batch()
+        self._commits.commit(batch)
+        self._after_commit(batch)
+
+    def _taken_batch(self) -> Batch:
+        """The batch, with the results of its reads: their callers see no later state."""
+        batch, self._batch = self._batch, Batch()
+        batch.found = [self._read(read.query) for read in batch.reads]
+        return batch
+
+    def _end_commit(self, *, wait: bool) -> None:
+        if (batch := self._commits.ended(wait=wait)) is not None:
+            self._after_commit(batch)
+
+    def _after_commit(self, batch: Batch) -> None:
+        if batch.failed is None:
+            if batch.rows:
+                self._write_later()
             return
-        pending, self._pending = self._pending, []
-        batch, self._batch = self._batch, []
-        try:
-            self._log.append(pending)
-        except Unavailable as error:
-            log.error("journal.commit_failed", events=len(pending), error=str(error))  # noqa: TRY400
-            for tickets in self._answers.values():
-                tickets[:] = [(ticket, error) for ticket, _ in tickets]
-            self._reload()
-            return
-        self._write_later()
-        self._committed.send(self, batch=batch)
+        if not isinstance(batch.failed, Unavailable):
+            raise batch.failed
+        log.error("journal.commit_failed", events=len(batch.rows), error=str(batch.failed))
+        on_top, self._batch = self._batch, Batch()
+        self._reload()
+        for one in (batch, on_top):
+            one.refuse(batch.failed)
+            one.found = [self._read(read.query) for read in one.reads]
+            one.deliver()
 
     def _adopt_next(self, adopt: Adopt, steps: Iterator[Hive | None]) -> None:
         """Adopt for one time slice. Waiting commands are decided before the next slice."""
+        self._end_commit(wait=True)
         pause_s = time.perf_counter() + ADOPT_STEP_MS / MS_PER_S
         hive = None
         while hive is None:

@@ -96,7 +96,7 @@ class AsyncJournalClient:
         return position
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """Runs on the journal's thread."""
+        """Runs on a thread of the journal."""
         try:
             self._loop.call_soon_threadsafe(self._settle, answers)
         except RuntimeError:  # The loop is closed: the daemon ends, and no caller waits.
@@ -182,7 +182,7 @@ class BlockingJournalClient:
         return result
 
     def deliver(self, answers: list[tuple[Any, Any]]) -> None:
-        """Runs on the journal's thread."""
+        """Runs on a thread of the journal."""
         for ticket, outcome in answers:
             if isinstance(outcome, Exception):
                 ticket.set_exception(outcome)

@@ -119,7 +119,7 @@ class Supervisor(pykka.ThreadingActor):
                 self._start_agent(row.name)
 
     def on_committed(self, _journal: object, batch: list[Recorded]) -> None:
-        """Receiver of the journal's signal. Runs on the journal's thread and only tells."""
+        """Receiver of the journal's signal. Runs on a thread of the journal and only tells."""
         for recorded in batch:
             event = recorded.event
             for child in self._listeners.get(type(event), ()):

@@ -103,7 +103,7 @@ class SwarmLink(pykka.ThreadingActor):
         self._stop()
 
     def on_committed(self, _journal: object, batch: list[Recorded]) -> None:
-        """Receiver of the journal's signal, on the journal's thread."""
+        """Receiver of the journal's signal, on a thread of the journal."""
         del batch
         if (link := self._status.link) is not None:
             link.wake()

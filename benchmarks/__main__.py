@@ -13,7 +13,7 @@ from benchmarks import peers, report
 from benchmarks.figures import Figure, Result, Round
 from benchmarks.sections import Scale, Section, Setting
 
-SECTIONS: Final = ("appends", "reading", "beside", "waking", "flood", "turns", "broker")
+SECTIONS: Final = ("appends", "reading", "beside", "waking", "flood", "turns", "broker", "swarm")
 FULL: Final = Scale(rounds=5, events=1.0)
 QUICK: Final = Scale(rounds=3, events=0.25)
 

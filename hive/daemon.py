@@ -212,15 +212,8 @@ class _Daemon:
         self._supervised.set_result(self._supervisor)
         rebuilding = Rebuilding(client, self._paths.state)
         configuration = self._configuration
-        erasing = Erasing(
-            client,
-            rebuilding,
-            self._paths,
-            self._clock,
-            self._hub.forget_live_lines,
-            configuration.proposals,
-            configuration.applied_changed,
-        )
+        then = (self._hub.forget_live_lines, configuration.proposals, configuration.applied_changed)
+        erasing = Erasing(client, rebuilding, self._paths, self._clock, *then)
         refusals = ThrottleLog(client)
         services = Services(
             paths=self._paths,

@@ -28,7 +28,9 @@ log = structlog.get_logger()
 BY: Final = actor("swarm")
 KEY: Final = "screen"
 GATHER_S: Final = 0.2
-"""After a commit, for more of them to be shown at once."""
+"""After a commit, for more of them to be shown at once; longer with more peers, because each of them reads it."""
+PEERS_AT_FULL_PACE: Final = 5
+"""With more, a hive still reads at most 25 screens a second."""
 HEARTBEAT_S: Final = 5.0
 """A screen that does not change is shown again, so that its age says whether its hive is there."""
 REST_FACTOR: Final = 10
@@ -151,6 +153,7 @@ class Screens:
     async def _show(self) -> None:
         bucket = await self._bucket()
         shown, shown_at = b"", 0.0
+        gather_s = GATHER_S * max(1.0, len(self._peers) / PEERS_AT_FULL_PACE)
         self._is_missed = True
         while True:
             self._wake.clear()
@@ -166,7 +169,7 @@ class Screens:
             if self._is_missed or self.problem is not None:
                 await self._read_all()  # After this hive has shown that it is there: see `actors/adopter.py`.
             took = time.monotonic() - began
-            await asyncio.sleep(max(GATHER_S, REST_FACTOR * took if took > GATHER_S else 0))
+            await asyncio.sleep(max(gather_s, REST_FACTOR * took if took > GATHER_S else 0))
             try:
                 await asyncio.wait_for(self._wake.wait(), HEARTBEAT_S)
             except TimeoutError:

@@ -8,9 +8,9 @@ import gc
 import os
 import resource
 import signal
-import socket
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import blinker
@@ -18,7 +18,7 @@ import pykka
 import structlog
 
 import hive
-from hive import lock
+from hive import lock, systemd
 from hive import settings as host_settings
 from hive.actors import mail, swarm_children, webhook
 from hive.actors.agent import Agent
@@ -78,6 +78,7 @@ from hive.sockets.throttle_log import ThrottleLog
 log = structlog.get_logger()
 
 BY = actor("daemon")
+Later = Callable[[], Coroutine[Any, Any, None]]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Of `malloc.h`."""
 LARGE_BLOCK_BYTES = 64 * 1024
@@ -240,17 +241,22 @@ class _Daemon:
             shut_down=lambda keep: self._shut_down(client, keep),
         )
         self._sockets = Sockets(services)
+        later: list[Later] = [erasing.resume]
+        if is_held:
+            later.append(lambda: start.record_later(lambda: mail.tell(self._supervisor, Begin())))
+        await self._serve_clients(client, later)
+
+    async def _serve_clients(self, client: AsyncJournalClient, later: list[Later]) -> None:
+        """Until the daemon is to end. `later` runs meanwhile."""
         self._committed.connect(self._on_committed)
         try:
             await self._sockets.open()
-            later = [asyncio.create_task(erasing.resume())]
-            if is_held:
-                later.append(asyncio.create_task(start.record_later(lambda: mail.tell(self._supervisor, Begin()))))
+            tasks = [asyncio.create_task(one()) for one in later]
             gc.freeze()  # The loaded state is permanent: without this, a full collection stops the loop for 40 ms.
             self._say_ready()
             await self._offer_link(client)
             await self._ends.wait()
-            for task in later:
+            for task in tasks:
                 task.cancel()
         finally:
             self._sockets.close()
@@ -293,11 +299,7 @@ class _Daemon:
             return SwarmLink.start(*args)
 
         listener = self._listener
-        dashboard = (
-            []
-            if listener is None
-            else [Child("dashboard", lambda: DashboardProcess.start(listener, clock), writes=False)]
-        )
+        page = Child("dashboard", lambda: DashboardProcess.start(listener, clock), writes=False)
         return [
             Child("checkpointer", checkpointer),
             *brokers,
@@ -327,7 +329,7 @@ class _Daemon:
                 self._swarm,
                 lambda message: mail.tell(self._supervised.result(), message),
             ),
-            *dashboard,
+            *([] if listener is None else [page]),
         ]
 
     def _on_committed(self, _journal: object, batch: list[Recorded]) -> None:
@@ -379,10 +381,7 @@ class _Daemon:
         where = "" if self._listener is None else f" dashboard={self._listener.url}"
         folders = f"state={self._paths.state} run={self._paths.run}"
         print(f"hive ready {folders} runtime={self._runtime.kind}{where}", flush=True)  # noqa: T201
-        if (address := os.environ.get("NOTIFY_SOCKET")) is not None:
-            name = "\0" + address[1:] if address.startswith("@") else address
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
-                notify.sendto(b"READY=1", name)
+        systemd.notify_ready()
 
 
 def _log_to_stderr() -> None:

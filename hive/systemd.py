@@ -1,7 +1,9 @@
 """The systemd unit of the daemon: its text, and how it is installed, asked about and removed."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -186,6 +188,14 @@ class Service:
         except Unavailable as error:
             shows = " ".join(["journalctl", *scope, "-u", UNIT_NAME])
             raise Unavailable(f"{error} `{shows}` shows the daemon's output.") from error
+
+
+def notify_ready() -> None:
+    """Tell systemd, if it started this process, that it is ready."""
+    if (address := os.environ.get("NOTIFY_SOCKET")) is not None:
+        name = "\0" + address[1:] if address.startswith("@") else address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
+            notify.sendto(b"READY=1", name)
 
 
 def _run(*command: str, must_succeed: bool = True) -> str:

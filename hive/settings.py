@@ -8,7 +8,7 @@ import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,7 +35,8 @@ RAISE_MAX: Final = 10
 FREE_MB: Final = 512
 LIMIT_MAX: Final = 10**9
 """Of every number under `[limits]`."""
-RUNTIME_KINDS = ("auto", "process", "bubblewrap", "nspawn", "nixos")
+RuntimeKind = Literal["auto", "process", "bubblewrap", "nspawn", "nixos"]
+RUNTIME_KINDS: Final[tuple[str, ...]] = get_args(RuntimeKind)
 
 
 class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from hive.events import EVENT_TYPES, notices
 from hive.settings import PeerSettings, Settings
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "hive" / "reference.md"
+PAGE = ROOT / "docs" / "reference.md"
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "hive").rglob("*.md")])
 PLACEHOLDERS = {"prices": "MODEL", "credentials": "HOST"}
 """How the page writes the name of a table of which there are many."""
@@ -146,4 +146,4 @@ def test_relative_links_exist(page: Path) -> None:
 
 
 def test_readme_links_to_the_reference() -> None:
-    assert "(hive/reference.md)" in (ROOT / "README.md").read_text()
+    assert "(docs/reference.md)" in (ROOT / "README.md").read_text()

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -43,7 +43,7 @@ END_STEP_S = 0.02
 def up(
     hive: Session,
     runtime: Annotated[
-        Literal["auto", "process", "bubblewrap", "nspawn", "nixos"] | None,
+        settings.RuntimeKind | None,
         typer.Option("--runtime", help="Container runtime. Default: hive.toml, else the strongest available."),
     ] = None,
     listen: Annotated[

@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Debian packages that hive itself needs, and those that its tests need beside them.
 RUN_PACKAGES := git bubblewrap
-TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core fonts-symbola systemd systemd-container mmdebstrap groff-base iproute2
+TEST_PACKAGES := $(RUN_PACKAGES) nix-bin chromium fonts-dejavu-core fonts-symbola systemd systemd-container mmdebstrap groff-base \
+  cargo curl dropbear-bin netcat-openbsd openssh-client iproute2
 
 .PHONY: demo up test check dist docs bench venv run-packages test-packages lock clean
 .DEFAULT_GOAL := demo

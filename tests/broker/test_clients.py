@@ -4,66 +4,27 @@ import base64
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from runtimes.contract import Lab, usable
 
 from hive.actors.broker_environment import broker_environment, redirected
 from hive.broker.wire import Credential
 from hive.network_settings import CredentialSettings
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.settings import Settings
 
 from .git_server import bare_repository, serve_git
-from .lab import BrokerLab, Handler, Web
+from .inside import NAME, Inside, needs
+from .lab import Handler, Web
 
 pytestmark = pytest.mark.system
 
-NAME = "127.0.0.2"
-"""Loopback too, and not in NO_PROXY: clients use the proxy for it, and the policy lists it by address."""
 TOKEN = "forge-token-of-the-operator"
 FORGE = "forge.example"
-
-
-class Inside:
-    """A sandbox whose way out is the broker of the tests."""
-
-    def __init__(self, lab: Lab, broker: BrokerLab) -> None:
-        self._lab = lab
-        self._broker = broker
-        self._served: set[str] = set()
-
-    def sh(self, script: str, name: str, environment: dict[str, str] | None = None, **policy: object) -> list[str]:
-        container = self._lab.container("sh", "-ec", script, name=name, environment=environment)
-        if name not in self._served:
-            self._served.add(name)
-            self._broker.agent(name, container.socket_folder, **policy)
-        self._lab.start(container)
-        ended = self._lab.ended(container)
-        output = self._lab.output(container)
-        assert ended.code == 0, output
-        return output
-
-
-@pytest.fixture(scope="module")
-def inside(lab: BrokerLab) -> Iterator[Inside]:
-    with tempfile.TemporaryDirectory(prefix="hive-") as folder:
-        one = Lab(usable(BubblewrapRuntime()), Path(folder).resolve())
-        yield Inside(one, lab)
-        one.close()
-
-
-def needs(program: str) -> None:
-    if shutil.which(program, path="/usr/bin:/usr/local/bin") is None:
-        pytest.skip(f"{program} is not installed")
 
 
 @pytest.fixture
@@ -150,7 +111,7 @@ def test_pip_installs_from_a_listed_index_and_a_private_one(inside: Inside) -> N
 
 
 def test_npm_installs_through_the_proxy(inside: Inside) -> None:
-    needs("npm")
+    needs("npm", "npm")
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, text in (

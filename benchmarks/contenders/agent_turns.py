@@ -1,4 +1,4 @@
-"""Turns of a real agent, and cold starts of its CLI; a scripted model reports the time of each request."""
+"""Turns of a real agent in its container, and cold starts of its CLI; a scripted model reports when requests arrive."""
 
 import asyncio
 import os
@@ -93,7 +93,7 @@ def main() -> None:
     paths = Paths(folder / "state", folder / "run")
     command = [sys.executable, "-m", "hive", "up", "--state", str(paths.state), "--run", str(paths.run)]
     with ScriptedModel() as model, (folder / "daemon.log").open("w") as log:
-        command += ["--runtime", "process", "--no-dashboard", "--model-url", model.url]
+        command += ["--runtime", "bubblewrap", "--no-dashboard", "--model-url", model.url]
         daemon = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert daemon.stdout is not None

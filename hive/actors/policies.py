@@ -68,6 +68,7 @@ class Policies:
             # With the host's network the broker serves the model alone, and no proxy variable leads here.
             mode="open" if may.mode == "host" else _mode(may.mode),
             allow=tuple(dict.fromkeys(allow)),
+            login=may.login,
             deny=tuple(map(str, rules.deny)),
             providers=(provider,),
             credentials=tuple(self._credentials(name, settings)),

@@ -30,7 +30,9 @@ class Reach(msgspec.Struct, frozen=True):
     allow: tuple[str, ...]
     """Of `hive.toml`, or of the narrower list in `agent.toml`."""
     inferred: tuple[str, ...]
-    """For the login, the MCP servers and the forge."""
+    """For the MCP servers and the forge."""
+    login: tuple[str, ...]
+    """For a login of its own; open in every mode."""
     narrowed: bool
     """`agent.toml` asks for less than `hive.toml` gives."""
 
@@ -38,13 +40,11 @@ class Reach(msgspec.Struct, frozen=True):
 def reach(settings: Settings, file: AgentFile, *, logs_in: bool) -> Reach:
     """`logs_in`: the agent has a login of its own, because the operator has no key."""
     network = network_of(settings.network, file.network)
-    inferred = tuple(dict.fromkeys(_inferred(settings, file, logs_in)))
-    return Reach(network.mode, network.allow, inferred, network != settings.network)
+    inferred = tuple(dict.fromkeys(_inferred(settings, file)))
+    return Reach(network.mode, network.allow, inferred, LOGIN_HOSTS if logs_in else (), network != settings.network)
 
 
-def _inferred(settings: Settings, file: AgentFile, logs_in: bool) -> Iterator[str]:
-    if logs_in:
-        yield from LOGIN_HOSTS
+def _inferred(settings: Settings, file: AgentFile) -> Iterator[str]:
     urls = [server.url for server in file.mcp_servers.values()] + [settings.forge.url]
     for url in urls:
         if url is not None and (found := _public_entry(url)) is not None:

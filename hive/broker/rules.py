@@ -19,10 +19,15 @@ class Rules:
     def __init__(self, policy: Policy) -> None:
         self._mode = policy.mode
         self._allow = _Entries(policy.allow)
+        self._login = _Entries(policy.login)
         self._deny = _Entries(policy.deny)
 
     def decide(self, host: str, port: int) -> Decision:
-        if self._mode == "none" or self._deny.cover(host, port):
+        if self._deny.cover(host, port):
+            return "deny"
+        if self._login.cover(host, port):
+            return "allow"
+        if self._mode == "none":
             return "deny"
         if self._mode == "open" or self._allow.cover(host, port):
             return "allow"

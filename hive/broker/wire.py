@@ -52,8 +52,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     mode: Mode
     allow: tuple[str, ...] = ()
     """Entries `host`, `host:port` and `*.domain`."""
+    login: tuple[str, ...] = ()
+    """Entries for the agent's own login to the model, allowed in every mode."""
     deny: tuple[str, ...] = ()
-    """Overrides `allow`."""
+    """Overrides `allow` and `login`."""
     providers: tuple[Provider, ...] = ()
     credentials: tuple[Credential, ...] = ()
     refusal: str | None = None

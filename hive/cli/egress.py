@@ -41,7 +41,9 @@ def show(hive: Session, agent: AgentOption = None) -> None:
     if reply["allow"]:
         screen.line(f"Allowed in {'agent.toml' if 'hive_mode' in reply else 'hive.toml'}: {', '.join(reply['allow'])}")
     if reply.get("inferred"):
-        screen.line(f"Allowed for its login, MCP servers and forge: {', '.join(reply['inferred'])}")
+        screen.line(f"Allowed for its MCP servers and the forge: {', '.join(reply['inferred'])}")
+    if reply.get("login"):
+        screen.line(f"Allowed for its own login to the model: {', '.join(reply['login'])}")
     if not reply["rules"]:
         screen.say("No rules. Add one with `hive egress allow HOST`.")
         return

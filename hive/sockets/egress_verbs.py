@@ -34,7 +34,8 @@ async def egress(session: HostSession, request: Listed) -> Reply:
     """The rules of all agents with the settings that they add to; or what holds for one agent, and its newest tries.
 
     For an agent, `mode` and `allow` are those of its running configuration; `hive_mode` and `hive_allow` are those of
-    `hive.toml` where these are wider. `inferred` are hosts that it cannot work without.
+    `hive.toml` where these are wider. `inferred` are hosts of its MCP servers and the forge, `login` those of a
+    login of its own, which are open in every mode.
     """
     services, name = session.services, request.agent
     network, is_walled = services.settings().network, services.provisioner.runtime.kind != "process"
@@ -49,7 +50,13 @@ async def egress(session: HostSession, request: Listed) -> Reply:
     if row is not None and is_walled:
         may = await asyncio.to_thread(services.provisioner.reach, row)
         wider = {"hive_mode": reply["mode"], "hive_allow": reply["allow"]} if may.narrowed else {}
-        reply = {"mode": may.mode, "allow": list(may.allow), "inferred": list(may.inferred), **wider}
+        reply = {
+            "mode": may.mode,
+            "allow": list(may.allow),
+            "inferred": list(may.inferred),
+            "login": list(may.login),
+            **wider,
+        }
     return {**reply, "rules": found, "tries": tried}
 
 

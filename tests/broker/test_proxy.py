@@ -30,6 +30,13 @@ def test_unlisted_host_by_mode(lab: BrokerLab, mode: str, status: bytes) -> None
     assert (b"request_egress(" in said) == (mode in ("listed", "ask"))
 
 
+def test_hosts_of_a_login_are_open_in_every_mode_unless_denied(lab: BrokerLab, web: Web) -> None:
+    path = lab.agent("logs-in", mode="none", login=("a.invalid", "b.invalid"), deny=("b.invalid",))
+    assert [get(path, f"http://{host}.invalid/").split()[1] for host in "abc"] == [b"502", b"403", b"403"]
+    inner = lab.agent("logs-in-nowhere", mode="none", login=("localhost",))
+    assert get(inner, f"http://localhost:{web.port}/").split()[1] == b"403", "a private address must be listed itself"
+
+
 def test_try_under_ask_is_reported_once_and_deny_overrides_allow(lab: BrokerLab, web: Web) -> None:
     path = lab.agent("asks", mode="ask", allow=("*.invalid",), deny=("b.invalid",))
     for _ in range(3):

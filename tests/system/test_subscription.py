@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from missing_tool import missing_tool
 
 from hive.actors.reach import LOGIN_HOSTS
 from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel
 
 from .hive_process import HiveProcess
-from .test_agent_walls import missing
 from .test_broker import turn, write
 
 pytestmark = pytest.mark.system
@@ -30,7 +30,7 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
     if why := BubblewrapRuntime().unavailable_reason():
-        missing(why)
+        missing_tool(why)
     one = HiveProcess(runtime="bubblewrap", model_url=None)
     try:
         write(one, "hive.toml", f'[claude]\nbase_url = "{model.url}"\n[network]\nmode = "none"\n')

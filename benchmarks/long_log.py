@@ -1,11 +1,14 @@
 """The start of a daemon on a long log: time to its ready line, memory, and how much of the log it reads.
 
+It is compared with an empty hive of as many agents, started in turn with it.
+
 `python -m benchmarks.long_log [--events 10000000] [--folder DIR]`: seeds a log of whole turns, which takes a while,
 starts and stops a daemon a few times, and prints one JSON object. A folder that is given is kept and used again.
 """
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -30,7 +33,13 @@ def measured(folder: Path, events: int) -> dict[str, Any]:
     paths = Paths(folder / "state", folder / "run")
     if not paths.events.exists():
         seeding.turns(paths.state, events)
-    starts = [_start(paths) for _ in range(STARTS)]
+    empty = Paths(folder / "empty" / "state", folder / "empty" / "run")
+    if not empty.events.exists():
+        seeding.roster(empty.state, seeding.AGENTS)
+    starts, bare = [], []
+    for _ in range(STARTS):
+        bare.append(_start(empty))
+        starts.append(_start(paths))
     return {
         "events": events,
         "log_mb": round(paths.events.stat().st_size / MIB),
@@ -38,6 +47,9 @@ def measured(folder: Path, events: int) -> dict[str, Any]:
         "start_s": round(statistics.median(one["start_s"] for one in starts), 2),
         "slowest_start_s": round(max(one["start_s"] for one in starts), 2),
         "peak_rss_mb": round(max(one["peak_rss_mb"] for one in starts)),
+        "against_an_empty_hive": round(_median(starts, "start_s") / _median(bare, "start_s"), 2),
+        "start_cpu_s": round(_median(starts, "cpu_s"), 2),
+        "start_cpu_s_of_an_empty_hive": round(_median(bare, "cpu_s"), 2),
         "read_mb": round(statistics.median(one["read_mb"] for one in starts)),
     }
 
@@ -53,14 +65,20 @@ def _start(paths: Paths) -> dict[str, float]:
         if not daemon.stdout.readline().startswith("hive ready"):
             raise SystemExit((paths.state.parent / "daemon.log").read_text())
         took = time.perf_counter() - began
+        ticks = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        cpu = sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
         peak = _proc(daemon.pid, "status", "VmHWM") / KIB
         read = _proc(daemon.pid, "io", "rchar") / MIB
         with HostClient(paths.host_socket) as client:
             client.ask("shutdown")
         daemon.wait()
-        return {"start_s": took, "peak_rss_mb": peak, "read_mb": read}
+        return {"start_s": took, "cpu_s": cpu, "peak_rss_mb": peak, "read_mb": read}
     finally:
         daemon.kill()
+
+
+def _median(starts: list[dict[str, float]], key: str) -> float:
+    return statistics.median(one[key] for one in starts)
 
 
 def _proc(pid: int, file: str, key: str) -> float:

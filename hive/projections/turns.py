@@ -2,7 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from operator import attrgetter
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from hive.events.texts import erased_value
 from hive.events.turns import TurnEnded, TurnStarted, calls_by_tool
 from hive.names import AgentName
 from hive.projections.table import Projection, Recorded, Table
-from hive.turn_columns import TOKEN_COLUMNS, TokenCounts, token_counts
+from hive.turn_columns import TOKEN_COLUMNS, TokenCounts
 
 HOUR_MS = 3_600_000
 HOUR_CHARS = len("2026-01-31T09")
@@ -208,39 +208,40 @@ def hour_of(at: str) -> int:
 
 
 def added(hour: Hour, *reports: TurnEnded) -> Hour:
-    """The sums with these turns."""
-    tools, models, of_model = dict(hour.tools), dict(hour.models), dict[str, list[TurnEnded]]()
+    """The sums with these turns. A replay spends much of its time here."""
+    tools, models, of_model = dict(hour.tools), dict(hour.models), dict[str, list[_Counts]]()
     names = set(models)
     for report in reports:
-        if any(_TOKENS_OF(report)):
+        counts = _COUNTS_OF(report)
+        if any(counts):
             names.add(model := counted_model(report.model, names))
-            of_model.setdefault(model, []).append(report)
+            of_model.setdefault(model, []).append(tuple(count or 0 for count in counts) if None in counts else counts)
         for name, count in calls_by_tool(report).items():
             if name in tools or len(tools) < TOOLS_KEPT:
                 tools[name] = tools.get(name, 0) + count
-    for model, its in of_model.items():
-        models[model] = models.get(model, TokenCounts()) + _tokens(its)
-    tokens = token_counts(hour) + _tokens(reports)
+    for model, rows in of_model.items():
+        known = models.get(model)
+        models[model] = TokenCounts(**_summed(rows if known is None else [_COUNTS_OF(known), *rows]))
     return Hour(
         hour.agent,
         hour.hour,
-        turns=hour.turns + len(reports),
-        failed=hour.failed + sum(report.result_kind != "ok" for report in reports),
-        duration_ms=hour.duration_ms + sum(report.duration_ms or 0 for report in reports),
-        tool_calls=hour.tool_calls + sum(report.tool_call_count or 0 for report in reports),
-        tools=tools,
-        models=models,
-        **msgspec.structs.asdict(tokens),
+        hour.turns + len(reports),
+        hour.failed + sum([report.result_kind != "ok" for report in reports]),
+        hour.duration_ms + sum([report.duration_ms or 0 for report in reports]),
+        hour.tool_calls + sum([report.tool_call_count or 0 for report in reports]),
+        tools,
+        models,
+        **_summed([_COUNTS_OF(hour), *(row for rows in of_model.values() for row in rows)]),
     )
 
 
-_TOKENS_OF = attrgetter(*TOKEN_COLUMNS)
+_Counts = tuple[int, ...]
+"""Of the token columns, in their order."""
+_COUNTS_OF: Callable[[Any], _Counts] = attrgetter(*TOKEN_COLUMNS)
 
 
-def _tokens(reports: Sequence[TurnEnded]) -> TokenCounts:
-    """The sums of reported tokens; an unknown count is 0."""
-    sums = (sum(filter(None, column)) for column in zip(*map(_TOKENS_OF, reports), strict=True))
-    return TokenCounts(**dict(zip(TOKEN_COLUMNS, sums, strict=False)))
+def _summed(rows: list[_Counts]) -> dict[str, int]:
+    return dict(zip(TOKEN_COLUMNS, map(sum, zip(*rows, strict=True)), strict=True))
 
 
 def counted_model(model: str | None, known: Collection[str]) -> str:

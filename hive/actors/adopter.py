@@ -12,6 +12,7 @@ import structlog
 from hive.actors import mail
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.swarm_link import SwarmStatus
+from hive.backup.chunks import Chunks
 from hive.clock import Clock, DurationMs
 from hive.deciders.adoption import Adopt, BeginAdoption, EndAdoption, why_not_adoptable
 from hive.errors import AlreadyDone, BadRequest, CorruptState, HiveError, LimitReached, NotFound, Refused, Unavailable
@@ -194,14 +195,13 @@ class Adopter(pykka.ThreadingActor):
         Raises:
             Unavailable: no connection.
         """
-        from hive.swarm import files
+        from hive.swarm import files, pieces
 
-        link = self._status.connected_link()
-        with tempfile.TemporaryDirectory(prefix=".adopting-", dir=self._paths.state) as folder:
-            archive = Path(folder) / "files"
+        with tempfile.TemporaryDirectory(prefix=".fetched-", dir=self._paths.state) as folder:
+            chunks = Chunks(Path(folder))
             try:
-                link.run(lambda client, _: files.get(client, source, f"snapshot-{name}", archive), READ_TIMEOUT_S)
-                files.unpack(archive, files.digest_of(archive), self._paths, name)
+                manifest = self._status.connected_link().get_files(source, files.snapshot(name), None, chunks)
+                pieces.unpack(chunks, manifest, self._paths, name)
             except (Refused, CorruptState) as error:
                 log.warning("adoption.without_files", agent=name, error=str(error))
                 return False

@@ -1,10 +1,8 @@
 """Moves agents between hives: stops and uploads those that leave, downloads and places those that arrive."""
 
 import contextlib
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pykka
 import structlog
@@ -13,10 +11,11 @@ from hive.actors import mail
 from hive.actors.agent import Do, Ticket
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.swarm_link import SwarmStatus
-from hive.clock import Clock, DurationMs
+from hive.backup.chunks import Chunks
+from hive.clock import Clock, DurationMs, TimeMs
 from hive.deciders.adoption import EndAdopted
 from hive.deciders.moves import FailMove, FinishMove, SendMove
-from hive.errors import HiveError, Unavailable
+from hive.errors import HiveError
 from hive.events.agents import Act
 from hive.events.base import actor
 from hive.events.moves import Adopted, ClaimSeen, MoveArrived, MoveBegun, MoveFailed
@@ -30,11 +29,9 @@ BY: Final = actor("mover")
 LISTENS: Final = (MoveBegun, MoveArrived, MoveFailed, Adopted, ClaimSeen)
 RETRY_MS: DurationMs = 2_000
 """After a step that failed, as without a connection."""
-SNAPSHOT_FIRST_MS: DurationMs = 5_000
-SNAPSHOT_EVERY_MS: DurationMs = 600_000
-"""What an agent wrote into its folders since the last snapshot is lost with its host."""
+STORE_AGAIN_MS: DurationMs = 30_000
+"""After an agent was sent and the target has not said that it is there."""
 ACT_TIMEOUT_S: Final = 120.0
-TRANSFER_TIMEOUT_S: Final = 600.0
 
 
 class Mover(pykka.ThreadingActor):
@@ -61,30 +58,21 @@ class Mover(pykka.ThreadingActor):
         self._status = status
         self._to_supervisor = to_supervisor
         self._cancel: Callable[[], None] = lambda: None
-        self._cancel_snapshot: Callable[[], None] = lambda: None
-        self._snapshots: dict[AgentName, str] = {}
-        """Digests of what was uploaded last."""
+        self._stored_ms: dict[AgentName, TimeMs] = {}
+        """When the files of an agent that was sent were last looked after."""
 
     def on_start(self) -> None:
         mail.tell(self.actor_ref, "look")
-        self._snapshot_later(SNAPSHOT_FIRST_MS)
-
-    def _snapshot_later(self, after_ms: DurationMs) -> None:
-        at = self._clock.now_ms() + after_ms
-        self._cancel_snapshot = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "snapshot"))
 
     def on_receive(self, message: object) -> None:
         """Whatever came: what to do is in the state."""
-        if message == "snapshot":
-            self._snapshot()
-            self._snapshot_later(SNAPSHOT_EVERY_MS)
-            return
         if isinstance(message, MoveFailed) and message.wanted:
             with contextlib.suppress(HiveError):
                 self._act(message.agent, "start")
         moves, arrivals = self._journal.read(lambda hive: (list(hive.swarm.moves), list(hive.swarm.arrivals)))
         done = [self._give_up(move) for move in moves if move.claimed or move.adopted]
         done += [self._leave(move) for move in moves if not (move.sent or move.claimed)]
+        done += [self._stays_stored(move) for move in moves if move.sent and not move.adopted]
         done += [self._arrive(one) for one in arrivals]
         if not all(done):
             self._cancel()
@@ -94,7 +82,6 @@ class Mover(pykka.ThreadingActor):
 
     def on_stop(self) -> None:
         self._cancel()
-        self._cancel_snapshot()
 
     def _give_up(self, move: Move) -> bool:
         """Another hive has a newer epoch of the agent: its container ends. With its word the agent is a tombstone."""
@@ -106,40 +93,14 @@ class Mover(pykka.ThreadingActor):
             return False
         return True
 
-    def _snapshot(self) -> None:
-        """Upload the files of every agent that changed, for the case that this host is lost."""
-        from hive.swarm import files
-
-        names = self._journal.read(lambda hive: [row.name for row in hive.agents.living() if row.spawned])
-        for name in names if self._status.link is not None else ():
-            try:
-                with tempfile.TemporaryDirectory(prefix=".snapshot-", dir=self._paths.state) as folder:
-                    archive = Path(folder) / "files"
-                    digest = files.pack(self._paths, name, archive)
-                    if self._snapshots.get(name) != digest:
-                        self._put_snapshot(name, archive)
-                        self._snapshots[name] = digest
-                        log.info("snapshot.uploaded", agent=name)
-            except (HiveError, OSError) as error:
-                log.info("snapshot.waits", agent=name, error=str(error))
-
-    def _put_snapshot(self, name: AgentName, archive: Path) -> None:
-        from hive.swarm import files
-
-        self._transfer(lambda client, hive: files.put(client, hive, f"snapshot-{name}", archive))
-
     def _leave(self, move: Move) -> bool:
         """Whether the agent is on its way, or stays for good."""
         from hive.swarm import files
 
         try:
             self._act(move.agent, "stop")
-            with tempfile.TemporaryDirectory(prefix=".leaving-", dir=self._paths.state) as folder:
-                archive = Path(folder) / "files"
-                digest = files.pack(self._paths, move.agent, archive)
-                name = f"{move.agent}-{digest[:16]}"
-                self._transfer(lambda client, hive: files.put(client, hive, name, archive))
-            self._journal.ask(SendMove(by=BY, agent=move.agent, object=name, digest=digest))
+            digest = self._upload(move.agent)
+            self._journal.ask(SendMove(by=BY, agent=move.agent, object=files.moving(move.agent, digest), digest=digest))
         except HiveError as error:
             log.info("move.waits", agent=move.agent, error=str(error))
             return False
@@ -147,27 +108,42 @@ class Mover(pykka.ThreadingActor):
             self._journal.ask(FailMove(by=BY, agent=move.agent, error=f"its files cannot be read: {error}"))
         return True
 
-    def _arrive(self, one: Arrival) -> bool:
-        from hive.swarm import files
+    def _upload(self, name: AgentName) -> str:
+        """Digest of the manifest. Raises Unavailable: no connection, or it broke. OSError: a file cannot be read."""
+        from hive.swarm import files, pieces
 
+        with self._status.storing:
+            cut = pieces.cut(self._paths, name)
+            link = self._status.connected_link()
+            digest, sent = link.put_files(name, cut, lambda digest: files.moving(name, digest))
+        log.info("move.uploaded", agent=name, new_pieces=sent)
+        return digest
+
+    def _stays_stored(self, move: Move) -> bool:
+        """Until the target has the agent, what the swarm loses of its files is stored again."""
+        due = self._stored_ms.setdefault(move.agent, self._clock.now_ms()) + STORE_AGAIN_MS
+        if self._clock.now_ms() >= due:
+            with contextlib.suppress(HiveError, OSError):
+                self._upload(move.agent)
+            self._stored_ms[move.agent] = self._clock.now_ms()
+        return False
+
+    def _arrive(self, one: Arrival) -> bool:
+        """Whether the agent is on the roster. What was fetched before a failure is not fetched again."""
+        from hive.swarm import pieces
+
+        folder = self._paths.state / f".fetched-{one.agent}"
         try:
-            with tempfile.TemporaryDirectory(prefix=".arriving-", dir=self._paths.state) as folder:
-                archive = Path(folder) / "files"
-                self._transfer(lambda client, _: files.get(client, one.peer, one.object, archive))
-                files.unpack(archive, one.digest, self._paths, one.agent)
-                self._put_snapshot(one.agent, archive)  # Its host may be lost before the next round of snapshots.
+            folder.mkdir(mode=0o700, exist_ok=True)
+            chunks = Chunks(folder)
+            manifest = self._status.connected_link().get_files(one.peer, one.object, one.digest, chunks)
+            pieces.unpack(chunks, manifest, self._paths, one.agent)
             self._journal.ask(FinishMove(by=BY, agent=one.agent))
+            pieces.remove(folder)
         except (HiveError, OSError) as error:
             log.warning("move.waits", agent=one.agent, error=str(error))
             return False
         return True
-
-    def _transfer(self, work: Callable[[Any, str], Any]) -> None:
-        """Run a transfer on the link's loop. Raises Unavailable: no connection, or it broke."""
-        link = self._status.link
-        if link is None:
-            raise Unavailable("This hive is not connected to the swarm.")
-        link.run(work, TRANSFER_TIMEOUT_S)
 
     def _act(self, name: AgentName, act: Act) -> None:
         ticket = Ticket()

@@ -10,6 +10,7 @@ from hive.actors.adopter import Adopter
 from hive.actors.agent import Do
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.mover import Mover
+from hive.actors.snapshots import Snapshots
 from hive.actors.supervisor import Child
 from hive.actors.swarm_link import SwarmStatus
 from hive.clock import Clock
@@ -28,5 +29,6 @@ def children(
     return [
         Child("swarm link", link),
         Child("mover", lambda: Mover.start(client, clock, paths, status, to_supervisor), listens=mover.LISTENS),
+        Child("snapshots", lambda: Snapshots.start(client, clock, paths, status)),
         Child("adopter", lambda: Adopter.start(client, clock, paths, status), listens=adopter.LISTENS),
     ]

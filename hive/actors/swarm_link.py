@@ -1,6 +1,7 @@
 """Starts and stops the link to other hives as `hive.toml` says. Without `[swarm]` it imports nothing of NATS."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +38,8 @@ class SwarmStatus:
         self.link: Link | None = None
         self.problem: str | None = None
         self.gate = EpochGate()
+        self.storing = threading.Lock()
+        """Held while agents' files are stored in the swarm, or removed from there."""
 
     def hold_agents(self, hive: Hive, swarm: SwarmSettings, now: TimeMs) -> None:
         """At the start: agents wait for news of the swarm if a peer may have adopted them while this hive was away."""

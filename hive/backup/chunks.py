@@ -16,6 +16,12 @@ LEVEL: Final = 3
 UNFINISHED: Final = ".unfinished"
 
 
+def stored_form(content: bytes) -> tuple[str, bytes]:
+    """Name and stored form of one piece of at most `CHUNK_BYTES`, as a folder of chunks has it."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    return hashlib.sha256(content).hexdigest(), compressor.compress(content)
+
+
 class Chunks:
     """The pieces of one backup folder. A piece is written under another name first, so a name means it is whole."""
 
@@ -38,6 +44,13 @@ class Chunks:
             self.added.append(name)
         return name
 
+    def take(self, name: str, stored: bytes) -> None:
+        """Store one piece in its stored form, as another folder has it. Raises CorruptState: it is not this piece."""
+        content = self._decompressed(stored, f"The piece {name}")
+        if hashlib.sha256(content).hexdigest() != name:
+            raise CorruptState(f"The piece {name} is damaged: its content has another hash.")
+        self.put(content)
+
     def put_all(self, file: BinaryIO) -> list[str]:
         """Store what is left of an open file; the hashes in order."""
         return [self.put(content) for content in iter(lambda: file.read(CHUNK_BYTES), b"")]
@@ -50,14 +63,19 @@ class Chunks:
         """
         path = self._path(name)
         try:
-            content = self._decompress.decompress(path.read_bytes(), max_output_size=CHUNK_BYTES)
+            stored = path.read_bytes()
         except FileNotFoundError as error:
             raise CorruptState(f"{path} is missing; this backup is incomplete. Restore an earlier one.") from error
-        except zstandard.ZstdError as error:
-            raise CorruptState(f"{path} is damaged ({error}). Restore an earlier backup.") from error
+        content = self._decompressed(stored, str(path))
         if hashlib.sha256(content).hexdigest() != name:
             raise CorruptState(f"{path} is damaged: its content has another hash. Restore an earlier backup.")
         return content
+
+    def _decompressed(self, stored: bytes, what: str) -> bytes:
+        try:
+            return self._decompress.decompress(stored, max_output_size=CHUNK_BYTES)
+        except zstandard.ZstdError as error:
+            raise CorruptState(f"{what} is damaged ({error}). Restore an earlier backup.") from error
 
     def has(self, name: str) -> bool:
         return self._path(name).exists()

@@ -75,10 +75,15 @@ def walk(paths: Paths, rules: Rules) -> Iterator[Found]:
 
     Of a git repository what names commits comes before the objects: a copy never names an object that it lacks.
     """
+    yield from walk_below(paths, rules, [b""])
+
+
+def walk_below(paths: Paths, rules: Rules, folders: list[bytes]) -> Iterator[Found]:
+    """The same below some folders, which are relative to the state folder. One that does not exist is left out."""
     root = ownership.open_folder(str(paths.state))
     try:
         device = os.fstat(root).st_dev
-        pending: list[bytes] = [b""]
+        pending = list(reversed(folders))
         while pending:
             below = pending.pop()
             folders = []

@@ -1,137 +1,143 @@
-"""The files of an agent on their way to another hive: one archive in the object store of the hive that it leaves."""
+"""Agents' files in the object store of their hive: signed manifests, and pieces that are named by their content.
 
+A piece is one message on the subject of its hash, so what is stored is not sent again. A manifest is an object. What no
+manifest names is collected.
+"""
+
+import asyncio
+import base64
 import hashlib
-import io
-import os
-import tarfile
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-import structlog
-import zstandard
+import msgspec
 from nats.aio.client import Client
 from nats.js.api import ObjectStoreConfig, StorageType
-from nats.js.errors import APIError, BucketNotFoundError, NotFoundError
+from nats.js.client import JetStreamContext
+from nats.js.errors import APIError, BucketNotFoundError, NotFoundError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
 
-from hive.errors import CorruptState
+from hive.backup.chunks import Chunks, stored_form
 from hive.names import AgentName
-from hive.paths import Paths
-from hive.runtimes import ownership
 from hive.swarm import subjects
 from hive.swarm.connection import REPLICAS
-from hive.swarm.envelope import Forged
+from hive.swarm.envelope import Forged, sealed, unsealed
+from hive.swarm.keys import HiveKey, PeerKey
+from hive.swarm.pieces import Manifest
 
-log = structlog.get_logger()
+STEP_TIMEOUT_S: Final = 60.0
+"""For one piece or manifest. A transfer as a whole takes as long as it takes: it goes on where it was."""
+HASH_CHARS: Final = 64
 
-KEPT_S: Final = 7 * 24 * 3_600
-"""How long an archive stays in the store."""
-PARTS: Final = ("applied", "proposed", "state")
-MODE_MAX: Final = 0o755
-MODE_MIN: Final = 0o600
-MODE_MIN_FOLDER: Final = 0o700
-"""Nothing arrives with set-user-id bits or writable for others; the hive can read all."""
-
-
-def places(paths: Paths, name: AgentName) -> dict[str, Path]:
-    """The folders that move with an agent, by their name in the archive."""
-    return {"applied": paths.applied(name), "proposed": paths.proposed(name), "state": paths.agent_state(name)}
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Manifest).decode
 
 
-def pack(paths: Paths, name: AgentName, archive: Path) -> str:
-    """Write an agent's archive; its digest. The agent does not run."""
-    with (
-        archive.open("wb") as raw,
-        zstandard.ZstdCompressor(level=3).stream_writer(raw) as packed,
-        tarfile.open(fileobj=packed, mode="w|") as tar,
-    ):
-        for part, folder in places(paths, name).items():
-            if folder.exists():
-                tar.add(folder, arcname=part, filter=_kept)
-    return digest_of(archive)
+def snapshot(agent: AgentName) -> str:
+    """The name of the manifest of an agent that runs."""
+    return f"snapshot-{agent}"
 
 
-def _kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """No sockets and devices, and no owner: the other host has users of its own."""
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return None
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
+def moving(agent: AgentName, digest: str) -> str:
+    """The name of the manifest of an agent that leaves."""
+    return f"move-{agent}-{digest[:16]}"
 
 
-def unpack(archive: Path, digest: str, paths: Paths, name: AgentName) -> None:
-    """Put an agent's folders in place; replaces what is there, so it can be repeated.
+async def put(
+    client: Client, hive: str, key: HiveKey, agent: AgentName, pieces: Iterator[bytes], name: Callable[[str], str]
+) -> tuple[str, int]:
+    """Store the pieces that are not there, and then the manifest; its digest, and how many pieces were sent."""
+    js = client.jetstream()
+    bucket, store = subjects.files_bucket(hive), await _ensure_store(js, hive)
+    present = set(await _stored(js, bucket, "C"))
+    names, sent = list[str](), 0
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        id, data = await asyncio.to_thread(stored_form, piece)
+        if id not in present:
+            await js.publish(_piece(bucket, id), data, timeout=STEP_TIMEOUT_S)
+            present.add(id)
+            sent += 1
+        names.append(id)
+    body = _encode(Manifest(agent, tuple(names)))
+    digest = hashlib.sha256(body).hexdigest()
+    await asyncio.wait_for(store.put(name(digest), sealed(key, body)), STEP_TIMEOUT_S)
+    return digest, sent
+
+
+async def get(client: Client, hive: str, key: PeerKey, name: str, digest: str | None, chunks: Chunks) -> Manifest:
+    """Fetch the pieces that are not there yet.
 
     Raises:
-        CorruptState: the archive is not the one that the other hive sent.
+        Forged: the manifest is gone, or not that of the hive, or not the one with this digest. CorruptState: a piece
+        is not what its name says. NatsError: a piece is not there; its hive stores it again.
     """
-    if digest_of(archive) != digest:
-        raise CorruptState(f"The files of {name} are not those that its hive sent.")
-    beside = paths.state / f".arriving-{name}"
-    _remove(beside)
-    beside.mkdir(mode=0o700)
-    with (
-        archive.open("rb") as raw,
-        zstandard.ZstdDecompressor().stream_reader(raw) as packed,
-        tarfile.open(fileobj=io.BufferedReader(packed), mode="r|") as tar,
-    ):
-        tar.extraction_filter = lambda member, _: member  # Python 3.11.2 has no filters; `_is_inside` checks instead.
-        for member in tar:
-            if member.name.split("/")[0] in PARTS and _is_inside(member, beside):
-                member.mode = member.mode & MODE_MAX | (MODE_MIN_FOLDER if member.isdir() else MODE_MIN)
-                tar.extract(member, beside)
-            else:
-                log.warning("move.file_left_out", agent=name, file=member.name)
-    for part, folder in places(paths, name).items():
-        _remove(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        if (beside / part).exists():
-            (beside / part).rename(folder)
-    _remove(beside)
+    js, bucket = client.jetstream(), subjects.files_bucket(hive)
+    try:
+        store = await js.object_store(bucket)
+        manifest = await _manifest(store, key, name, digest)
+    except (BucketNotFoundError, NotFoundError, ObjectNotFoundError) as error:
+        raise Forged(f"{hive} has no files {name} in the swarm") from error
+    for id in manifest.pieces:
+        if not await asyncio.to_thread(chunks.has, id):
+            found = await js.get_last_msg(f"OBJ_{bucket}", _piece(bucket, id))
+            await asyncio.to_thread(chunks.take, id, found.data or b"")
+    return manifest
 
 
-def _is_inside(member: tarfile.TarInfo, folder: Path) -> bool:
-    """Whether extraction writes, links and follows nothing outside. A link may point anywhere: it is not followed."""
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        return False
-    names = [member.name, member.linkname] if member.islnk() else [member.name]
-    return all(Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)) for name in names)
+async def collect(client: Client, hive: str, key: PeerKey, is_kept: Callable[[str], bool]) -> int:
+    """Remove the manifests that are not kept, and every piece that none names; how many pieces went.
 
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        ownership.remove(str(folder))
-
-
-def digest_of(archive: Path) -> str:
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-async def put(client: Client, hive: str, name: str, archive: Path) -> None:
-    """Upload; replaces an earlier attempt."""
-    js = client.jetstream()
-    bucket = subjects.files_bucket(hive)
+    Nothing may be put meanwhile.
+    """
+    js, bucket = client.jetstream(), subjects.files_bucket(hive)
     try:
         store = await js.object_store(bucket)
     except (BucketNotFoundError, NotFoundError):
+        return 0
+    needed = set[str]()
+    for encoded in await _stored(js, bucket, "M"):
+        name = base64.urlsafe_b64decode(encoded).decode()
+        if is_kept(name):
+            needed |= {*(await _manifest(store, key, name, None)).pieces, (await store.get_info(name)).nuid or ""}
+        else:
+            await js.purge_stream(f"OBJ_{bucket}", subject=f"$O.{bucket}.M.{encoded}")
+    gone = [id for id in await _stored(js, bucket, "C") if id not in needed]
+    for id in gone:
+        await js.purge_stream(f"OBJ_{bucket}", subject=_piece(bucket, id))
+    return sum(len(id) == HASH_CHARS for id in gone)
+
+
+async def _manifest(store: ObjectStore, key: PeerKey, name: str, digest: str | None) -> Manifest:
+    found = await asyncio.wait_for(store.get(name), STEP_TIMEOUT_S)
+    body = unsealed(key, found.data or b"")
+    if digest is not None and hashlib.sha256(body).hexdigest() != digest:
+        raise Forged(f"the files {name} are not those that their hive sent")
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError as error:
+        raise Forged(f"the manifest {name} cannot be read: {error}") from error
+
+
+async def _stored(js: JetStreamContext, bucket: str, kind: str) -> list[str]:
+    """The last part of each subject of a kind."""
+    state: Any = (await js.stream_info(f"OBJ_{bucket}", subjects_filter=f"$O.{bucket}.{kind}.>")).state
+    return [subject.rpartition(".")[2] for subject in state.subjects or {}]
+
+
+def _piece(bucket: str, id: str) -> str:
+    return f"$O.{bucket}.C.{id}"
+
+
+async def _ensure_store(js: JetStreamContext, hive: str) -> ObjectStore:
+    bucket = subjects.files_bucket(hive)
+    try:
+        return await js.object_store(bucket)
+    except (BucketNotFoundError, NotFoundError):
         for replicas in (REPLICAS, 1):
             try:
-                config = ObjectStoreConfig(bucket, storage=StorageType.FILE, replicas=replicas, ttl=KEPT_S)
-                store = await js.create_object_store(bucket, config)
-                break
+                config = ObjectStoreConfig(bucket, storage=StorageType.FILE, replicas=replicas)
+                return await js.create_object_store(bucket, config)
             except APIError:
                 if replicas == 1:
                     raise
-    with archive.open("rb") as file:
-        await store.put(name, file)
-
-
-async def get(client: Client, hive: str, name: str, archive: Path) -> None:
-    """Download from the store of a peer. Raises Forged: it is gone."""
-    try:
-        store = await client.jetstream().object_store(subjects.files_bucket(hive))
-        with archive.open("wb") as file:
-            await store.get(name, writeinto=file)
-    except (BucketNotFoundError, NotFoundError) as error:
-        raise Forged(f"{hive} has no files {name} in the swarm") from error
+        raise

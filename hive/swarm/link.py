@@ -4,22 +4,25 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from hive.errors import HiveError, Unavailable
+from hive.backup.chunks import Chunks
+from hive.errors import HiveError, NotFound, Unavailable
 from hive.events.chain import Row
 from hive.events.log import LogReader
+from hive.names import AgentName
 from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.settings import SwarmSettings
-from hive.swarm import keys, replica
+from hive.swarm import files, keys, replica
 from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open_connection
 from hive.swarm.inbox import Inbox
 from hive.swarm.outbox import Outbox
+from hive.swarm.pieces import Manifest
 from hive.swarm.replica import Shipper
 from hive.swarm.replication import Replication
 from hive.swarm.screens import Screens, Seen
@@ -29,6 +32,8 @@ log = structlog.get_logger()
 RETRY_S: Final = 1.0
 """After a connection that could not be opened, or broke in a way that it does not mend by itself."""
 STOP_TIMEOUT_S: Final = 10.0
+LOOK_EVERY_S: Final = 1.0
+"""Whether the link is still there, while a transfer runs."""
 
 
 class LinkStatus(msgspec.Struct, frozen=True):
@@ -133,6 +138,42 @@ class Link:
             raise Unavailable("This hive is not connected to the swarm.")
         return found[0]
 
+    def put_files(self, agent: AgentName, pieces: Iterator[bytes], name: Callable[[str], str]) -> tuple[str, int]:
+        """Store an agent's files in the swarm; see `files.put`. From another thread. Raises Unavailable, OSError."""
+        found: list[tuple[str, int]] = []
+
+        async def work(client: Any, hive: str) -> None:
+            found.append(await files.put(client, hive, self._key, agent, pieces, name))
+
+        self.run(work, None)
+        return found[0]
+
+    def get_files(self, hive: str, name: str, digest: str | None, chunks: Chunks) -> Manifest:
+        """Fetch an agent's files that a peer has stored; see `files.get`. From another thread.
+
+        Raises:
+            Unavailable: no connection, or a piece is missing. Forged, CorruptState: it is not what the peer stored.
+        """
+        found: list[Manifest] = []
+
+        async def work(client: Any, _: str) -> None:
+            if (key := self._peers.get(hive)) is None:
+                raise NotFound(f'hive "{hive}" is not a peer of this hive')
+            found.append(await files.get(client, hive, key, name, digest, chunks))
+
+        self.run(work, None)
+        return found[0]
+
+    def collect_files(self, is_kept: Callable[[str], bool]) -> int:
+        """Remove what no manifest needs that is kept; see `files.collect`. From another thread. Raises Unavailable."""
+        found: list[int] = []
+
+        async def work(client: Any, hive: str) -> None:
+            found.append(await files.collect(client, hive, keys.PeerKey(self._key.public), is_kept))
+
+        self.run(work, None)
+        return found[0]
+
     def read_replica(self, hive: str, timeout_s: float) -> list[Row]:
         """The log of a peer as the swarm holds it; from another thread.
 
@@ -147,7 +188,7 @@ class Link:
         self.run(work, timeout_s)
         return found
 
-    def run(self, work: Callable[[Any, str], Coroutine[Any, Any, None]], timeout_s: float) -> None:
+    def run(self, work: Callable[[Any, str], Coroutine[Any, Any, None]], timeout_s: float | None) -> None:
         """Run something on the connection, from another thread; `work` gets the client and this hive's name.
 
         Raises:
@@ -158,6 +199,9 @@ class Link:
             raise Unavailable("This hive is not connected to the swarm.")
         future = asyncio.run_coroutine_threadsafe(work(client, self._hive), self._loop)
         try:
+            while timeout_s is None and not concurrent.futures.wait([future], LOOK_EVERY_S).done:
+                if not self._thread.is_alive():
+                    raise Unavailable("The link has ended.")
             future.result(timeout_s)
         except (*CONNECTION_ERRORS, concurrent.futures.CancelledError) as error:
             future.cancel()

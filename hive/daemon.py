@@ -295,8 +295,13 @@ class _Daemon:
         brokers = [Child("broker", broker, listens=BROKER_LISTENS)] if has_broker else []
 
         def swarm_link() -> "pykka.ActorRef[Any]":
-            args = (self._journal, client, clock, self._paths, self._now, self._committed, draw, self._swarm)
+            args = (self._journal, client, clock, self._paths, self._now, self._committed, shown, self._swarm)
             return SwarmLink.start(*args)
+
+        def shown() -> Any:
+            from hive.swarm.link import Shown
+
+            return Shown(draw, self._configuration.proposals)
 
         listener = self._listener
         page = Child("dashboard", lambda: DashboardProcess.start(listener, clock), writes=False)

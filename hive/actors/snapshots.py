@@ -1,6 +1,7 @@
 """Keeps a snapshot of each agent's files in the swarm, for the case that this host is lost."""
 
 from collections.abc import Callable
+from typing import Final
 
 import pykka
 import structlog
@@ -8,14 +9,17 @@ import structlog
 from hive.actors import mail
 from hive.actors.journal_clients import BlockingJournalClient
 from hive.actors.swarm_link import SwarmStatus
-from hive.clock import Clock, DurationMs
+from hive.clock import Clock, DurationMs, TimeMs
 from hive.errors import HiveError
+from hive.events.agents import Spawned
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 
 log = structlog.get_logger()
 
+LISTENS: Final = (Spawned,)
 FIRST_MS: DurationMs = 5_000
+"""After a start, and after an agent came."""
 EVERY_MS: DurationMs = 600_000
 """What an agent wrote into its folders since the last snapshot is lost with its host."""
 
@@ -35,13 +39,17 @@ class Snapshots(pykka.ThreadingActor):
         self._paths = paths
         self._status = status
         self._cancel: Callable[[], None] = lambda: None
+        self._due_ms: TimeMs = 0
         self._known: dict[AgentName, str] = {}
         """What an agent's folders were like at its last snapshot: an unchanged one is not read again."""
 
     def on_start(self) -> None:
         self._later(FIRST_MS)
 
-    def on_receive(self, _message: object) -> None:
+    def on_receive(self, message: object) -> None:
+        if isinstance(message, Spawned):
+            self._later(FIRST_MS)
+            return
         names, leaving = self._journal.read(
             lambda hive: (
                 [row.name for row in hive.agents.living() if row.spawned and row.name != MANAGER],
@@ -59,6 +67,10 @@ class Snapshots(pykka.ThreadingActor):
 
     def _later(self, after_ms: DurationMs) -> None:
         at = self._clock.now_ms() + after_ms
+        if self._clock.now_ms() < self._due_ms <= at:
+            return
+        self._cancel()
+        self._due_ms = at
         self._cancel = self._clock.call_at(at, lambda: mail.tell(self.actor_ref, "look"))
 
     def _take(self, name: AgentName) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pykka
 
-from hive.actors import adopter, mover
+from hive.actors import adopter, mover, snapshots
 from hive.actors.adopter import Adopter
 from hive.actors.agent import Do
 from hive.actors.journal_clients import BlockingJournalClient
@@ -29,6 +29,6 @@ def children(
     return [
         Child("swarm link", link),
         Child("mover", lambda: Mover.start(client, clock, paths, status, to_supervisor), listens=mover.LISTENS),
-        Child("snapshots", lambda: Snapshots.start(client, clock, paths, status)),
+        Child("snapshots", lambda: Snapshots.start(client, clock, paths, status), listens=snapshots.LISTENS),
         Child("adopter", lambda: Adopter.start(client, clock, paths, status), listens=adopter.LISTENS),
     ]

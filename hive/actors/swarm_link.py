@@ -22,7 +22,7 @@ from hive.projections.table import Recorded
 from hive.settings import Settings, SwarmSettings
 
 if TYPE_CHECKING:
-    from hive.swarm.link import Link, LinkStatus
+    from hive.swarm.link import Link, LinkStatus, Shown
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class SwarmLink(pykka.ThreadingActor):
         paths: Paths,
         settings: Callable[[], Settings],
         committed: blinker.Signal,
-        draw: Callable[[Hive], dict[str, Any]],
+        shown: Callable[[], "Shown"],
         status: SwarmStatus,
     ):
         super().__init__()
@@ -83,7 +83,7 @@ class SwarmLink(pykka.ThreadingActor):
         self._paths = paths
         self._settings = settings
         self._committed = committed
-        self._draw = draw
+        self._shown = shown
         self._status = status
         self._running = SwarmSettings()
         self._cancel: Callable[[], None] = lambda: None
@@ -124,7 +124,7 @@ class SwarmLink(pykka.ThreadingActor):
             peers = {name: peer.operators for name, peer in wanted.peers.items()}
             self._client.ask(SetPeers(by=BY, hive=wanted.name, peers=peers))
             gate = self._status.gate
-            link = Link(self._paths, wanted, self._new_client, self._draw, gate.open, gate.explain)
+            link = Link(self._paths, wanted, self._new_client, self._shown(), gate.open, gate.explain)
         except HiveError as error:
             self._refuse(str(error))
         except ImportError as error:

@@ -36,9 +36,9 @@ def approvals(
 
 
 @noun.command("diff", example="hive diff 3")
-def diff(hive: Session, id: IdArgument) -> None:
+def diff(hive: Session, id: IdArgument, where: HiveOption = None) -> None:
     """Show the configuration diff of an approval."""
-    reply = hive.ask("diff", id=id)
+    reply = hive.ask("diff", id=id, hive=where)
     if hive.as_json:
         screen.print_json(reply)
         return

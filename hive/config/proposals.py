@@ -184,6 +184,11 @@ class Proposals:
             git.run("reflog", "delete", "--rewrite", "--updateref", f"{MAIN}@{{0}}")
             return True
 
+    def check_approvable(self, name: AgentName, id: ApprovalId, sha: str) -> None:
+        """Check that the proposal still matches its pin and does not undo a later deploy. Raises Refused."""
+        self.check_pinned(name, id, sha)
+        self.check_fresh(name, sha)
+
     def diff(self, name: AgentName, sha: str) -> Diff:
         """The changes of the commit against the applied configuration, or the one before it."""
         git = self._repositories.applied(name)

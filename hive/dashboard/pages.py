@@ -1,5 +1,6 @@
 """The pages about the whole hive: swarm, your call, messages, stats, settings; and the state snapshot as JSON."""
 
+import asyncio
 import time
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,8 @@ from hive.turn_columns import WITHOUT_CACHE
 
 DIFFS_MAX: Final = 10
 """Maximum number of diffs on one page; further approvals show a link to the diff."""
+STALE_S: Final = 15.0
+"""A hive that was seen longer ago is not asked for its diffs."""
 FLOW_ROWS: Final = 100
 HISTORY_ROWS: Final = 50
 WINDOWS: Final = ("1h", "4h", "24h", "3d", "7d", "30d")
@@ -41,6 +44,7 @@ async def your_call(operator: Operator, pages: Pages, who: str = "all") -> Respo
     pending = [row for row in state["approvals"] if row["status"] == "pending"]
     history = [row for row in state["approvals"] if row["status"] != "pending"]
     diffs = {row["id"]: await _diff(operator, row["id"]) for row in pending[:DIFFS_MAX] if row.get("fetched_sha")}
+    diffs |= await _diffs_there(operator, snapshot)
     everything = [*state["questions"], *state["answered"]]
     people = sorted({name for row in everything for name in (row["asker"], row["target"]) if name})
     return pages.page(
@@ -69,9 +73,22 @@ def _concerns(row: dict[str, Any], who: str) -> bool:
             return who in (row["asker"], row["target"])
 
 
-async def _diff(operator: Operator, id: int) -> dict[str, Any]:
+async def _diffs_there(operator: Operator, snapshot: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    """By hive and id, the diffs of approvals of other hives that are connected."""
+    peers = snapshot["state"].get("swarm", {}).get("peers", [])
+    wanted = [
+        (peer["name"], row["id"])
+        for peer in peers
+        for row in peer["approvals"]
+        if row.get("fetched_sha") and peer["age_seconds"] < STALE_S
+    ][:DIFFS_MAX]
+    found = await asyncio.gather(*(_diff(operator, id, hive) for hive, id in wanted))
+    return dict(zip(wanted, found, strict=True))
+
+
+async def _diff(operator: Operator, id: int, hive: str | None = None) -> dict[str, Any]:
     try:
-        return await operator.ask("diff", id=id)
+        return await operator.ask("diff", id=id, **({} if hive is None else {"hive": hive}))
     except Declined as error:
         return {"diff": "", "error": str(error)}
 
@@ -196,9 +213,11 @@ async def session(operator: Operator) -> dict[str, Any]:
 
 
 @get("/api/approvals/{id:int}/diff")
-async def diff(operator: Operator, id: Annotated[int, Parameter(ge=-(2**63), le=2**63 - 1)]) -> dict[str, Any]:
-    """The diff of a proposal against the applied configuration."""
-    reply = await operator.ask("diff", id=id)
+async def diff(
+    operator: Operator, id: Annotated[int, Parameter(ge=-(2**63), le=2**63 - 1)], hive: str = ""
+) -> dict[str, Any]:
+    """The diff of a proposal against the applied configuration; `hive` names the one that owns it, if another."""
+    reply = await operator.ask("diff", id=id, **({"hive": hive} if hive else {}))
     return {key: value for key, value in reply.items() if key not in ("version", "ok")}
 
 

@@ -58,6 +58,8 @@ class Receive(Command, frozen=True, kw_only=True):
     base: int
     """The lowest number that the peer still owes: it has receipts for those before."""
     payload: AnyPayload
+    refusal: str | None = None
+    """Of a decision: why it cannot be carried out here."""
 
 
 class RefuseEnvelope(Command, frozen=True, kw_only=True):
@@ -257,6 +259,8 @@ def _decision(decision: DecisionBuilder, command: Receive, verdict: envelopes.De
 def _decided(hive: Hive, command: Receive, verdict: envelopes.Decision, now: TimeMs) -> list[AnyEvent]:
     """Raises HiveError: the operator may not decide here, or the row cannot be decided so."""
     by, peer = command.by, hive.swarm.peer(command.peer)
+    if command.refusal is not None:
+        raise Refused(command.refusal)
     if verdict.operator not in peer.operators:
         raise Refused(
             f"{checked_label(verdict.operator, 'operator')} of {peer.hive} may not decide in {hive.swarm.name}."

@@ -15,10 +15,9 @@ from hive.errors import HiveError, NotFound, Refused, Unavailable
 from hive.events.approvals import KINDS
 from hive.events.base import ApprovalId, By, actor
 from hive.names import OPERATOR, AgentName
-from hive.projections.approvals import Approval
 from hive.sockets.agent_session import AgentSession, Verb
 from hive.sockets.host_session import HostSession, HostVerb, Reply
-from hive.sockets.requests import Id, Request
+from hive.sockets.requests import Id, Request, Short
 from hive.sockets.services import ACT_TIMEOUT_S, Services
 from hive.sockets.shares import Cost
 
@@ -33,6 +32,8 @@ class RequestApplyCommit(Request, frozen=True, kw_only=True):
 
 class ById(Request, frozen=True, kw_only=True):
     id: Id
+    hive: Short | None = None
+    """The hive that owns the approval, if it is another one."""
 
 
 class Named(Request, frozen=True, kw_only=True):
@@ -98,16 +99,15 @@ async def check_approvable(services: Services, id: ApprovalId, sha: str | None) 
         return  # The decider reports the error, if there is one.
     if sha is not None and sha != row.fetched_sha:
         return  # The decider reports the error, if there is one.
-    await asyncio.to_thread(_check, services, row, row.fetched_sha)
-
-
-def _check(services: Services, row: Approval, sha: str) -> None:
-    services.proposals.check_pinned(row.agent, row.id, sha)
-    services.proposals.check_fresh(row.agent, sha)
+    await asyncio.to_thread(services.proposals.check_approvable, row.agent, row.id, row.fetched_sha)
 
 
 async def diff(session: HostSession, request: ById) -> Reply:
-    id = ApprovalId(request.id)
+    id, services = ApprovalId(request.id), session.services
+    if request.hive is not None and request.hive != services.settings().swarm.name:
+        where, operator = request.hive, session.by.name
+        reply = await asyncio.to_thread(lambda: services.swarm.connected_link().diff(where, id, operator))
+        return {"hive": where, **reply}
     row = await session.services.journal.read(lambda hive: hive.approvals.all.get(id))
     if row is None:
         raise NotFound(f"There is no approval {id}.")

@@ -7,15 +7,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType
 
+from hive.config.proposals import Proposals
 from hive.deciders.swarm import ACCEPTED, GAP, SEEN, Receive, RefuseEnvelope, TakeReceipt
 from hive.errors import HiveError
 from hive.events import envelopes
-from hive.events.base import By, actor
+from hive.events.base import ApprovalId, By, actor
 from hive.names import is_hive_name
 from hive.swarm import subjects
 from hive.swarm.connection import CONNECTION_ERRORS, Journal, Puller, ensure_stream
@@ -48,6 +50,7 @@ class Inbox:
         peers: dict[str, PeerKey],
         journal: Journal,
         outbox: Outbox,
+        proposals: Proposals,
         drained: Callable[[], None],
     ):
         self._client = client
@@ -57,6 +60,7 @@ class Inbox:
         self._peers = peers
         self._journal = journal
         self._outbox = outbox
+        self._proposals = proposals
         self._drained = drained
         self._digests: OrderedDict[bytes, int] = OrderedDict()
         """Stream positions by digest of the bytes."""
@@ -128,9 +132,8 @@ class Inbox:
         for peer, receipt in receipts.items():
             await self._journal.ask(TakeReceipt(by=BY, peer=peer, number=receipt.received))
             self._outbox.receipted(peer, receipt.received, gap=receipt.gap)
-        outcomes = await asyncio.gather(
-            *(self._journal.ask(_command(wire)) for _, wire in received), return_exceptions=True
-        )
+        commands = [await self._checked(_command(wire)) for _, wire in received]
+        outcomes = await asyncio.gather(*(self._journal.ask(one) for one in commands), return_exceptions=True)
         peers: dict[str, bool] = {}
         for (message, wire), outcome in zip(received, outcomes, strict=True):
             if isinstance(outcome, HiveError):
@@ -145,6 +148,20 @@ class Inbox:
             await self._send_receipt(peer, rows[peer], gap=gap)
         for message in messages:
             await self._client.publish(message.reply, b"+ACK")
+
+    async def _checked(self, command: Receive) -> Receive:
+        """An approval of a commit is checked against the repository, as one that is made here."""
+        verdict = command.payload
+        if not isinstance(verdict, envelopes.Decision) or verdict.verdict != "approve":
+            return command
+        row = await self._journal.read(lambda hive: hive.approvals.all.get(ApprovalId(verdict.subject)))
+        if row is None or row.fetched_sha is None or row.status != "pending":
+            return command
+        try:
+            await asyncio.to_thread(self._proposals.check_approvable, row.agent, row.id, row.fetched_sha)
+        except (HiveError, OSError) as error:
+            return msgspec.structs.replace(command, refusal=str(error))
+        return command
 
     def _opened(self, message: Msg) -> Wire | None:
         sender = message.subject.rpartition(".")[2]

@@ -5,13 +5,15 @@ import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from hive.backup.chunks import Chunks
+from hive.config.proposals import Proposals
 from hive.errors import HiveError, NotFound, Unavailable
+from hive.events.base import ApprovalId
 from hive.events.chain import Row
 from hive.events.log import LogReader
 from hive.names import AgentName
@@ -19,6 +21,7 @@ from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.settings import SwarmSettings
 from hive.swarm import files, keys, replica
+from hive.swarm.asking import Asking
 from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open_connection
 from hive.swarm.inbox import Inbox
 from hive.swarm.outbox import Outbox
@@ -32,6 +35,7 @@ log = structlog.get_logger()
 RETRY_S: Final = 1.0
 """After a connection that could not be opened, or broke in a way that it does not mend by itself."""
 STOP_TIMEOUT_S: Final = 10.0
+ASK_TIMEOUT_S: Final = 15.0
 LOOK_EVERY_S: Final = 1.0
 """Whether the link is still there, while a transfer runs."""
 
@@ -51,6 +55,15 @@ class LinkStatus(msgspec.Struct, frozen=True):
     """The peers' screens."""
 
 
+class Shown(NamedTuple):
+    """What other hives see of this one."""
+
+    draw: Callable[[Hive], dict[str, Any]]
+    """Its screen."""
+    proposals: Proposals
+    """The diffs of its approvals."""
+
+
 class Link:
     """Keeps nothing that the journal and the log cannot give back: it is stopped and started at will."""
 
@@ -59,7 +72,7 @@ class Link:
         paths: Paths,
         swarm: SwarmSettings,
         journal: Callable[[asyncio.AbstractEventLoop], Journal],
-        draw: Callable[[Hive], dict[str, Any]],
+        shown: Shown,
         read: Callable[[], None],
         explain: Callable[[str], None],
     ):
@@ -73,12 +86,13 @@ class Link:
         self._key = keys.load(paths.state)
         self._peers = {name: keys.PeerKey(peer.key) for name, peer in swarm.peers.items()}
         self._journal = journal
-        self._draw = draw
+        self._look = shown
         self._seen: dict[str, Seen] = {}
         self._problem: str | None = "not connected yet"
         self._parts: tuple[Outbox, Shipper, Screens] | None = None
         self._replication: Replication | None = None
         self._client: Any = None
+        self._asking: Asking | None = None
         self._shipped = 0
         self._read = read
         self._explain = explain
@@ -131,6 +145,23 @@ class Link:
 
         self.run(work, timeout_s)
         self._only(found)
+
+    def diff(self, hive: str, approval: ApprovalId, operator: str) -> dict[str, Any]:
+        """The diff of an approval of a peer, for an operator who may decide there; from another thread.
+
+        Raises:
+            Refused: it does not show it. Unavailable: no connection, or no answer in time.
+        """
+        found: list[dict[str, Any]] = []
+
+        async def work(_: Any, __: str) -> None:
+            if (asking := self._asking) is not None:
+                found.append(await asking.diff(hive, approval, operator))
+
+        self.run(work, ASK_TIMEOUT_S)
+        if not found:
+            raise Unavailable("This hive is not connected to the swarm.")
+        return found[0]
 
     @staticmethod
     def _only(found: list[int]) -> int:
@@ -288,21 +319,24 @@ class Link:
         try:
             journal = self._journal(self._loop)
             outbox = Outbox(client, self._hive, self._key, list(self._peers), journal, reader)
-            inbox = Inbox(client, self._hive, self._key, self._peers, journal, outbox, self._inbox_is_read)
+            inbox = Inbox(
+                client, self._hive, self._key, self._peers, journal, outbox, self._look.proposals, self._inbox_is_read
+            )
             shipper = Shipper(client, self._hive, self._key, reader)
             screens = Screens(
-                client, self._hive, self._key, self._peers, journal, self._draw, self._seen, self._screens_are_read
+                client, self._hive, self._key, self._peers, journal, self._look.draw, self._seen, self._screens_are_read
             )
+            asking = Asking(client, self._hive, self._key, self._peers, journal, self._look.proposals)
             self._replication = replication = Replication(client, self._hive)
-            self._client, self._parts = client, (outbox, shipper, screens)
+            self._client, self._parts, self._asking = client, (outbox, shipper, screens), asking
             self._problem = "the connection was lost"  # Shown whenever there is none.
             log.info("swarm.connected", server=str(client.connected_url and client.connected_url.netloc))
             async with asyncio.TaskGroup() as group:
-                for part in (outbox, inbox, shipper, screens, replication):
+                for part in (outbox, inbox, shipper, screens, replication, asking):
                     group.create_task(part.run())
         finally:
             self._shipped, self._parts, self._client = self.status().shipped, None, None
-            self._replication = None
+            self._replication, self._asking = None, None
             reader.close()
             with contextlib.suppress(*CONNECTION_ERRORS):
                 await asyncio.wait_for(client.close(), STOP_TIMEOUT_S)

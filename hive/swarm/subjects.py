@@ -24,6 +24,16 @@ def inbox_subjects(hive: str) -> str:
     return f"hive.to.{hive}.*"
 
 
+def ask(to: str, sender: str) -> str:
+    """Where `sender` asks `to` for something that it needs now."""
+    return f"hive.ask.{to}.{sender}"
+
+
+def told(to: str, sender: str) -> str:
+    """Where `sender` answers what `to` has asked."""
+    return f"hive.told.{to}.{sender}"
+
+
 def log(hive: str) -> str:
     return f"hive.log.{hive}"
 
@@ -53,6 +63,8 @@ def may_publish(hive: str, hives: Iterable[str]) -> list[str]:
     own = [inbox_stream(hive), log_stream(hive), f"KV_{screen_bucket(hive)}", f"OBJ_{files_bucket(hive)}"]
     return [
         f"hive.to.*.{hive}",
+        ask("*", hive),
+        told("*", hive),
         log(hive),
         f"$KV.{screen_bucket(hive)}.>",
         f"$O.{files_bucket(hive)}.>",
@@ -68,7 +80,8 @@ def may_publish(hive: str, hives: Iterable[str]) -> list[str]:
 
 def may_subscribe(hive: str, hives: Iterable[str]) -> list[str]:
     """The replies to this hive, and every screen. Envelopes come through a consumer, whose messages are replies."""
-    return [f"{reply_prefix(hive)}.>", *(f"$KV.{screen_bucket(other)}.>" for other in sorted(hives))]
+    own = [f"{reply_prefix(hive)}.>", ask(hive, "*"), told(hive, "*")]
+    return [*own, *(f"$KV.{screen_bucket(other)}.>" for other in sorted(hives))]
 
 
 def public_streams(hive: str) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,50 @@ def test_dashboard_shows_every_hive_and_decides_there(pair: Pair) -> None:
     assert pair.berlin.event("QuestionResolved", id=asked)["answer"] == "mauve"
     assert "hive_swarm_connected 1" in metrics
     assert 'hive_swarm_owed_envelopes{peer="berlin"}' in metrics
+
+
+def propose(hive: HiveProcess, text: str) -> int:
+    """The manager proposes a prompt for coder; the id of the approval."""
+    folder = hive.paths.proposed("coder")
+    (folder / "prompt.md").write_text(text)
+    for command in (["add", "-A"], ["commit", "--quiet", "-m", "a change"]):
+        subprocess.run(["git", "-c", "safe.directory=*", "-C", str(folder), *command], check=True)
+    with hive.agent("manager") as manager:
+        id: int = manager.ask("request_apply_commit", agent="coder", commit_ref="main")["id"]
+    return id
+
+
+def test_diff_is_seen_in_the_other_hive_before_the_decision(pair: Pair) -> None:
+    id = propose(pair.berlin, "Be mauve.\n")
+    shown = pair.tokyo.data("diff", str(id), "--hive", "berlin")
+    assert "+Be mauve." in shown["diff"]
+    assert shown == {"hive": "berlin", **pair.berlin.data("diff", str(id))}
+    token = pair.tokyo.data("operator", "add", "ada")["token"]
+    with Person(pair.tokyo) as ada:
+        assert ada.sign_in(token).is_success
+        ada.headers["Accept"] = "text/html"
+        eventually(lambda: f'id="approval-berlin-{id}"' in ada.get("/your-call").text, "the approval on screen")
+        text = ada.get("/your-call").text
+        assert "may not decide here, and sees no diff" in text
+        assert "Be mauve." not in text
+    pair.tokyo.run("operator", "revoke", "mara")
+    with Person(pair.tokyo) as mara:
+        assert mara.sign_in(pair.tokyo.data("operator", "add", "mara")["token"]).is_success
+        mara.headers["Accept"] = "text/html"
+        assert "Be mauve." in mara.get("/your-call").text
+    assert "There is no approval 999" in pair.tokyo.try_run("diff", "999", "--hive", "berlin").stderr
+    assert "is not a peer" in pair.tokyo.try_run("diff", "1", "--hive", "oslo").stderr
+
+
+def test_approval_of_a_stale_commit_is_refused_by_its_owner(pair: Pair) -> None:
+    id = propose(pair.berlin, "Be amber.\n")
+    sha = pair.tokyo.data("diff", str(id), "--hive", "berlin")["sha"]
+    pair.berlin.ask("edit", name="coder", files=[{"path": "notes.md", "text": "newer"}])
+    assert pair.tokyo.data("diff", str(id), "--hive", "berlin")["stale"]
+    refused = pair.tokyo.try_run("approve", str(id), "--sha", sha, "--hive", "berlin")
+    assert refused.returncode == 1
+    assert "berlin: " in refused.stderr
+    assert not pair.berlin.events("ApprovalResolved", id=id)
 
 
 def test_replica_restores_a_log_hash_for_hash(pair: Pair, tmp_path: Path) -> None:

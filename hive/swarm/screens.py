@@ -58,7 +58,7 @@ class Seen(msgspec.Struct, frozen=True):
     at_s: float
     """When it was shown, by this host's monotonic clock: the hosts' own clocks may differ."""
     came_s: float
-    """When it was read here, by the same clock."""
+    """When it came here, by the same clock; a stored one counts from the connection on."""
 
     def age_s(self) -> float:
         return max(0.0, time.monotonic() - self.at_s)
@@ -213,7 +213,9 @@ class Screens:
         if stored is None or now is None:
             raise NatsError(f"nats: no time in the replies about the screen of {peer}")
         age = max(0.0, (now - stored).total_seconds())
-        return await self._take(peer, message.data or b"", time.monotonic() - age)
+        known = self._seen.get(peer)
+        came_s = self.connected_at_s if known is None else known.came_s  # A newer one would have come by itself.
+        return await self._take(peer, message.data or b"", time.monotonic() - age, came_s)
 
     async def _stored(self, peer: str) -> RawStreamMsg | None:
         bucket = subjects.screen_bucket(peer)
@@ -224,9 +226,11 @@ class Screens:
 
     async def _on_screen(self, message: Msg) -> None:
         bucket = message.subject.split(".")[1]
-        await self._take(bucket.removeprefix(subjects.screen_bucket("")), message.data, time.monotonic())
+        await self._take(
+            bucket.removeprefix(subjects.screen_bucket("")), message.data, time.monotonic(), time.monotonic()
+        )
 
-    async def _take(self, peer: str, data: bytes, at_s: float) -> bool:
+    async def _take(self, peer: str, data: bytes, at_s: float, came_s: float) -> bool:
         """Whether it is a screen of the peer."""
         try:
             screen = _decode(zlib.decompress(unsealed(self._peers[peer], data)))
@@ -237,7 +241,7 @@ class Screens:
             return False
         known = self._seen.get(peer)
         if known is None or screen.seq >= known.screen.seq:
-            self._seen[peer] = Seen(screen, at_s, time.monotonic())
+            self._seen[peer] = Seen(screen, at_s, came_s)
             if self._told.get(peer) != screen.epochs:
                 await self._journal.ask(SeeClaims(by=BY, peer=peer, claims=screen.epochs))
                 self._told[peer] = screen.epochs

@@ -213,7 +213,7 @@ class _Daemon:
         self._supervised.set_result(self._supervisor)
         rebuilding = Rebuilding(client, self._paths.state)
         configuration = self._configuration
-        then = (self._hub.forget_live_lines, configuration.proposals, configuration.applied_changed)
+        then = (self._hub.forget_live_lines, configuration.proposals, configuration.applied_changed, self._swarm)
         erasing = Erasing(client, rebuilding, self._paths, self._clock, *then)
         refusals = ThrottleLog(client)
         services = Services(

@@ -5,7 +5,7 @@ import contextlib
 import getpass
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import blinker
 import structlog
@@ -14,6 +14,7 @@ from hive import lock
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient
 from hive.actors.rebuilding import Rebuilding
+from hive.actors.swarm_link import SwarmStatus
 from hive.audit import erasing
 from hive.audit.anchor_check import refuse_truncated
 from hive.audit.erasing import Found
@@ -27,12 +28,14 @@ from hive.errors import HiveError, NotFound, Unavailable
 from hive.events.base import By, Seq, actor
 from hive.events.erasing import Erased, Spans, Subject, covers
 from hive.events.segments import give_to_owner
-from hive.names import AgentName
+from hive.names import AgentName, address
 from hive.paths import Paths
 
 log = structlog.get_logger()
 
 BY = actor("erasing")
+SWARM_TIMEOUT_S: Final = 20.0
+"""For the replica to follow an erasure; it follows later otherwise."""
 
 
 class Erasing:
@@ -51,6 +54,7 @@ class Erasing:
         forget_live: Callable[[], None],
         proposals: Proposals,
         tags_changed: Callable[[AgentName], None],
+        swarm: SwarmStatus,
     ):
         """`tags_changed`: called with each agent whose repository has other tags now, from any thread."""
         self._journal = journal
@@ -60,6 +64,7 @@ class Erasing:
         self._forget_live = forget_live
         self._proposals = proposals
         self._tags_changed = tags_changed
+        self._swarm = swarm
         self.exclusive = asyncio.Lock()
         """Held by whoever changes rows of the log: an erasure, or an archiving."""
 
@@ -80,10 +85,31 @@ class Erasing:
                     decided.append(await self._decide(by, later.erased))
             rows, failed = await self._finish(decided, backups=backups)
             beyond = await asyncio.to_thread(self._out_of_reach, found, failed)
-            if await self._journal.read(lambda hive: hive.swarm.name) is not None:
-                beyond.append("copies of this log in the swarm")
+            beyond += await self._forget_in_swarm(found, max(seq for seq, _ in decided))
             quotes = [{"seq": row.seq, "type": row.type} for row in found.quotes]
             return {"seq": decided[0][0], "rows": rows, "quotes": quotes, "out_of_reach": beyond}
+
+    async def _forget_in_swarm(self, found: Found, erasure: Seq) -> list[str]:
+        """The replica and the screen of this hive forget the texts; what stays elsewhere."""
+        name, peers = await self._journal.read(
+            lambda hive: (hive.swarm.name, [peer.hive for peer in hive.swarm.peers if peer.sent])
+        )
+        if name is None:
+            return []
+        places = []
+        try:
+            await asyncio.to_thread(lambda: self._swarm.connected_link().forget(erasure, SWARM_TIMEOUT_S))
+        except HiveError as error:
+            places.append(f"the replica of this log in the swarm: it follows when this hive is connected ({error})")
+        told = {address(agent).hive for agent in found.agents} - {None}
+        receivers = sorted(str(one) for one in (told or (peers if not found.agents else ())))
+        return [
+            *places,
+            *(f"the log of {hive}, which received it: its operator erases it there" for hive in receivers),
+            "snapshots of agents' files in the swarm, until they are replaced",
+            "the disks of the NATS servers, where they do not overwrite what they delete",
+            "logs and agents that other hives took from the replica",
+        ]
 
     async def resume(self) -> None:
         """Finish what an earlier daemon or command decided. An error is logged; the next start tries again."""
@@ -164,7 +190,14 @@ async def erase_offline(paths: Paths, subject: Subject, name: str, why: str, *, 
         try:
             client = AsyncJournalClient(journal, asyncio.get_running_loop())
             erasing = Erasing(
-                client, Rebuilding(client, paths.state), paths, clock, lambda: None, proposals, lambda _: None
+                client,
+                Rebuilding(client, paths.state),
+                paths,
+                clock,
+                lambda: None,
+                proposals,
+                lambda _: None,
+                SwarmStatus(),
             )
             await erasing.resume()
             by = By("operator", getpass.getuser(), uid=os.geteuid(), way="files")

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
+from nats.js.errors import APIError
 
 from hive.backup.chunks import Chunks
 from hive.config.proposals import Proposals
@@ -20,7 +21,7 @@ from hive.names import AgentName
 from hive.paths import Paths
 from hive.projections.hive import Hive
 from hive.settings import SwarmSettings
-from hive.swarm import files, keys, replica
+from hive.swarm import files, keys, replica, subjects
 from hive.swarm.asking import Asking
 from hive.swarm.connection import CONNECTION_ERRORS, Journal, is_encrypted, open_connection
 from hive.swarm.inbox import Inbox
@@ -28,7 +29,7 @@ from hive.swarm.outbox import Outbox
 from hive.swarm.pieces import Manifest
 from hive.swarm.replica import Shipper
 from hive.swarm.replication import Replication
-from hive.swarm.screens import Screens, Seen
+from hive.swarm.screens import KEY, Screens, Seen
 
 log = structlog.get_logger()
 
@@ -145,6 +146,24 @@ class Link:
 
         self.run(work, timeout_s)
         self._only(found)
+
+    def forget(self, erasure: int, timeout_s: float) -> None:
+        """Wait until the replica and the screen follow an erasure; from another thread. Raises Unavailable."""
+
+        async def work(client: Any, hive: str) -> None:
+            bucket = f"KV_{subjects.screen_bucket(hive)}"
+            with contextlib.suppress(APIError):  # It was replaced meanwhile.
+                await client.jetstream().delete_msg(bucket, (await self._stored_screen(client, hive)).seq)
+            while (parts := self._parts) is None or parts[1].erased < erasure:
+                self._wake_parts()
+                await asyncio.sleep(LOOK_EVERY_S / 10)
+
+        self.run(work, timeout_s)
+
+    @staticmethod
+    async def _stored_screen(client: Any, hive: str) -> Any:
+        bucket = subjects.screen_bucket(hive)
+        return await client.jetstream().get_last_msg(f"KV_{bucket}", f"$KV.{bucket}.{KEY}")
 
     def diff(self, hive: str, approval: ApprovalId, operator: str) -> dict[str, Any]:
         """The diff of an approval of a peer, for an operator who may decide there; from another thread.
@@ -322,7 +341,7 @@ class Link:
             inbox = Inbox(
                 client, self._hive, self._key, self._peers, journal, outbox, self._look.proposals, self._inbox_is_read
             )
-            shipper = Shipper(client, self._hive, self._key, reader)
+            shipper = Shipper(client, self._hive, self._key, reader, journal)
             screens = Screens(
                 client, self._hive, self._key, self._peers, journal, self._look.draw, self._seen, self._screens_are_read
             )

@@ -18,7 +18,7 @@ from hive.events.base import Seq
 from hive.events.chain import Row
 from hive.events.log import LogReader
 from hive.swarm import subjects
-from hive.swarm.connection import CONNECTION_ERRORS, Puller, ensure_stream
+from hive.swarm.connection import CONNECTION_ERRORS, Journal, Puller, ensure_stream
 from hive.swarm.envelope import Forged, sealed, unsealed
 from hive.swarm.keys import HiveKey, PeerKey
 
@@ -36,8 +36,9 @@ END_OF_STREAM_S: Final = 3.0
 """A reader that gets nothing for so long looks whether it has everything."""
 PAUSE_S: Final = 1.0
 
-FIRST, LAST, HASH = "Hive-First", "Hive-Last", "Hive-Hash"
-"""Headers: the positions of the first and the last row, and the hash of the last."""
+FIRST, LAST, HASH, ERASURE = "Hive-First", "Hive-Last", "Hive-Hash", "Hive-Erasure"
+"""Headers: the positions of the first and the last row, the hash of the last, and the newest erasure that was finished
+when they were written: texts that were erased later are in the message."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
@@ -67,6 +68,17 @@ def opened_run(key: PeerKey, hive: str, data: bytes) -> list[Row]:
     return rows
 
 
+class Held(msgspec.Struct, frozen=True):
+    """One message of the stream, by its headers."""
+
+    first: Seq
+    last: Seq
+    hash: str
+    erasure: Seq
+    place: int
+    """In the stream."""
+
+
 class Behind(Exception):
     """The replica has events that this log has not: an older copy of the log was put in its place."""
 
@@ -74,13 +86,18 @@ class Behind(Exception):
 class Shipper:
     """Asks the stream where it stands and goes on from there; has no state of its own."""
 
-    def __init__(self, client: Client, hive: str, key: HiveKey, reader: LogReader):
+    def __init__(self, client: Client, hive: str, key: HiveKey, reader: LogReader, journal: Journal):
         self._client = client
         self._js = client.jetstream()
         self._hive = hive
         self._key = key
         self._reader = reader
+        self._journal = journal
         self._wake = asyncio.Event()
+        self.erased: Seq = 0
+        """The newest finished erasure that the stream follows."""
+        self._erasure: Seq = 0
+        """The newest finished erasure before the rows that are sent were read."""
         self._shape: tuple[int, int] | None = None
         """Number of messages and last position in the stream, as this run left it."""
         self.shipped: Seq = 0
@@ -114,12 +131,17 @@ class Shipper:
             storage=StorageType.FILE,
         )
         self._shape = await self._shape_now(stream)
-        held = sorted([_span(message) async for message in _messages(self._client, stream, headers_only=True)])
+        held = await self._held(stream)
         self.shipped = self._checked(held)
+        self.erased = await self._newest_erasure()
         await self._fill_gaps(held)
+        await self._forget(stream, held)
         self.problem = None
         while True:
             self._wake.clear()
+            if (newest := await self._newest_erasure()) > self.erased:
+                await self._forget(stream, await self._held(stream))
+                self.erased = newest
             await self._send(self.shipped + 1, self._reader.head().seq)
             try:
                 await asyncio.wait_for(self._wake.wait(), GAP_CHECK_S)
@@ -128,9 +150,29 @@ class Shipper:
                 if await self._shape_now(stream) != self._shape:
                     return  # Something was lost, or another wrote: look where it stands.
 
-    def _checked(self, held: list[tuple[Seq, Seq, str]]) -> Seq:
+    async def _held(self, stream: str) -> list[Held]:
+        """What is in the stream, by position in the log."""
+        found = [_headers(message) async for message in _messages(self._client, stream, headers_only=True)]
+        return sorted(found, key=lambda one: (one.first, one.last))
+
+    async def _newest_erasure(self) -> Seq:
+        return await self._journal.read(lambda hive: max(hive.erasures.done.rows, default=0))
+
+    async def _forget(self, stream: str, held: list[Held]) -> None:
+        """Replace the messages with texts that were erased since; the server overwrites the old ones."""
+        done = await self._journal.read(lambda hive: list(hive.erasures.done))
+        for one in held:
+            rows = [row for erasure in done if erasure.seq > one.erasure for row in erasure.rows]
+            if any(first <= one.last and last >= one.first for first, last in rows):
+                await self._send(one.first, one.last)
+                await self._js.delete_msg(stream, one.place)
+                log.info("swarm.replica_erased", first=one.first, last=one.last)
+        self._shape = await self._shape_now(stream)
+
+    def _checked(self, held: list[Held]) -> Seq:
         """The newest event in the stream. Raises Behind: it is none of this log's."""
-        _, seq, hash_ = max(held, key=lambda span: span[1], default=(0, 0, ""))
+        newest = max(held, key=lambda one: one.last, default=None)
+        seq, hash_ = (0, "") if newest is None else (newest.last, newest.hash)
         known = self._reader.hash_at(seq)
         if seq and (known is None or known.hex() != hash_):
             raise Behind(
@@ -140,6 +182,7 @@ class Shipper:
         return seq
 
     async def _send(self, first: Seq, last: Seq) -> None:
+        self._erasure = await self._newest_erasure()
         rows: list[Row] = []
         size = 0
         for row in self._reader.rows(first, last) if first <= last else ():
@@ -153,30 +196,41 @@ class Shipper:
 
     async def _publish(self, rows: list[Row]) -> None:
         first, last = rows[0], rows[-1]
-        headers = {FIRST: str(first.seq), LAST: str(last.seq), HASH: last.hash.hex()}
+        headers = {
+            FIRST: str(first.seq),
+            LAST: str(last.seq),
+            HASH: last.hash.hex(),
+            ERASURE: str(self._erasure),
+        }
         data = sealed_run(self._key, self._hive, rows)
         done = await self._js.publish(subjects.log(self._hive), data, headers=headers)
         messages = 1 if self._shape is None else self._shape[0] + 1
         self._shape = (messages, done.seq)
         self.shipped = max(self.shipped, last.seq)
 
-    async def _fill_gaps(self, held: list[tuple[Seq, Seq, str]]) -> None:
+    async def _fill_gaps(self, held: list[Held]) -> None:
         """Send again what the stream has lost before its end."""
         expected = 1
-        for first, last, _ in held:
-            if first > expected:
-                log.info("swarm.replica_gap", first=expected, last=first - 1)
-                await self._send(expected, first - 1)
-            expected = max(expected, last + 1)
+        for one in held:
+            if one.first > expected:
+                log.info("swarm.replica_gap", first=expected, last=one.first - 1)
+                await self._send(expected, one.first - 1)
+            expected = max(expected, one.last + 1)
 
     async def _shape_now(self, stream: str) -> tuple[int, int]:
         state = (await self._js.stream_info(stream)).state
         return state.messages, state.last_seq
 
 
-def _span(message: Msg) -> tuple[Seq, Seq, str]:
+def _headers(message: Msg) -> Held:
     headers = message.headers or {}
-    return int(headers[FIRST]), int(headers[LAST]), headers[HASH]
+    return Held(
+        int(headers[FIRST]),
+        int(headers[LAST]),
+        headers[HASH],
+        int(headers.get(ERASURE, 0)),
+        message.metadata.sequence.stream,
+    )
 
 
 async def _messages(client: Client, stream: str, *, headers_only: bool) -> AsyncIterator[Msg]:

@@ -71,7 +71,7 @@ def may_publish(hive: str, hives: Iterable[str]) -> list[str]:
         "$JS.API.INFO",
         "$JS.API.STREAM.NAMES",
         "$JS.FC.>",
-        *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "PURGE") for stream in own),
+        *(f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "PURGE", "MSG.DELETE") for stream in own),
         f"$JS.ACK.{inbox_stream(hive)}.>",
         *_reading(inbox_stream(hive)),
         *(subject for other in sorted(hives) for stream in public_streams(other) for subject in _reading(stream)),

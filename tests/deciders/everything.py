@@ -307,6 +307,13 @@ _SWARM: list[AnyEvent] = [
     ),
     AgentAdded(agent="j", slot=9),
     AdoptionEnded(source="berlin", given_up=("k",), error="berlin was heard again"),
+    AdoptionBegun(
+        source="oslo",
+        operator="mara",
+        until="2026-01-31T09:30:00.000Z",
+        heard=3,
+        claims=(Claim(agent="m", origin="oslo/5", epoch=1),),
+    ),
     ClaimSeen(agent="d", hive="berlin", epoch=2, wanted=False),
     AdoptionRefused(agent="b", peer="berlin", hive="tokyo", error="eve may not", origin="tokyo/2", epoch=2),
     MoveArrived(agent="l", peer="berlin", object="l-1", digest=HASH, origin="berlin/6", epoch=4),
@@ -319,4 +326,6 @@ _SWARM: list[AnyEvent] = [
     PeerAhead(peer="oslo", number=4),
     PeersSet(hive="tokyo", peers={"berlin": ("mara",)}),
 ]
-EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE, *_SWARM]
+_ERASED = Erased(subject="message", name="9", why="holds a key", rows=((2, 2),))
+EVERYTHING: Final[list[AnyEvent]] = [*_ROSTER, *_WORK, *_TROUBLE, *_SWARM, _ERASED]
+EVERYTHING.append(ErasureFinished(of=len(EVERYTHING), rows=1))

@@ -266,6 +266,11 @@ class _Daemon:
         kind = Manager if name == MANAGER else Agent
         return kind.start(name, client, self._provisioner, self._clock, self._swarm.gate)
 
+    def _shown(self) -> Any:
+        from hive.swarm.link import Shown
+
+        return Shown(draw, self._configuration.proposals)
+
     def _children(self, client: BlockingJournalClient) -> list[Child]:
         clock = self._clock
 
@@ -295,13 +300,8 @@ class _Daemon:
         brokers = [Child("broker", broker, listens=BROKER_LISTENS)] if has_broker else []
 
         def swarm_link() -> "pykka.ActorRef[Any]":
-            args = (self._journal, client, clock, self._paths, self._now, self._committed, shown, self._swarm)
+            args = (self._journal, client, clock, self._paths, self._now, self._committed, self._shown, self._swarm)
             return SwarmLink.start(*args)
-
-        def shown() -> Any:
-            from hive.swarm.link import Shown
-
-            return Shown(draw, self._configuration.proposals)
 
         listener = self._listener
         page = Child("dashboard", lambda: DashboardProcess.start(listener, clock), writes=False)

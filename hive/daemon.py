@@ -315,7 +315,7 @@ class _Daemon:
                 listens=(QuestionAdded, QuestionResolved),
             ),
             Child("budget watch", lambda: BudgetWatch.start(client, clock), listens=(BudgetReached,)),
-            Child("disk watch", lambda: DiskWatch.start(client, clock, self._paths)),
+            Child("disk watch", lambda: DiskWatch.start(client, clock, self._paths, self._provisioner.quota_project)),
             Child("reminders", lambda: Reminders.start(client, clock), listens=(ReminderSet, ReminderDropped)),
             *self._configuration.children(
                 client, clock, self._provisioner, lambda message: mail.tell(self._supervised.result(), message)

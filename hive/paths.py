@@ -107,6 +107,11 @@ class Paths(msgspec.Struct, frozen=True):
         """The agent's `/state`."""
         return self.agents / name / "state"
 
+    def limited_folders(self, name: AgentName) -> list[Path]:
+        """The folders whose content counts against an agent's disk limit, as far as they exist."""
+        folders = (self.agent_state(name), self.proposed(name))
+        return [folder for folder in folders if folder.is_dir()]
+
     def generations(self, name: AgentName) -> Path:
         """Built configurations, one folder each. The active one is the agent's `/config`."""
         return self.agents / name / "generations"

@@ -224,6 +224,7 @@ class Agent(pykka.ThreadingActor):
         revision = self._provisioner.wanted(self._name)
         row, mounts = self._row()
         container, file = self._provisioner.container(row, mounts, self._binds(), revision)
+        has_quota = self._provisioner.limit_disk(row, container.limits.disk_bytes or 0)
         running = self._runtime.start(container)
         started = RecordStarted(
             by=by,
@@ -236,17 +237,18 @@ class Agent(pykka.ThreadingActor):
             recipients=file.allowed_recipients,
             budget=_budget(file.limits),
             share=_share(file.limits),
-            limits=self._limits(container.limits),
+            limits=self._limits(container.limits, has_quota=has_quota),
         )
         self._journal.ask(started)
 
-    def _limits(self, limits: Limits) -> ContainerLimits:
+    def _limits(self, limits: Limits, *, has_quota: bool) -> ContainerLimits:
         mib = 1024 * 1024
         return ContainerLimits(
             memory_mb=None if limits.memory_bytes is None else limits.memory_bytes // mib,
             processes=limits.processes,
             cpu_percent=limits.cpu_percent,
             disk_mb=None if limits.disk_bytes is None else limits.disk_bytes // mib,
+            disk_quota=has_quota,
             open_files=limits.open_files,
             not_enforced=not_enforced(self._runtime.kind, self._provisioner.paths.state),
         )
@@ -281,6 +283,7 @@ class Agent(pykka.ThreadingActor):
 
     def _destroy(self, by: By, purge: bool) -> None:
         self._runtime.stop(self._record, grace_s=STOP_GRACE_S)
+        self._provisioner.limit_disk(self._row()[0], 0)
         if purge:
             self._provisioner.wipe(self._name)
         self._journal.ask(RecordDestroyed(by=by, agent=self._name, purge=purge))

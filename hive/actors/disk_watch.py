@@ -1,4 +1,7 @@
-"""Measures what each agent's folders take on disk, and tells the journal."""
+"""Measures what each agent's folders take on disk, and tells the journal.
+
+Where the file system has project quotas, each tick asks them; elsewhere a walk measures the folders.
+"""
 
 import os
 import subprocess
@@ -20,8 +23,8 @@ from hive.deciders.disk import RecordDiskUse
 from hive.events.base import actor
 from hive.names import AgentName
 from hive.paths import Paths
-from hive.projections.agents import Agent
-from hive.runtimes import disk_usage
+from hive.projections.agents import Agent, is_nearly_full
+from hive.runtimes import disk_usage, quota
 
 log = structlog.get_logger()
 
@@ -52,18 +55,26 @@ Message = Literal["tick"] | _Measured
 
 
 class DiskWatch(pykka.ThreadingActor):
-    """Reads the file system's free space at each tick. Walks the agents' folders if it shrank or a minute passed.
+    """Asks the quotas at each tick. Without them, walks the agents' folders if the disk filled up or a minute passed.
 
     The walk is a niced process of its own. A crash loses nothing: the next actor measures at its first tick.
     """
 
     use_daemon_thread = True
 
-    def __init__(self, journal: BlockingJournalClient, clock: Clock, paths: Paths):
+    def __init__(
+        self,
+        journal: BlockingJournalClient,
+        clock: Clock,
+        paths: Paths,
+        quota_project: Callable[[Agent], int | None],
+    ):
+        """`quota_project`: the project of an agent; None: the file system has no project quotas."""
         super().__init__()
         self._journal = journal
         self._clock = clock
         self._paths = paths
+        self._quota_project = quota_project
         self._cancel_tick: Callable[[], None] = lambda: None
         self._walk: subprocess.Popen[str] | None = None
         self._is_measuring = False
@@ -89,10 +100,30 @@ class DiskWatch(pykka.ThreadingActor):
 
     def _tick(self) -> None:
         now = self._clock.now_ms()
-        rows = [row for row in self._journal.read(lambda state: state.agents.living()) if _limit_mb(row)]
+        all_rows = [row for row in self._journal.read(lambda state: state.agents.living()) if _limit_mb(row)]
+        rows = [row for row in all_rows if not self._ask_quota(row)]
         if rows and not self._is_measuring and now >= self._not_before_ms and self._is_due(now, rows):
             self._measure(rows)
         self._cancel_tick = self._clock.call_at(now + TICK_MS, lambda: mail.tell(self.actor_ref, "tick"))
+
+    def _ask_quota(self, row: Agent) -> bool:
+        """Read the agent's quota; False if it has none. If the operator resumed the agent, leave it room."""
+        project = self._quota_project(row) if row.limits is not None and row.limits.disk_quota else None
+        if project is None:
+            return False
+        top = str(self._paths.agents.resolve())
+        try:
+            usage = quota.usage(top, project)
+            if usage.limit_bytes != (allowed := max(_limit_mb(row), row.disk_waived_mb or 0) * MIB):
+                quota.limit(top, project, allowed)
+        except OSError as error:
+            log.warning("disk_watch.no_quota", agent=row.name, error=str(error))
+            return False
+        # Rounded up: the kernel refuses what would exceed the limit, so that an agent at its limit takes a bit less.
+        used_mb = -(-usage.used_bytes // MIB)
+        if row.disk_warned or is_nearly_full(used_mb, _limit_mb(row)):
+            self._journal.tell(RecordDiskUse(by=BY, agent=row.name, used_mb=used_mb, limit_mb=_limit_mb(row)))
+        return True
 
     def _is_due(self, now: TimeMs, rows: list[Agent]) -> bool:
         if now - self._measured_ms >= MEASURE_MS or any(row.disk_full for row in rows):
@@ -107,7 +138,9 @@ class DiskWatch(pykka.ThreadingActor):
     def _measure(self, rows: list[Agent]) -> None:
         self._is_measuring, self._used_then = True, self._used()
         folders = [
-            (row.name, _limit_mb(row) * MIB * WALK_PARTS, folder) for row in rows for folder in self._folders(row.name)
+            (row.name, _limit_mb(row) * MIB * WALK_PARTS, folder)
+            for row in rows
+            for folder in self._paths.limited_folders(row.name)
         ]
         command = [sys.executable, "-I", "-S", disk_usage.__file__]
         self._walk = walk = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -126,11 +159,6 @@ class DiskWatch(pykka.ThreadingActor):
         for (name, _, _), line in zip(folders, said.splitlines(), strict=False):
             used[name] = used.get(name, 0) + int(line)
         mail.tell(self.actor_ref, _Measured(used, int((time.monotonic() - began) * MS_PER_S)))
-
-    def _folders(self, name: AgentName) -> list[Path]:
-        paths = self._paths
-        folders = (paths.agent_state(name), paths.proposed(name), paths.agent(name) / "work")
-        return [folder for folder in folders if folder.is_dir()]
 
     def _record(self, measured: _Measured) -> None:
         self._is_measuring, self._walk = False, None

@@ -21,7 +21,7 @@ from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
 from hive.projections.agents import Agent, Mount
-from hive.runtimes import launch, limits, ownership, protocol
+from hive.runtimes import launch, limits, ownership, protocol, quota
 from hive.runtimes.bubblewrap import maps_owners
 from hive.runtimes.protocol import Bind, Container, Limits, Runtime
 from hive.settings import Settings, secret
@@ -166,6 +166,24 @@ class Provisioner:
             hive=self.paths.control_group,
         )
         return container, file
+
+    def limit_disk(self, row: Agent, limit_bytes: int) -> bool:
+        """Put the agent's folders into its project and limit it; 0 removes the limit. False: no project quotas here.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        project = self.quota_project(row)
+        if project is None:
+            return False
+        for folder in self.paths.limited_folders(row.name):
+            quota.assign(str(folder.resolve()), project)
+        quota.limit(str(self.paths.agents.resolve()), project, limit_bytes)
+        return True
+
+    def quota_project(self, row: Agent) -> int | None:
+        """The agent's project: its host uid. None: no project quotas here."""
+        return self.uid(row.slot) if limits.has_quota(self.runtime.kind, self.paths.state) else None
 
     def wipe(self, name: AgentName) -> None:
         """Remove all files of an agent, without following links that it made."""

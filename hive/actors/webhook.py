@@ -15,7 +15,7 @@ from hive.actors.journal_clients import BlockingJournalClient
 from hive.clock import Clock, DurationMs
 from hive.deciders.record import RecordNotification
 from hive.errors import HiveError, Unavailable
-from hive.events.agents import BudgetReached, Crashed, NeedsLogin
+from hive.events.agents import BudgetReached, Crashed, DiskFull, DiskNearlyFull, NeedsLogin
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import Seq, actor
 from hive.events.questions import QuestionAdded
@@ -25,7 +25,7 @@ from hive.settings import Settings
 log = structlog.get_logger()
 
 BY: Final = actor("webhook")
-LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, BudgetReached)
+LISTENS: Final = (QuestionAdded, ApprovalRequested, NeedsLogin, Crashed, BudgetReached, DiskNearlyFull, DiskFull)
 PAUSES_MS: Final[tuple[DurationMs, ...]] = (1_000, 10_000, 60_000)
 """Delays before the second, third and fourth attempt. After the fourth, delivery has failed."""
 POST_TIMEOUT_S: Final = 10.0

@@ -41,6 +41,8 @@ class ContainerLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     cpu_percent: int | None = None
     """100 is one core. None: equal parts of all cores."""
     disk_mb: int | None = None
+    disk_quota: bool = False
+    """A project quota of the file system enforces `disk_mb`; otherwise a walk measures the folders."""
     open_files: int | None = None
     not_enforced: tuple[str, ...] = ()
     """What this host does not enforce, in sentences for people."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 from hive.events.base import Event, Seq
 
-Topic = Literal["question", "approval", "needs_login", "crash", "budget", "test"]
+Topic = Literal["question", "approval", "needs_login", "crash", "budget", "disk", "test"]
 
 
 class NotificationDelivered(Event, frozen=True, kw_only=True):

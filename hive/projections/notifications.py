@@ -4,7 +4,18 @@ import msgspec
 
 from hive.clock import DurationMs, TimeMs, rfc3339
 from hive.events import AnyEvent
-from hive.events.agents import BudgetFreed, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin, Resumed
+from hive.events.agents import (
+    BudgetFreed,
+    BudgetReached,
+    Crashed,
+    Destroyed,
+    DiskFull,
+    DiskNearlyFull,
+    DiskNoLongerFull,
+    LoggedIn,
+    NeedsLogin,
+    Resumed,
+)
 from hive.events.approvals import KINDS, ApprovalRequested, ApprovalResolved
 from hive.events.base import Seq
 from hive.events.erasing import Erased, covers
@@ -61,6 +72,12 @@ def notification_for(event: AnyEvent) -> Notification | None:
         case BudgetReached(agent=agent, turns=turns, tokens=tokens, budget=budget, until_ms=until):
             text = f"{turns} turns and {tokens} tokens in {budget.hours} h. It is paused until {rfc3339(until)}."
             return Notification("budget", agent, f"{agent} has used its budget up", text, f"/agent/{agent}/")
+        case DiskNearlyFull(agent=agent, used_mb=used, limit_mb=limit):
+            text = f"It uses {used} of {limit} MiB. At the limit it is paused."
+            return Notification("disk", agent, f"The disk of {agent} is nearly full", text, f"/agent/{agent}/")
+        case DiskFull(agent=agent, used_mb=used, limit_mb=limit):
+            text = f"It uses {used} of {limit} MiB. It is paused until it takes less or you resume it."
+            return Notification("disk", agent, f"The disk of {agent} is full", text, f"/agent/{agent}/", urgent=True)
         case _:
             return None
 
@@ -69,7 +86,7 @@ class Notifications(Projection):
     """A notification is pending until its delivery or failure is logged, or until its subject is settled."""
 
     NAME = "notifications"
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self) -> None:
         self.pending: Table[Seq, Pending] = Table("notifications", Pending)
@@ -81,13 +98,16 @@ class Notifications(Projection):
             NeedsLogin: self._on_news,
             Crashed: self._on_news,
             BudgetReached: self._on_news,
+            DiskNearlyFull: self._on_news,
+            DiskFull: self._on_disk_full,
             NotificationDelivered: self._on_told,
             NotificationFailed: self._on_told,
             QuestionResolved: lambda event, _: self._drop("question", str(event.id)),
             ApprovalResolved: lambda event, _: self._drop("approval", str(event.id)),
             LoggedIn: lambda event, _: self._drop("needs_login", event.agent),
             BudgetFreed: lambda event, _: self._drop("budget", event.agent),
-            Resumed: lambda event, _: self._drop("budget", event.agent),
+            DiskNoLongerFull: lambda event, _: self._drop("disk", event.agent),
+            Resumed: self._on_resumed,
             Destroyed: self._on_destroyed,
             Erased: self._on_erased,
         }
@@ -113,8 +133,16 @@ class Notifications(Projection):
         if first is not None:
             self.pending.drop(first)
 
+    def _on_disk_full(self, event: DiskFull, recorded: Recorded) -> None:
+        self._drop("disk", event.agent)  # It is more than nearly full.
+        self._on_news(event, recorded)
+
+    def _on_resumed(self, event: Resumed, _: Recorded) -> None:
+        for topic in ("budget", "disk"):
+            self._drop(topic, event.agent)
+
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
-        for topic in ("needs_login", "crash", "budget"):
+        for topic in ("needs_login", "crash", "budget", "disk"):
             self._drop(topic, event.agent)
 
     def _on_erased(self, event: Erased, _: Recorded) -> None:

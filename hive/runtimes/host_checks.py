@@ -90,12 +90,19 @@ def _limits(state: Path, settings: LimitSettings, kind: str) -> Iterator[HostChe
         if one.missing is not None:
             says = f"{says}. {one.missing}"
         good = one.missing is None
-        yield HostCheck(name=f"limit: {one.limit}", good=good, says=says, fix=None if good else _limit_fix(kind))
+        yield HostCheck(
+            name=f"limit: {one.limit}", good=good, says=says, fix=None if good else _limit_fix(kind, one.limit)
+        )
 
 
-def _limit_fix(kind: str) -> str:
+def _limit_fix(kind: str, limit: str) -> str:
     if kind == "process":
         return "Use a sandboxed runtime."
+    if limit == "disk":
+        return (
+            "Run hive as root, with its state on xfs mounted with the option `prjquota`, or on ext4 with it and "
+            "the feature `project` (unmounted: `tune2fs -O project,quota -Q prjquota DEVICE`)."
+        )
     if os.geteuid() == 0:
         return "Give this host control groups with the memory, pids and cpu controllers, writable for root."
     return (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from hive.runtimes import cgroup
+from hive.runtimes import cgroup, quota
 from hive.runtimes.protocol import Limits
 from hive.settings import RAISE_MAX, SHARES, LimitSettings
 
@@ -29,6 +29,7 @@ OPEN_FILES = 16_384
 BUILD_MEMORY_BYTES = 4 * GIB
 BUILD_PROCESSES = 512
 DISK_BYTES = 20 * GIB
+WALKED = "The disk limit is checked about once a minute, by a walk: there are no project quotas."
 DISK_PART = 4
 """On a file system below 80 GiB, an agent may use a quarter of it."""
 
@@ -91,6 +92,11 @@ def maximum(settings: LimitSettings, host: HostSize) -> dict[str, int]:
     return {name: value if (own := getattr(settings, name)) is None else own for name, value in available.items()}
 
 
+def has_quota(kind: str, state: Path) -> bool:
+    """Whether project quotas limit agents' disks under this kind of runtime. They do not hold for root."""
+    return kind != "process" and quota.offered(str(next(one for one in (state, *state.parents) if one.is_dir())))
+
+
 class Enforcement(msgspec.Struct, frozen=True, kw_only=True):
     """What enforces one limit on this host."""
 
@@ -130,6 +136,10 @@ def enforcement(kind: str, state: Path) -> Iterator[Enforcement]:
     else:
         yield Enforcement(limit="cpu", by="nothing", missing="CPU time is not shared equally among agents.")
     yield Enforcement(limit="open files", by="RLIMIT_NOFILE of each process")
+    if has_quota(kind, state):
+        yield Enforcement(limit="disk", by="a project quota of the file system")
+    else:
+        yield Enforcement(limit="disk", by="a walk through the folders", missing=WALKED)
     if sandboxed:
         yield Enforcement(limit="/tmp", by="the size of its tmpfs")
     else:

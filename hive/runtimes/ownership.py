@@ -51,7 +51,7 @@ def open_file(folder: str, relative: str) -> int:
 
 def give(folder: int, uid: int) -> None:
     """Change the owner of the tree below an open folder to the agent (uid and gid are the same number)."""
-    _walk(folder, lambda fd, name, facts: _give_one(fd, name, facts, uid))
+    walk(folder, lambda fd, name, facts: _give_one(fd, name, facts, uid))
 
 
 def remove(path: str) -> None:
@@ -92,7 +92,7 @@ def _empty(folder: int) -> None:
 
 def share(folder: int, gid: int) -> None:
     """Let the agent's group read the tree; the owner does not change."""
-    _walk(folder, lambda fd, name, facts: _share_one(fd, name, facts, gid))
+    walk(folder, lambda fd, name, facts: _share_one(fd, name, facts, gid))
 
 
 def may(facts: os.stat_result, uid: int, *, write: bool) -> bool:
@@ -127,7 +127,7 @@ def _share_one(fd: int, name: str, facts: os.stat_result, gid: int) -> None:
         os.close(opened)
 
 
-def _walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
+def walk(folder: int, act: Callable[[int, str, os.stat_result], None]) -> None:
     """Call `act` on the folder and everything below it on the same file system, without following links."""
     device = os.fstat(folder).st_dev
     act(folder, ".", os.fstat(folder))

@@ -37,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cpu_percent: int | None = None
     """100 is one core. Independent of it, busy agents get equal parts of the CPU."""
     disk_bytes: int | None = None
-    """Of the state folder and the proposed repository; not enforced by the container itself."""
+    """Of the state folder and the proposed repository; enforced by the daemon, not by the container."""
     open_files: int | None = None
     """Of each process."""
     all_memory_bytes: int | None = None

@@ -1,4 +1,5 @@
-"""The sandbox's system call filter. It refuses set-user-id and set-group-id files and most socket families.
+"""The sandbox's system call filter. It refuses set-user-id and set-group-id files, most socket families, and changes of
+file flags: with them a file's owner could leave the project whose quota limits the agent's disk.
 
 A mount maps a folder's owner to the agent, so a set-user-id file would run with that owner's rights on the host.
 A filter cannot inspect the arguments of io_uring and openat2; both return "not implemented", which programs handle.
@@ -40,6 +41,7 @@ class _Machine(NamedTuple):
     """add_key, request_key, keyctl: the session keyring is inherited from the daemon, and no namespace hides it."""
     sockets: tuple[int, int]
     """socket and socketpair."""
+    ioctl: int
     calls: tuple[_Call, ...]
 
 
@@ -50,14 +52,17 @@ FAMILIES = (1, 2, 10)
 NETLINK = 16
 NETLINK_ROUTE = 0
 """The one netlink protocol that programs need, to list their interfaces."""
-HIDDEN_CALLS = (425, 437)
-"""io_uring_setup and openat2 have the same numbers on every architecture."""
+HIDDEN_CALLS = (425, 437, 469)
+"""io_uring_setup, openat2 and file_setattr have the same numbers on every architecture."""
+FLAG_CHANGES = (0x401C5820, 0x40086602)
+"""The requests FS_IOC_FSSETXATTR and FS_IOC_SETFLAGS of ioctl."""
 _FCHMODAT2 = _Call(452, mode=2)
 _MACHINES = {
     "x86_64": _Machine(
         0xC000003E,
         (248, 249, 250),
         (41, 53),
+        16,
         (
             _Call(2, mode=2, flags=1),  # open
             _Call(85, mode=1),  # creat
@@ -74,6 +79,7 @@ _MACHINES = {
         0xC00000B7,
         (217, 218, 219),
         (198, 199),
+        29,
         (
             _Call(33, mode=2),  # mknodat
             _Call(52, mode=1),  # fchmod
@@ -98,6 +104,11 @@ def program() -> bytes | None:
     for number in machine.sockets:
         block = _families()
         code += _step(JUMP_EQUAL, number, 0, len(block) // len(_load(0))) + block
+    block = _load_argument(1)
+    for request in FLAG_CHANGES:
+        block += _step(JUMP_EQUAL, request, 0, 1) + _step(RETURN, NOT_PERMITTED)
+    block += _step(RETURN, ALLOW)
+    code += _step(JUMP_EQUAL, machine.ioctl, 0, len(block) // len(_load(0))) + block
     for call in machine.calls:
         block = b""
         if call.flags is not None:

@@ -9,7 +9,18 @@ from system.hive_process import HiveProcess, eventually
 
 from hive.actors.webhook import NotTaken, deliver
 from hive.events import AnyEvent
-from hive.events.agents import Budget, BudgetReached, Crashed, Destroyed, LoggedIn, NeedsLogin
+from hive.events.agents import (
+    Budget,
+    BudgetReached,
+    Crashed,
+    Destroyed,
+    DiskFull,
+    DiskNearlyFull,
+    DiskNoLongerFull,
+    LoggedIn,
+    NeedsLogin,
+    Resumed,
+)
 from hive.events.approvals import ApprovalRequested
 from hive.events.base import ApprovalId, MessageId, QuestionId
 from hive.events.log import stamp
@@ -83,9 +94,11 @@ def test_which_events_notify_the_webhook() -> None:
             NeedsLogin(agent="x"),
             Crashed(agent="x", incarnation="i", reason="signal 9 (SIGKILL)"),
             BudgetReached(agent="x", budget=Budget(hours=24, turns=3), turns=3, tokens=9, until_ms=1_769_940_000_000),
+            DiskNearlyFull(agent="x", used_mb=90, limit_mb=100),
+            DiskFull(agent="x", used_mb=100, limit_mb=100),
             MessageSent(id=MessageId(1), sender="x", to="operator", body="Hello."),
         )
-    ] == ["approval", "needs_login", "crash", "budget", None]
+    ] == ["approval", "needs_login", "crash", "budget", "disk", "disk", None]
 
 
 def test_webhook_error_hides_the_url(ntfy: Ntfy) -> None:
@@ -112,6 +125,8 @@ def asked(id: int) -> QuestionAdded:
 
 ANSWERED = QuestionResolved(id=QuestionId(1), asker="coder", target=None, answer="a", answerer="operator")
 CRASHED = Crashed(agent="x", incarnation="i", reason="exit code 3")
+NEARLY_FULL = DiskNearlyFull(agent="x", used_mb=9, limit_mb=9)
+FULL = DiskFull(agent="x", used_mb=9, limit_mb=9)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +140,9 @@ CRASHED = Crashed(agent="x", incarnation="i", reason="exit code 3")
             [],
         ),
         ((NeedsLogin(agent="x"), NeedsLogin(agent="y"), LoggedIn(agent="x")), [2]),
+        ((NEARLY_FULL, FULL), [2]),
+        ((NEARLY_FULL, FULL, DiskNoLongerFull(agent="x", used_mb=1, limit_mb=9)), []),
+        ((FULL, Resumed(agent="x")), []),
         ((CRASHED, CRASHED, NotificationDelivered(topic="crash", subject="x", of=2)), [1]),
         ((CRASHED, CRASHED, NotificationDelivered(topic="crash", subject="x")), [2]),
         ((CRASHED, NeedsLogin(agent="x"), asked(1), Destroyed(agent="x")), [3]),

@@ -29,13 +29,12 @@ from hive.deciders.lifecycle import (
     RecordStopped,
 )
 from hive.errors import HiveError, NotFound, Unavailable
-from hive.events.agents import Act, Budget, ContainerLimits, Share, StartReason
+from hive.events.agents import Act, Budget, Share, StartReason
 from hive.events.base import ApprovalId, By, actor
 from hive.events.transient import TransientKind
 from hive.names import AgentName
 from hive.projections import agents as roster
-from hive.runtimes.limits import not_enforced
-from hive.runtimes.protocol import Bind, Ended, Exit, Limits, NeverRan, Running
+from hive.runtimes.protocol import Bind, Ended, Exit, NeverRan, Running
 from hive.runtimes.record import Record
 from hive.settings import SHARES
 
@@ -237,21 +236,9 @@ class Agent(pykka.ThreadingActor):
             recipients=file.allowed_recipients,
             budget=_budget(file.limits),
             share=_share(file.limits),
-            limits=self._limits(container.limits, has_quota=has_quota),
+            limits=self._provisioner.recorded(container.limits, has_quota=has_quota),
         )
         self._journal.ask(started)
-
-    def _limits(self, limits: Limits, *, has_quota: bool) -> ContainerLimits:
-        mib = 1024 * 1024
-        return ContainerLimits(
-            memory_mb=None if limits.memory_bytes is None else limits.memory_bytes // mib,
-            processes=limits.processes,
-            cpu_percent=limits.cpu_percent,
-            disk_mb=None if limits.disk_bytes is None else limits.disk_bytes // mib,
-            disk_quota=has_quota,
-            open_files=limits.open_files,
-            not_enforced=not_enforced(self._runtime.kind, self._provisioner.paths.state),
-        )
 
     def _binds(self) -> tuple[Bind, ...]:
         """Folders of other agents that this agent sees."""

@@ -17,6 +17,7 @@ from hive.config.builders import Builder
 from hive.config.network import network_of, refuse_beyond
 from hive.config.nix_builder import ENVIRONMENT
 from hive.config.repositories import Repositories
+from hive.events.agents import ContainerLimits
 from hive.host_users import HostUsers, Reserved
 from hive.names import MANAGER, AgentName
 from hive.paths import Paths
@@ -180,6 +181,18 @@ class Provisioner:
             quota.assign(str(folder.resolve()), project)
         quota.limit(str(self.paths.agents.resolve()), project, limit_bytes)
         return True
+
+    def recorded(self, own: Limits, *, has_quota: bool) -> ContainerLimits:
+        """The limits of a run as its event has them, with what this host does not enforce."""
+        return ContainerLimits(
+            memory_mb=None if own.memory_bytes is None else own.memory_bytes // limits.MIB,
+            processes=own.processes,
+            cpu_percent=own.cpu_percent,
+            disk_mb=None if own.disk_bytes is None else own.disk_bytes // limits.MIB,
+            disk_quota=has_quota,
+            open_files=own.open_files,
+            not_enforced=limits.not_enforced(self.runtime.kind, self.paths.state),
+        )
 
     def quota_project(self, row: Agent) -> int | None:
         """The agent's project: its host uid. None: no project quotas here."""

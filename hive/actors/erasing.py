@@ -77,7 +77,13 @@ class Erasing:
         async with self.exclusive:
             await self._resume()
             texts = await asyncio.to_thread(erasing.texts_in, self._paths, subject, name)
-            found = await self._find(subject, name, why, backups=backups)
+            try:
+                found = await self._find(subject, name, why, backups=backups)
+            except NotFound:
+                if not (backups and await asyncio.to_thread(erasing.was_erased, self._paths, subject, name)):
+                    raise
+                # Erased before without the backups: only they are left.
+                found = Found(Erased(subject=subject, name=name, why=why, rows=(), backups=True), [], [])
             decided = [await self._decide(by, found.erased)]
             with contextlib.suppress(NotFound):  # Events that quoted a text while the log was searched.
                 later = await self._find(subject, name, why, backups=backups, texts=texts)

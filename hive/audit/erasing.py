@@ -17,7 +17,8 @@ from hive.clock import parse_rfc3339, rfc3339
 from hive.errors import BadRequest, NotFound, Unavailable
 from hive.events.base import Seq
 from hive.events.chain import SALT_BYTES, Row, content_hash
-from hive.events.erasing import Erased, Span, Spans, Subject, spans
+from hive.events.codec import Codec
+from hive.events.erasing import Erased, Span, Spans, Subject, covers, spans
 from hive.events.log import LogReader
 from hive.events.schema import sync_folder
 from hive.events.segments import Parts, Segment, write
@@ -70,6 +71,18 @@ def find(
         rows = [*own, *quotes]
         rows += _keys(reader, {row.seq for row in rows})
         return Found(_described(reader, subject, name, why, rows, backups=backups), quotes, _agents(rows))
+
+
+def was_erased(paths: Paths, subject: Subject, name: str) -> bool:
+    """Whether an earlier erasure had this subject, or covered its text."""
+    with log_reader(paths) as reader:
+        for row in reader.where("type = 'Erased'"):
+            erased = Codec().decode(row.type, row.data)
+            assert isinstance(erased, Erased)
+            ids = {"message": erased.messages, "question": erased.questions, "approval": erased.approvals}.get(subject)
+            if (erased.subject, erased.name) == (subject, name) or (ids and name.isdigit() and covers(ids, int(name))):
+                return True
+    return False
 
 
 def texts_in(paths: Paths, subject: Subject, name: str) -> set[str]:

@@ -312,6 +312,21 @@ def test_backups_are_named_or_replaced(paths: Paths, tmp_path: Path) -> None:
     assert any("/away: " in place for place in done["out_of_reach"])
 
 
+def test_backups_of_what_was_erased_before_are_replaced(paths: Paths, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    write_backup(paths, folder, SystemClock(), lambda _: None, keep=9)
+    kept = {path.name for path in folder.rglob("*.json")}
+    erase(paths, "message", "20")
+    with pytest.raises(NotFound):
+        erase(paths, "message", "20")
+    done = erase(paths, "message", "20", backups=True)
+    assert done["rows"] == 0
+    assert not kept & {path.name for path in folder.rglob("*.json")}
+    with pytest.raises(NotFound):
+        erase(paths, "message", "999", backups=True)
+    check_files(paths)
+
+
 def test_erasing_beside_a_daemon_is_refused(paths: Paths) -> None:
     from hive import lock
 

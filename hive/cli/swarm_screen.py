@@ -38,7 +38,8 @@ def show_connection(reply: dict[str, Any]) -> None:
         screen.say(f"connected to {swarm['server']}{'' if swarm['encrypted'] else ', not encrypted'}")
     _say_problem(swarm)
     if swarm.get("shipped") is not None:
-        copies = f", {swarm['copies']} copies" if swarm.get("copies") else ""
+        count = swarm.get("copies")
+        copies = "" if count is None else f", {count} {'copy' if count == 1 else 'copies'}"
         screen.say(f"replica: {swarm['shipped']} of {swarm['head']} events, {swarm['lag']} behind{copies}")
     rows: list[list[Cell]] = [
         [

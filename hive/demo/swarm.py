@@ -110,7 +110,7 @@ def _leave_running(hives: TwoHives, console: Console) -> None:
     for command in (
         "hive status --swarm",
         "hive swarm status",
-        "hive send smith@berlin 'How are you?'",
+        "hive send manager@berlin 'How are you?'",
         "hive move coder berlin",
         "hive log --follow",
     ):

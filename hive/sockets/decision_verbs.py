@@ -23,7 +23,7 @@ from hive.sockets.config_verbs import check_approvable
 from hive.sockets.container_verbs import base_url
 from hive.sockets.host_session import HostSession, HostVerb, Reply
 from hive.sockets.requests import Id, Limit, Request, Short
-from hive.sockets.swarm_verbs import decide_there, peers_seen
+from hive.sockets.swarm_verbs import connection, decide_there, peers_seen
 
 ROWS_MAX: Final = 1_000
 """Rows of one reply."""
@@ -208,7 +208,8 @@ async def state(session: HostSession, _: Request) -> Reply:
         if row["name"] in held:
             row["held"] = held[row["name"]]
     if (name := session.services.settings().swarm.name) is not None:
-        snapshot["swarm"] = {"name": name, "peers": peers_seen(session.services.swarm)}
+        status = session.services.swarm
+        snapshot["swarm"] = {"name": name, "peers": peers_seen(status), **connection(status, seq)}
     runtime = session.services.provisioner.runtime.kind
     mode = "host" if runtime == "process" else session.services.settings().network.mode
     return {"seq": seq, "state": snapshot, "runtime": runtime, "network_mode": mode}

@@ -10,6 +10,7 @@ from hive.clock import TimeMs
 from hive.deciders.moves import BeginMove
 from hive.deciders.swarm import DecideThere
 from hive.errors import Refused, Unavailable
+from hive.events.base import Seq
 from hive.events.envelopes import Verdict
 from hive.events.moves import AdoptionEnded, Moved, MoveFailed
 from hive.events.swarm import DecisionDone
@@ -84,6 +85,14 @@ def peers_seen(status: SwarmStatus) -> list[dict[str, Any]]:
         {"name": name, "age_seconds": round(one.age_s(), 1), "seq": one.screen.seq, **one.screen.state}
         for name, one in sorted(seen.items())
     ]
+
+
+def connection(status: SwarmStatus, seq: Seq) -> dict[str, Any]:
+    """Whether this hive is connected, and how many events of its log are not in the swarm yet."""
+    now = status.now()
+    if now is None:
+        return {"connected": False, "problem": status.problem}
+    return {"connected": now.connected, "problem": now.problem, "lag": max(0, seq - now.shipped)}
 
 
 def figures(status: SwarmStatus, hive: Hive) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from dashboard.conftest import Person
 from system.hive_process import HiveProcess, eventually
 
 from .servers import Server, swarm
+from .test_store import connected
 
 pytestmark = pytest.mark.system
 
@@ -113,9 +114,12 @@ def test_dashboard_shows_every_hive_and_decides_there(pair: Pair) -> None:
         mara.post(f"/deny/{id}", data={"hive": "berlin", "note": "no"}).raise_for_status()
         mara.post(f"/answer-question/{asked}", data={"hive": "berlin", "option": "mauve"}).raise_for_status()
         metrics = mara.get("/metrics").text
+        mara.headers["Accept"] = "text/html"
+        assert "events behind" in mara.get("/").text
     assert pair.berlin.event("ApprovalResolved", id=id)["by"] == "operator:mara@tokyo way=swarm"
     assert pair.berlin.event("QuestionResolved", id=asked)["answer"] == "mauve"
     assert "hive_swarm_connected 1" in metrics
+    assert "hive_swarm_replica_lag_events " in metrics
     assert 'hive_swarm_owed_envelopes{peer="berlin"}' in metrics
 
 
@@ -180,6 +184,29 @@ def await_replica(hive: HiveProcess) -> int:
 def hashes(state: Path) -> list[bytes]:
     with contextlib.closing(sqlite3.connect(f"file:{state / 'events.db'}?mode=ro", uri=True)) as db:
         return [bytes(row[0]) for row in db.execute("SELECT hash FROM events ORDER BY seq")]
+
+
+def test_emptied_stream_is_whole_again_and_the_lag_is_shown(pair: Pair, tmp_path: Path) -> None:
+    await_replica(pair.berlin)
+
+    async def empty(client: Any) -> None:
+        await client.jetstream().purge_stream("hive-log-berlin")
+
+    connected(pair.berlin, empty)
+    refused = pair.tokyo.try_run("swarm", "restore", "berlin", "--out", str(tmp_path / "early"))
+    if refused.returncode:
+        assert "The replica of berlin" in refused.stderr
+
+    def whole() -> bool:
+        out = tmp_path / f"try-{len(list(tmp_path.iterdir()))}"
+        return pair.tokyo.try_run("swarm", "restore", "berlin", "--out", str(out)).returncode == 0
+
+    eventually(whole, "a whole replica")
+    head = await_replica(pair.berlin)
+    pair.tokyo.run("swarm", "restore", "berlin", "--out", str(tmp_path / "new"))
+    assert hashes(tmp_path / "new")[:head] == hashes(pair.berlin.paths.state)[:head]
+    eventually(lambda: pair.berlin.data("swarm", "status")["lag"] == 0, "no lag")
+    assert "0 behind" in pair.berlin.run("swarm", "status")
 
 
 def test_killed_daemons_and_server_lose_and_double_nothing(pair: Pair) -> None:

@@ -22,6 +22,8 @@ from hive.sockets.host_session import user_name
 NAMES: Final = ("tokyo", "berlin")
 """The first runs the NATS server, and the operator sits there."""
 NATS_PORT: Final = 4222
+ENDS_WITH_DEMO: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+"""However the demo ends, also when its terminal is closed."""
 CONNECT_MAX_S: Final = 60.0
 STEP_S: Final = 0.1
 
@@ -101,7 +103,8 @@ def _join(paths: dict[str, Paths], url: str, cleanup: contextlib.ExitStack, firs
             if peer != name:
                 _hive(own, "trust", peer, key, "--operators", me)
     state = str(paths[first.name].state)
-    command = [*first.front, sys.executable, "-P", "-m", "hive", "swarm", "server", "--dir", str(scratch / "nats")]
+    front = [*first.front, *ENDS_WITH_DEMO]
+    command = [*front, sys.executable, "-P", "-m", "hive", "swarm", "server", "--dir", str(scratch / "nats")]
     log = cleanup.enter_context((scratch / "nats.log").open("w+"))
     server = cleanup.enter_context(
         subprocess.Popen([*command, "--state", state], stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -38,7 +38,7 @@ def network_checks(paths: Paths, settings: Settings) -> Iterator[HostCheck]:
 def _key(paths: Paths, settings: Settings) -> HostCheck:
     file = settings.claude.api_key_file
     if file is None:
-        says = "no API key: each agent logs in by itself, holds that login, and reaches the hosts of a login in every mode"
+        says = "no API key: each agent logs in by itself, holds that login, and reaches its hosts in every mode"
         return HostCheck(name="key", good=True, says=says)
     held = "agents can read it" if settings.runtime.kind == "process" else "the broker adds it; no agent holds it"
     return _readable("key", paths, file, held)

@@ -1,7 +1,7 @@
 """Start times and memory of agents' containers, per runtime.
 
-`python -m benchmarks.containers [--runtime bubblewrap] [--agents 8] [--image DIR]`: for each runtime a hive in a
-temporary folder spawns agents in turn, leaves them at rest, and restarts each; prints one JSON object per runtime.
+`python -m benchmarks.containers [--runtime bubblewrap] [--agents 8] [--image DIR] [--nixpkgs REF]`: for each runtime a
+hive in a temporary folder spawns agents in turn, leaves them at rest, and restarts each; prints one JSON object each.
 A start ends with the harness's hello, which it sends with its first recv. Memory is the proportional set size
 of all processes of a container and its shim; an agent at rest has no live CLI.
 """
@@ -32,15 +32,21 @@ LOOK_S = 0.005
 QUIET_S = 5.0
 """Wait before memory is measured."""
 KIB = 1024
+FIRST_UID = 1_800_000_000
+"""Above the users of other hives and of systemd's containers."""
 
 
-def measured(runtime: str, agents: int, image: Path | None) -> dict[str, Any]:
+def measured(runtime: str, agents: int, image: Path | None, nixpkgs: str | None) -> dict[str, Any]:
     """Spawn, restart and rest this many agents under one runtime."""
     folder = Path(tempfile.mkdtemp(prefix="hive-containers-"))
     paths = Paths(folder / "state", folder / "run")
     paths.state.mkdir()
+    tables = [f"[runtime]\nfirst_uid = {FIRST_UID}\n"]
     if image is not None:
-        paths.settings.write_text(f'[runtime]\nimage = "{image.absolute()}"\n')
+        tables.append(f'image = "{image.absolute()}"\n')
+    if nixpkgs is not None:
+        tables.append(f'[nix]\nnixpkgs = "{nixpkgs}"\noptions = {{ substitute = "false", sandbox = "false" }}\n')
+    paths.settings.write_text("".join(tables))
     command = [sys.executable, "-m", "hive", "up", "--state", str(paths.state), "--run", str(paths.run)]
     command += ["--runtime", runtime, "--no-dashboard", "--model-url", NO_MODEL]
     with (folder / "daemon.log").open("w") as log:
@@ -100,9 +106,10 @@ def main() -> None:
     parser.add_argument("--runtime", action="append", help="repeatable; default: bubblewrap")
     parser.add_argument("--agents", type=int, default=8)
     parser.add_argument("--image", type=Path, help="an OS tree, for nspawn")
+    parser.add_argument("--nixpkgs", help="a flake reference, for nixos; nothing is fetched but the flake itself")
     chosen = parser.parse_args()
     for runtime in chosen.runtime or ["bubblewrap"]:
-        sys.stdout.write(json.dumps(measured(runtime, chosen.agents, chosen.image), indent=2) + "\n")
+        sys.stdout.write(json.dumps(measured(runtime, chosen.agents, chosen.image, chosen.nixpkgs), indent=2) + "\n")
         sys.stdout.flush()
 
 

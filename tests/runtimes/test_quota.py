@@ -1,7 +1,7 @@
 """Project quotas: the kernel refuses what exceeds an agent's disk limit, and the agent cannot leave its project.
 
-Skipped where the folder for temporary files is on a file system without project quotas.
-`test_other_kernel` runs them on ext4 and xfs.
+Skipped where the folder for temporary files is on a file system without project quotas. To run them, set TMPDIR to a
+folder on ext4 or xfs that is mounted with `prjquota`, as root.
 """
 
 import os

@@ -16,6 +16,10 @@ AGENTS = PARKED + 1
 """The manager writes to all others."""
 TIMES = 5
 """Repetitions per round, interleaved; the median counts."""
+NO_SHARES = (
+    "[limits]\nevents_per_minute = 10000000\nburst_events = 10000000\nkib_per_minute = 10000000\nburst_kib = 10000000\n"
+)
+"""A message to 200 agents every few seconds is more than one agent's default share."""
 ONES = 60
 """Sends to one parked recv, and bare round trips."""
 
@@ -32,6 +36,7 @@ FIGURES = [
 def measuring(setting: Setting) -> Iterator[Callable[[], Round]]:
     state = setting.folder / "waking" / "state"
     seeding.roster(state, AGENTS)
+    (state / "hive.toml").write_text(NO_SHARES)
     with contextlib.ExitStack() as stack:
         hive = stack.enter_context(own("hive_daemon", state.parent, str(state), str(AGENTS)))
         recvs = stack.enter_context(own("recvs", state.parent / "recvs", str(state), str(AGENTS)))

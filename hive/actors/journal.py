@@ -238,7 +238,7 @@ class Journal(pykka.ThreadingActor):
         """Commit the batch. If another one is under way, this one grows until that one ends."""
         if self._commits.under_way is not None or self._batch.is_empty():
             return
-        if len(self._batch.rows) >= PIPELINED_MIN or not self.actor_inbox.empty():
+        if sum(map(len, self._batch.answers.values())) >= PIPELINED_MIN or not self.actor_inbox.empty():
             self._begin_commit()
         else:
             self._commit_here()

@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -35,6 +34,7 @@ from hive.actors.disk_watch import DiskWatch
 from hive.actors.erasing import Erasing
 from hive.actors.journal import Journal
 from hive.actors.journal_clients import AsyncJournalClient, BlockingJournalClient
+from hive.actors.malloc import give_memory_back
 from hive.actors.manager import Manager
 from hive.actors.policies import Policies
 from hive.actors.provision import Provisioner
@@ -79,11 +79,6 @@ log = structlog.get_logger()
 
 BY = actor("daemon")
 Later = Callable[[], Coroutine[Any, Any, None]]
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""Of `malloc.h`."""
-LARGE_BLOCK_BYTES = 64 * 1024
-ARENAS_MAX = 2
-"""Each thread would have its own, and what one frees the others cannot use."""
 HOST_USERS_WITHIN_S = 2.0
 """For the processes of a daemon that was just killed to release its host users."""
 LAST_REPLY_S = 0.05
@@ -98,7 +93,7 @@ def run(paths: Paths, runtime: str | None, listen: str | None, dashboard: bool, 
     """
     _log_to_stderr()
     _raise_file_limit()
-    _give_memory_back()
+    give_memory_back()
     settings = CurrentSettings(paths.settings)
     kind = choose(runtime or settings.now.runtime.kind, settings.now.runtime.image_path(paths.state))
     address = listen or settings.now.dashboard.listen
@@ -192,8 +187,9 @@ class _Daemon:
     async def _serve(
         self, journal: "pykka.ActorRef[Any]", threads: BlockingJournalClient, client: AsyncJournalClient
     ) -> None:
-        start = StartRecord(client, Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind))
-        is_held = not await start.record()
+        start = StartRecord(client, Boot(by=BY, hive_version=hive.__version__, runtime=self._runtime.kind), self._paths)
+        await start.record()
+        was_low = await client.read(lambda state: state.disk.is_low is not None)
         settings, now = self._settings.now.swarm, self._clock.now_ms()
         await client.read(lambda state: self._swarm.hold_agents(state, settings, now))
         for slot in await client.read(lambda state: [row.slot for row in state.agents.living()]):
@@ -208,7 +204,7 @@ class _Daemon:
             self._clock,
             self._give_up,
             self._committed,
-            is_held=is_held,
+            is_held=start.waits,
         )
         self._supervised.set_result(self._supervisor)
         rebuilding = Rebuilding(client, self._paths.state)
@@ -224,7 +220,8 @@ class _Daemon:
             erasing=erasing,
             hub=self._hub,
             shares=Shares(lambda: self._now().limits, refusals.report, time.monotonic),
-            room=Room(self._paths.state, lambda: self._now().limits.free_mb, refusals.disk, time.monotonic),
+            room=Room(self._paths.state, lambda: self._now().limits.free_mb, refusals.disk, time.monotonic, was_low),
+            waits_for_room=lambda: start.waits,
             supervisor=self._supervisor,
             provisioner=self._provisioner,
             proposals=self._configuration.proposals,
@@ -241,8 +238,8 @@ class _Daemon:
             shut_down=lambda keep: self._shut_down(client, keep),
         )
         self._sockets = Sockets(services)
-        later: list[Later] = [erasing.resume]
-        if is_held:
+        later: list[Later] = [erasing.resume, services.room.watch]
+        if start.waits:
             later.append(lambda: start.record_later(lambda: mail.tell(self._supervisor, Begin())))
         await self._serve_clients(client, later)
 
@@ -354,9 +351,14 @@ class _Daemon:
         if not keep_agents:
             tickets = await asyncio.to_thread(self._supervisor.ask, GoDownAll())
             for ended in await asyncio.gather(*map(asyncio.wrap_future, tickets), return_exceptions=True):
+                if isinstance(ended, Unavailable):
+                    raise Unavailable(f"{ended} Agents may run; `hive down --keep-agents` stops only the daemon.")
                 if isinstance(ended, HiveError):
                     log.warning("daemon.agent_not_stopped", error=str(ended))
-        await client.ask(Shut(by=BY, keep_agents=keep_agents))
+        try:
+            await client.ask(Shut(by=BY, keep_agents=keep_agents))
+        except Unavailable as error:  # Then the log shows the end as it shows one by a signal: at the next start.
+            log.warning("daemon.end_not_recorded", error=str(error))
         self._loop.call_later(LAST_REPLY_S, self._ends.set)
 
     def _dashboard_url(self) -> str | None:
@@ -399,17 +401,6 @@ def _log_to_stderr() -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-
-
-def _give_memory_back() -> None:
-    """Have large blocks mapped on their own and unmapped when freed; glibc would raise that threshold as it goes."""
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # Another C library.
-        return
-    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
-    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)
-    mallopt(M_ARENA_MAX, ARENAS_MAX)
 
 
 def _raise_file_limit() -> None:

@@ -1,5 +1,6 @@
 """Checkpoints the log's WAL on its own thread, so that no commit waits for it."""
 
+import contextlib
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,7 @@ import apsw
 import pykka
 
 from hive.events.log import checkpoint
+from hive.reserve import Reserve
 
 
 class Checkpointer(pykka.ThreadingActor):
@@ -17,13 +19,16 @@ class Checkpointer(pykka.ThreadingActor):
     def __init__(self, folder: Path):
         super().__init__()
         self._folder = folder
+        self._reserve = Reserve(folder)
         self._db: apsw.Connection
 
     def on_start(self) -> None:
         self._db = checkpoint(self._folder)
 
     def on_receive(self, message: Literal["wal_is_long"]) -> None:
-        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        if self._reserve.is_whole():  # A checkpoint would use up the room that is left for new events.
+            with contextlib.suppress(apsw.FullError, apsw.IOError):  # The WAL grows until there is room.
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def on_stop(self) -> None:
         self._db.close()

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from hive.actors.journal_messages import JournalClient, Read
+from hive.actors.log_writing import LogWriter
 from hive.errors import Unavailable
-from hive.events.log import EventLog
 from hive.projections.table import Recorded
 
 
@@ -46,9 +46,11 @@ class Batch(msgspec.Struct):
 class Commits:
     """At most one batch is under way. Meanwhile nobody else uses the log's connection."""
 
-    def __init__(self, log: EventLog, committed: Callable[[list[Recorded]], object], batch_ended: Callable[[], object]):
+    def __init__(
+        self, writer: LogWriter, committed: Callable[[list[Recorded]], object], batch_ended: Callable[[], object]
+    ):
         """Both are called on this thread: `committed` before the answers, `batch_ended` after them or a failure."""
-        self._log = log
+        self._writer = writer
         self._committed = committed
         self._batch_ended = batch_ended
         self._begun: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -95,7 +97,7 @@ class Commits:
     def _commit(self, batch: Batch) -> None:
         if batch.rows:
             try:
-                self._log.append(batch.rows)
+                self._writer.append(batch.rows)
             except Unavailable as error:
                 batch.failed = error
                 return

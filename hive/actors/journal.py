@@ -16,6 +16,7 @@ import structlog
 from hive.actors import mail
 from hive.actors.commits import Batch, Commits
 from hive.actors.journal_messages import Adopt, Decided, JournalClient, Read, Submission, Submit
+from hive.actors.log_writing import LogWriter
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
 from hive.deciders import RULES
 from hive.deciders.base import Answered, Command
@@ -24,11 +25,11 @@ from hive.events import AnyEvent
 from hive.events.base import Seq
 from hive.events.codec import Codec
 from hive.events.daemon import CommandKeyed
-from hive.events.log import WAL_PAGES, EventLog, stamp
+from hive.events.log import WAL_PAGES, stamp
 from hive.projections.fresh import discard_fresh, put_in_place, reading
 from hive.projections.hive import Hive
 from hive.projections.replay import replay
-from hive.projections.store import FILE_NAME, Store, discard
+from hive.projections.store import Store
 from hive.projections.table import Recorded
 
 log = structlog.get_logger()
@@ -82,8 +83,8 @@ class Journal(pykka.ThreadingActor):
     """Decides, folds, and has the events committed and answered.
 
     While one batch is committed, it decides the next one on top of it. It survives a failed write: it answers both
-    with the error and reloads the state from the disk. If the reload fails, the daemon ends, and the next one starts
-    from the log.
+    with the error, reloads the state from the disk and refuses what comes in the next moment. If the reload fails, the
+    daemon ends, and the next one starts from the log.
     """
 
     use_daemon_thread = True
@@ -102,7 +103,8 @@ class Journal(pykka.ThreadingActor):
         self._clock = clock
         self._codec = Codec()
         self._folder = folder
-        self._log = _opened(folder)
+        self._writer = LogWriter(folder, clock)
+        self._log = self._writer.log
         self._log.on_wal_growth(lambda pages: wal_is_long() if pages >= WAL_PAGES else None)
         self._store = Store(folder)
         discard_fresh(folder)
@@ -117,7 +119,7 @@ class Journal(pykka.ThreadingActor):
         self._batch = Batch()
         self._flush_is_due = False
         self._commits = Commits(
-            self._log,
+            self._writer,
             lambda batch: committed.send(self, batch=batch),
             lambda: mail.tell(self.actor_ref, _Committed()),
         )
@@ -174,6 +176,7 @@ class Journal(pykka.ThreadingActor):
             if PIPELINED_MIN <= nth <= last_split and self._commits.under_way is None:
                 self._begin_commit()
             try:
+                self._writer.refuse_resting()
                 outcome = self._decided(submission, now, at)
             except HiveError as refusal:
                 outcome = refusal
@@ -277,7 +280,7 @@ class Journal(pykka.ThreadingActor):
             raise batch.failed
         log.error("journal.commit_failed", events=len(batch.rows), error=str(batch.failed))
         on_top, self._batch = self._batch, Batch()
-        self._reload()
+        self._writer.rest(batch.failed, self._reload)
         for one in (batch, on_top):
             one.refuse(batch.failed)
             one.found = [self._read(read.query) for read in one.reads]
@@ -344,6 +347,10 @@ class Journal(pykka.ThreadingActor):
         """Run a few write-behind steps, then let waiting commands go first."""
         began_s = time.perf_counter()
         if self._writing is None:
+            if not self._writer.has_room():
+                self._write_is_due, self._writing_took_ms = False, WRITE_RETRY_MS / REST_FACTOR
+                self._write_later()
+                return
             self._settle()  # Write only committed state.
             self._writing = self._store.writing(self._hive, self._log.head.hash)
             self._writing_took_ms, self._written_seq = 0.0, self._hive.seq
@@ -361,8 +368,10 @@ class Journal(pykka.ThreadingActor):
             self._write_later()
 
     def _write_rows(self) -> None:
-        """Write all dirty rows now."""
+        """Write all dirty rows now, if there is room."""
         self._stop_writing()
+        if not self._writer.has_room():
+            return
         try:
             self._store.write(self._hive, self._log.head.hash)
         except _STORE_ERRORS as error:
@@ -379,16 +388,6 @@ class Journal(pykka.ThreadingActor):
         self._store.load(hive, self._log, self._codec)
         self._hive = hive
         self._write_rows()
-
-
-def _opened(folder: Path) -> EventLog:
-    """SQLite needs a little room to open a log. On a full disk the projections make it: the log has everything."""
-    try:
-        return EventLog(folder)
-    except (apsw.FullError, apsw.IOError) as error:
-        log.warning("journal.no_room_to_open", error=str(error), discarded=FILE_NAME)
-        discard(folder / FILE_NAME)
-        return EventLog(folder)
 
 
 def _digest(command: Command) -> str:

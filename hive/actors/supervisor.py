@@ -29,6 +29,10 @@ RESTARTS_MAX = 5
 RESTART_WINDOW_MS: DurationMs = 60_000
 
 
+ENDING: Final = frozenset({"stop", "kill"})
+"""Acts that need no room: an agent that runs can be ended on a full disk."""
+
+
 class Child(msgspec.Struct, frozen=True):
     """An actor that the supervisor keeps running."""
 
@@ -37,7 +41,7 @@ class Child(msgspec.Struct, frozen=True):
     listens: tuple[type, ...] = ()
     """Event types that it receives after their commit."""
     writes: bool = True
-    """False: it also starts while the log cannot be written."""
+    """False: it also starts while the disk is full."""
 
 
 class GoDownAll(msgspec.Struct, frozen=True):
@@ -45,7 +49,7 @@ class GoDownAll(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Message: the log can be written again. Start what was held back."""
+    """Message: the disk has room again. Start what was held back."""
 
 
 class _RosterChanged(msgspec.Struct, frozen=True):
@@ -77,7 +81,7 @@ class Supervisor(pykka.ThreadingActor):
         *,
         is_held: bool = False,
     ):
-        """`is_held`: the log cannot be written. Agents and children that write start with `Begin`."""
+        """`is_held`: the disk is full. Agents and children that write start with `Begin`."""
         super().__init__()
         self._journal = journal
         self._children = {child.name: child for child in children}
@@ -135,8 +139,10 @@ class Supervisor(pykka.ThreadingActor):
             case Begin():
                 self._is_held = False
                 self._start_missing()
-            case Do(ticket=ticket) | Settle(ticket=ticket) if self._is_held:
-                ticket.set_exception(Unavailable("The log cannot be written. Free disk space or check the disk."))
+            case Do() | Settle() if self._is_held and not self._needs_no_room(message):
+                what = "its start" if isinstance(message, Settle) else f"its {message.act}"
+                text = f"The disk is full. {message.agent} has to wait with {what}. Free disk space."
+                message.ticket.set_exception(Unavailable(text))
             case Do(agent=name, ticket=ticket) | Settle(agent=name, ticket=ticket):
                 ref = self._agents.get(name)
                 if ref is None or not mail.tell(ref, message):
@@ -145,6 +151,9 @@ class Supervisor(pykka.ThreadingActor):
                 if (ref := self._agents.get(name)) is not None:
                     mail.tell(ref, message)
             case GoDownAll():
+                if self._is_held:
+                    for row in self._client.read(lambda hive: hive.agents.living()):
+                        self._started_if_running(row.name)
                 return [self._go_down(name) for name in self._agents]
             case _RosterChanged(event=event) if isinstance(event, Destroyed):
                 if (ref := self._agents.pop(event.agent, None)) is not None:
@@ -176,6 +185,16 @@ class Supervisor(pykka.ThreadingActor):
     def _start_agent(self, name: AgentName) -> None:
         if name not in self._agents:
             self._agents[name] = self._new_agent(name)
+
+    def _needs_no_room(self, message: Do | Settle) -> bool:
+        return isinstance(message, Do) and message.act in ENDING and self._started_if_running(message.agent)
+
+    def _started_if_running(self, name: AgentName) -> bool:
+        """Start the actor of an agent whose container runs, so that it can be ended. Returns whether it has one."""
+        row = self._client.read(lambda hive: hive.agents.living_one(name))
+        if row is not None and row.running:
+            self._start_agent(name)
+        return name in self._agents
 
     def _go_down(self, name: AgentName) -> Ticket:
         ticket, ref = Ticket(), self._agents[name]

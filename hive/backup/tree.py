@@ -22,6 +22,7 @@ DERIVED: Final = {
     b"search.db": "made from the log again",
     b"search.lock": "made anew by a search",
     b"daemon.lock": "made anew by the daemon",
+    b"reserve": "taken anew by the daemon",
 }
 """Names in the state folder that the daemon makes again, and how."""
 SIDE_FILES: Final = (b"-wal", b"-shm", b"-journal")

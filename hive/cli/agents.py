@@ -32,7 +32,8 @@ def status(
     questions = [row for row in state["questions"] if row.get("target") is None]
     if hive.as_json:
         tombstones = state.get("tombstones", [])
-        screen.print_json({"agents": rows, "approvals": approvals, "questions": questions, "tombstones": tombstones})
+        shown = {"agents": rows, "approvals": approvals, "questions": questions, "tombstones": tombstones}
+        screen.print_json(shown | {key: state[key] for key in ("disk_low",) if key in state})
         return
     if reply.get("runtime") == "process":
         screen.line(Styled("The agents are not isolated (--runtime process).", "red"))
@@ -41,6 +42,10 @@ def status(
     elif names := [row["name"] for row in rows if row.get("network") == "host"]:
         said = f'{", ".join(names)}: on the host\'s network without walls until restarted (network.mode was "host").'
         screen.line(Styled(said, "red"))
+    if reply.get("waits_for_room"):
+        screen.line(Styled("The disk was full at the start: no agent is started. Free disk space.", "red"))
+    if low := state.get("disk_low"):
+        screen.line(Styled(f"Agents are refused since {screen.when(low['since'])}: {_low_disk(low)}", "red"))
     _show_agents(rows)
     missing = {said for row in rows for said in row.get("limits", {}).get("not_enforced", ())}
     for said in sorted(missing):
@@ -99,6 +104,10 @@ def logs(
                 screen.print_json(text, one_line=True)
             else:
                 screen.say(text)
+
+
+def _low_disk(low: Mapping[str, Any]) -> str:
+    return f"the disk had {low['free_mb']} MiB left, and agents must leave {low['floor_mb']} MiB. Free disk space."
 
 
 def state_of(row: Mapping[str, Any]) -> Styled:

@@ -186,6 +186,7 @@ class Pages:
             runtime=snapshot.get("runtime"),
             network_mode=snapshot.get("network_mode"),
             on_host=[row["name"] for row in state["agents"] if row.get("network") == "host"],
+            waits_for_room=snapshot.get("waits_for_room"),
             section=template[:-5],
             **given,
         )

@@ -31,12 +31,16 @@ from hive.events.messages import (
 )
 from hive.names import EVERYONE, MANAGER, OPERATOR, AgentName, address, is_remote
 from hive.projections.hive import Hive
-from hive.projections.messages import InboxMessage
+from hive.projections.messages import InboxMessage, held_bytes
+
+MIB = 1024 * 1024
 
 WAITING_MAX = 10_000
 """Maximum number of messages waiting for an agent. The limit applies to senders, not to the daemon."""
 WAITING_MAX_BYTES = 64 * 1024 * 1024
 """Maximum size of waiting and in-flight bodies per agent; all are kept in memory."""
+SENT_MAX_BYTES = 24 * 1024 * 1024
+"""Of an agent's messages that wait or are in flight, in all inboxes together: what one agent makes the daemon hold."""
 RECV_MAX = 32
 """Maximum number of messages of one recv."""
 FAILED_DELIVERIES_MAX = 5
@@ -107,7 +111,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
     """Put a message into an inbox.
 
     Raises:
-        NotFound: unknown or destroyed recipient. LimitReached: its inbox is full.
+        NotFound: unknown or destroyed recipient. LimitReached: its inbox is full, or too much of the sender waits.
     """
     checked_text(command.body, "message", TEXT_MAX_BYTES)
     if command.in_reply_to is not None and not hive.messages.given(command.in_reply_to):
@@ -120,6 +124,7 @@ def send(command: Send, hive: Hive, now: TimeMs) -> Decision:
         if (refusal := not_allowed(hive, command.sender, to)) is not None:
             return Answered([refusal], Refused(refusal.reason))
         refuse_full(hive, to)
+        _refuse_holding(command, hive, copies=1)
     return [
         MessageSent(
             id=hive.messages.next_id(),
@@ -239,6 +244,7 @@ def _broadcast(command: Send, hive: Hive, now: TimeMs) -> Decision:
         decision.send(command.sender, row.name, command.body, command.in_reply_to)
     if not decision.events:
         raise NotFound("There is no other agent to send to.")
+    _refuse_holding(command, hive, copies=len(decision.events))
     return decision.events
 
 
@@ -260,6 +266,17 @@ def refuse_full(hive: Hive, to: str) -> None:
         raise LimitReached(f"{to} has {WAITING_MAX} messages waiting; send again when it has worked on some.")
     if size >= WAITING_MAX_BYTES:
         raise LimitReached(f"{to} has {WAITING_MAX_BYTES} bytes waiting; send again when it has worked on some.")
+
+
+def _refuse_holding(command: Send, hive: Hive, *, copies: int) -> None:
+    """Raises LimitReached: the others have not worked on enough of what this agent sent."""
+    if command.by.kind != "agent":
+        return
+    if hive.messages.sent_bytes(command.sender) + copies * held_bytes(command.body) > SENT_MAX_BYTES:
+        raise LimitReached(
+            f"{SENT_MAX_BYTES // MIB} MiB of {command.sender}'s messages wait in inboxes; send again when others have"
+            " worked on some, or put large texts into a file and send its path."
+        )
 
 
 def _lost(command: Recv, hive: Hive) -> list[InboxMessage]:

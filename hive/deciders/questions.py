@@ -11,7 +11,7 @@ from hive.deciders.base import (
     living,
     local,
 )
-from hive.deciders.messages import check_recipient, not_allowed
+from hive.deciders.messages import check_recipient, not_allowed, refuse_full
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours, Refused
 from hive.events import notices
 from hive.events.base import QuestionId
@@ -22,6 +22,8 @@ from hive.projections.questions import Question
 
 OPEN_MAX = 1_000
 """Maximum number of open questions per agent."""
+OPEN_MAX_BYTES = 8 * 1024 * 1024
+"""Of one agent's open questions in memory; an option of one letter takes a KiB."""
 OPTIONS_MAX = 50
 TTL_MAX_S = 366 * 24 * 3_600
 """A year and a day."""
@@ -81,8 +83,11 @@ def ask(command: Ask, hive: Hive, now: TimeMs) -> Decision:
             raise BadRequest("An agent cannot ask itself; ask a peer or the operator.")
         if (refusal := not_allowed(hive, command.asker, target)) is not None:
             return Answered([refusal], Refused(refusal.reason))
+        refuse_full(hive, target)
     if hive.questions.pending_of(command.asker) >= OPEN_MAX:
         raise LimitReached(f"{command.asker} has {OPEN_MAX} open questions; cancel some or wait for answers.")
+    if hive.questions.bytes_of(command.asker) >= OPEN_MAX_BYTES:
+        raise LimitReached(f"{command.asker}'s open questions are too long together; cancel some or wait for answers.")
     deadline = None if command.ttl_seconds is None else now + round(command.ttl_seconds * MS_PER_S)
     decision = DecisionBuilder(hive, now)
     added = QuestionAdded(

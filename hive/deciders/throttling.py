@@ -31,10 +31,12 @@ class RecordDisk(Command, frozen=True, kw_only=True):
 
 
 def record_disk(command: RecordDisk, hive: Hive, now: TimeMs) -> Decision:
-    """One event at each change, and a notice when agents are refused from now on."""
+    """One event at each change, and a notice when agents are refused from now on. A repeated report changes nothing."""
+    decision = DecisionBuilder(hive, now)
+    if command.is_low is (hive.disk.is_low is not None):
+        return decision.events
     if not command.is_low:
         return [DiskFreed(free_mb=command.free_mb)]
-    decision = DecisionBuilder(hive, now)
     decision.add(DiskLow(free_mb=command.free_mb, floor_mb=command.floor_mb))
     decision.tell(OPERATOR, notices.DiskLow(free_mb=command.free_mb, floor_mb=command.floor_mb))
     return decision.events

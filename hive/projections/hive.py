@@ -11,6 +11,7 @@ from hive.events.codec import Codec
 from hive.events.log import GENESIS, Row
 from hive.projections.agents import Agents
 from hive.projections.approvals import Approvals
+from hive.projections.disk import Disk
 from hive.projections.egress import Egress
 from hive.projections.erasures import Erasures
 from hive.projections.ids import Ids
@@ -46,6 +47,7 @@ class Hive:
         self.notifications = Notifications()
         self.swarm = Swarm()
         self.erasures = Erasures()
+        self.disk = Disk()
         self.seq: Seq = 0
         """The newest folded event."""
         self._handlers = dispatch(self.projections())

@@ -1,6 +1,6 @@
 """Inboxes: waiting messages, messages in flight, and the newest of each recipient. Older ones are only in the log."""
 
-from collections import deque
+from collections import defaultdict, deque
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,6 +23,17 @@ RECENT_KEPT_BYTES = 4 * 1024 * 1024
 """Size of their bodies, per recipient; the newest message is always kept."""
 LONG_BODY = RECENT_KEPT_BYTES // OPERATOR_RECENT_KEPT
 """Shorter bodies cannot reach that bound, so they are not counted while they are fresh."""
+
+
+MESSAGE_BYTES = 1_024
+"""What a message takes in memory besides its body, at most."""
+CHARACTER_BYTES = 4
+"""Of each character in memory, if one of the text is not ASCII."""
+
+
+def held_bytes(body: str) -> int:
+    """What a message takes in memory, at most."""
+    return MESSAGE_BYTES + len(body) * (1 if body.isascii() else CHARACTER_BYTES)
 
 
 class InboxMessage(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +106,7 @@ class Messages(Projection):
         """Complete after `tables()`."""
         self._newest_id = MessageId(0)
         self._inboxes = _Inboxes()
+        self._held: defaultdict[str, int] = defaultdict(int)
 
     def tables(self) -> list[Table[Any, Any]]:
         for to in self._inboxes:
@@ -118,9 +130,11 @@ class Messages(Projection):
     def restored(self) -> None:
         self._newest_id = self._last_id()
         self._inboxes = _Inboxes()
+        self._held.clear()
         for id in sorted(self.open.rows):
             message = self.open[id]
             inbox = self._inboxes[message.to]
+            self._held[message.sender] += held_bytes(message.body)
             inbox.open_bytes += len(message.body)
             if message.state == "waiting":
                 inbox.waiting.append(id)
@@ -143,6 +157,10 @@ class Messages(Projection):
         """Number of waiting messages, and total length of waiting and in-flight bodies in characters."""
         inbox = self._inboxes.get(to, _NOBODY)
         return len(inbox.waiting), inbox.open_bytes
+
+    def sent_bytes(self, sender: str) -> int:
+        """What this sender's waiting and in-flight messages take in memory, in all inboxes together, at most."""
+        return self._held.get(sender, 0)
 
     def waiting_count(self, to: str) -> int:
         """Number of waiting messages."""
@@ -178,6 +196,7 @@ class Messages(Projection):
             self.open.changed.add(id)
             inbox.waiting.append(id)
             inbox.open_bytes += len(body)
+            self._held[event.sender] += held_bytes(body)
 
     def _make_rows(self, to: str) -> None:
         """Build the rows of fresh messages and drop the oldest beyond the bound."""
@@ -230,6 +249,7 @@ class Messages(Projection):
         else:
             inbox.in_flight.pop(event.id)
         inbox.open_bytes -= len(message.body)
+        self._held[message.sender] -= held_bytes(message.body)
 
     def _on_destroyed(self, event: Destroyed, _: Recorded) -> None:
         if event.purge:
@@ -248,6 +268,7 @@ class Messages(Projection):
             if covers(event.messages, id):
                 body = erased_body(message.sender, message.body)
                 self._inboxes[message.to].open_bytes += len(body) - len(message.body)
+                self._held[message.sender] += held_bytes(body) - held_bytes(message.body)
                 self.open.put(id, msgspec.structs.replace(message, body=body))
 
     def _forget(self, agent: AgentName) -> None:

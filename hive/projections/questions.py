@@ -1,6 +1,6 @@
 """Questions: every pending one, and the newest that were resolved."""
 
-from collections import deque
+from collections import defaultdict, deque
 
 import msgspec
 
@@ -10,6 +10,7 @@ from hive.events.erasing import Erased, covers
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.events.texts import erased_value
 from hive.names import AgentName
+from hive.projections.messages import held_bytes
 from hive.projections.table import Projection, Recorded, Table
 
 RESOLVED_KEPT = 500
@@ -44,6 +45,7 @@ class Questions(Projection):
         self.all: Table[QuestionId, Question] = Table("questions", Question)
         self._pending: dict[QuestionId, None] = {}
         self._asked: dict[AgentName, int] = {}
+        self._held: defaultdict[AgentName, int] = defaultdict(int)
         self._resolved: deque[QuestionId] = deque()
 
     def handlers(self) -> dict[type, object]:
@@ -51,10 +53,12 @@ class Questions(Projection):
 
     def restored(self) -> None:
         self._pending, self._asked, self._resolved = {}, {}, deque()
+        self._held.clear()
         for question in sorted(self.all, key=lambda row: row.id):
             if question.answer is None:
                 self._pending[question.id] = None
                 self._asked[question.asker] = self._asked.get(question.asker, 0) + 1
+                self._held[question.asker] += _held_bytes(question)
         done = [row for row in self.all if row.answer is not None]
         self._resolved.extend(row.id for row in sorted(done, key=lambda row: row.resolved_seq or 0))
 
@@ -69,6 +73,10 @@ class Questions(Projection):
     def pending_of(self, asker: AgentName) -> int:
         """Number of open questions of an agent."""
         return self._asked.get(asker, 0)
+
+    def bytes_of(self, asker: AgentName) -> int:
+        """What these take in memory, at most."""
+        return self._held.get(asker, 0)
 
     def threads_of(self, agent: AgentName) -> list[Question]:
         """Pending questions with this agent as asker or target."""
@@ -88,6 +96,7 @@ class Questions(Projection):
         self.all.put(event.id, row)
         self._pending[event.id] = None
         self._asked[event.asker] = self._asked.get(event.asker, 0) + 1
+        self._held[event.asker] += _held_bytes(row)
 
     def _on_erased(self, event: Erased, _: Recorded) -> None:
         for id, before in list(self.all.rows.items()):
@@ -99,6 +108,8 @@ class Questions(Projection):
                 row = msgspec.structs.replace(row, answer=erased_value(row.answer))
             if row is not before:
                 self.all.put(id, row)
+                if row.answer is None:
+                    self._held[row.asker] += _held_bytes(row) - _held_bytes(before)
 
     def _on_resolved(self, event: QuestionResolved, recorded: Recorded) -> None:
         row = self.all[event.id]
@@ -113,6 +124,11 @@ class Questions(Projection):
         self.all.put(event.id, answered)
         del self._pending[event.id]
         self._asked[row.asker] -= 1
+        self._held[row.asker] -= _held_bytes(row)
         self._resolved.append(event.id)
         if len(self._resolved) > RESOLVED_KEPT:
             self.all.drop(self._resolved.popleft())
+
+
+def _held_bytes(row: Question) -> int:
+    return sum(map(held_bytes, (row.question, *row.options)))

@@ -212,7 +212,8 @@ async def state(session: HostSession, _: Request) -> Reply:
         snapshot["swarm"] = {"name": name, "peers": peers_seen(status), **connection(status, seq)}
     runtime = session.services.provisioner.runtime.kind
     mode = "host" if runtime == "process" else session.services.settings().network.mode
-    return {"seq": seq, "state": snapshot, "runtime": runtime, "network_mode": mode}
+    waits = session.services.waits_for_room() or None
+    return {"seq": seq, "state": snapshot, "runtime": runtime, "network_mode": mode, "waits_for_room": waits}
 
 
 async def stats(session: HostSession, request: Stats) -> Reply:

@@ -45,6 +45,8 @@ class Services(msgspec.Struct, kw_only=True):
     hub: Hub
     shares: Shares
     room: Room
+    waits_for_room: Callable[[], bool]
+    """The daemon started on a full disk and starts no agent yet."""
     sessions: Sessions
     sign_ins: SignInLog
     supervisor: "pykka.ActorRef[Any]"

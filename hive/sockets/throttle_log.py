@@ -22,23 +22,23 @@ class ThrottleLog:
 
     def __init__(self, journal: AsyncJournalClient):
         self._journal = journal
-        self._recording: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[bool]] = set()
 
     def report(self, agent: AgentName, refused: int, what: What) -> None:
         """Record it without waiting."""
-        self._ask(RecordThrottled(by=BY, agent=agent, refused=refused, share=what))
-
-    def _ask(self, command: RecordThrottled | RecordDisk) -> None:
+        command = RecordThrottled(by=BY, agent=agent, refused=refused, share=what)
         task = asyncio.get_running_loop().create_task(self._record(command))
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    def disk(self, is_low: bool, free_mb: int, floor_mb: int) -> None:
-        """Record that agents are refused for the disk, or go on."""
-        self._ask(RecordDisk(by=BY, is_low=is_low, free_mb=free_mb, floor_mb=floor_mb))
+    async def disk(self, is_low: bool, free_mb: int, floor_mb: int) -> bool:
+        """Record that agents are refused for the disk, or go on. Returns whether the log could be written."""
+        return await self._record(RecordDisk(by=BY, is_low=is_low, free_mb=free_mb, floor_mb=floor_mb))
 
-    async def _record(self, command: RecordThrottled | RecordDisk) -> None:
+    async def _record(self, command: RecordThrottled | RecordDisk) -> bool:
         try:
             await self._journal.ask(command)
         except HiveError as error:  # The agent is refused all the same.
             log.warning("refusals.not_recorded", command=type(command).__name__, error=str(error))
+            return False
+        return True

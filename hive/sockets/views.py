@@ -211,6 +211,12 @@ def _disk(row: Agent) -> dict[str, Any] | None:
     return _known({"full": row.disk_full, "used_mb": row.disk_used_mb, "limit_mb": limit})
 
 
+def _low_disk(hive: Hive) -> dict[str, Any] | None:
+    """Since when agents are refused for lack of room on the disk."""
+    row = hive.disk.is_low
+    return None if row is None else {"since": rfc3339(row.since_ms), "free_mb": row.free_mb, "floor_mb": row.floor_mb}
+
+
 def state_of(row: Agent) -> str:
     """The state shown on a screen, by priority: failed, needs login, paused, stopped, running."""
     if row.failure is not None:
@@ -251,6 +257,7 @@ def snapshot(hive: Hive, base_url: str | None, now: TimeMs) -> dict[str, Any]:
     return {
         "agents": [agent(row, hive, base_url, now) for row in hive.agents.living()],
         "tombstones": [tombstone(row) for row in hive.agents.tombstones()],
+        **_known({"disk_low": _low_disk(hive)}),
         "approvals": [approval(row) for row in [*hive.approvals.over(), *hive.approvals.under_way()]]
         + [approval(row) for row in hive.approvals.pending()],
         "questions": [question(row) for row in hive.questions.pending()],

@@ -1,8 +1,10 @@
 """A real journal on a real folder, for tests of actors."""
 
 import concurrent.futures
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +29,8 @@ from .manual_clock import ManualClock
 DEADLINE_S = 30.0
 """Generous; only a defect takes this long."""
 STEP_S = 0.002
+RESTED_MS = 3_600_000
+"""Longer than the journal rests after a failed commit on any machine."""
 OPERATOR_BY = By("operator", "mara", uid=1000, way="host")
 DAEMON_BY = actor("daemon")
 
@@ -143,3 +147,15 @@ class Recorder(pykka.ThreadingActor):
             raise RuntimeError("a crash that a test asked for")
         self.told.append(message)
         return None
+
+
+@contextmanager
+def no_room(folder: Path) -> Iterator[None]:
+    """Limit file sizes to the current size of the log's WAL, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (folder / "events.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

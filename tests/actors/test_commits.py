@@ -10,8 +10,8 @@ from hive.deciders.base import Command
 from hive.errors import Unavailable
 from hive.events.base import agent
 
-from .journal_environment import DAEMON_BY, JournalEnvironment
-from .test_journal import Broken, broken, cannot_be_folded, done, no_room, send, texts
+from .journal_environment import DAEMON_BY, RESTED_MS, JournalEnvironment, no_room
+from .test_journal import Broken, broken, cannot_be_folded, done, send, texts
 
 MANY = 5 * PIPELINED_MIN
 """Commands of one message that are several commits."""
@@ -52,6 +52,7 @@ def test_failed_write_takes_back_what_was_decided_on_top_of_it(env: JournalEnvir
         waiting = env.client.read(lambda hive: hive.messages.waiting_count("coder"))
         assert {type(outcome) for outcome in done(tickets)} == {Unavailable}
         assert waiting == 1
+    env.manual.advance(RESTED_MS)
     again = done(env.submit(*commands))
     assert [outcome.seq for outcome in again if isinstance(outcome, Decided)] == list(range(3, 2 * MANY + 3, 2))
     assert len(env.events()) == 2 + 2 * MANY

@@ -2,11 +2,8 @@
 
 import asyncio
 import concurrent.futures
-import resource
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -192,92 +189,6 @@ def test_unencodable_row_only_delays_projections(env: JournalEnvironment) -> Non
     env.ask(send("after another start"))
     assert texts(env.events()) == ["after", "after another start"]
     env.check_state_is_the_log()
-
-
-@contextmanager
-def no_room(folder: Path) -> Iterator[None]:
-    """Limit file sizes to the current size of the log's WAL, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = (folder / "events.db-wal").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_failed_write_is_answered_and_recovers_when_there_is_room(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    acknowledged = [done(env.submit((send(f"before {number}"), f"k{number}")))[0] for number in range(20)]
-    assert all(isinstance(outcome, Decided) for outcome in acknowledged)
-    with no_room(env.folder):
-        outcomes = done(env.submit((send("x" * 90_000), "k"), (send("y"), "k"), send(to="nobody")))
-        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
-        assert env.client.read(lambda hive: hive.messages.waiting_count("coder")) == 20
-        env.check_state_is_the_log()
-    (again,) = done(env.submit((send("z"), "k")))
-    assert isinstance(again, Decided)
-    assert texts(env.events()) == [*(f"before {number}" for number in range(20)), "z"]
-    env.check_state_is_the_log()
-    env.reopen()
-    env.check_state_is_the_log()
-
-
-def test_repeated_failed_writes_do_not_end_the_journal(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    with no_room(env.folder):
-        for _ in range(5):
-            with pytest.raises(Unavailable, match="Free disk space"):
-                env.ask(send("x" * 90_000))
-    assert env.journal.is_alive()
-    env.ask(send("after"))
-    env.check_state_is_the_log()
-
-
-def test_stop_on_a_full_disk_loses_nothing(env: JournalEnvironment) -> None:
-    env.spawn("coder")
-    env.ask(send("kept"))
-    with no_room(env.folder):
-        env.close()
-    env.open()
-    assert texts(env.events()) == ["kept"]
-    env.check_state_is_the_log()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with one MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"this host does not let a file system be mounted: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def test_full_disk_keeps_acknowledged_messages_and_recovers(small_disk: Path) -> None:
-    env = JournalEnvironment(small_disk)
-    try:
-        env.spawn("coder")
-        sent = []
-        with pytest.raises(Unavailable, match="Free disk space"):
-            while True:
-                text = f"{len(sent)} {'x' * 5_000}"
-                env.ask(send(text))
-                sent.append(text)
-        assert texts(env.events()) == sent
-        env.check_state_is_the_log()
-        subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
-        env.ask(send("room again"))
-        env.check_state_is_the_log()
-        env.reopen()
-        assert texts(env.events()) == [*sent, "room again"]
-        env.check_state_is_the_log()
-    finally:
-        env.close()
 
 
 # Clients

@@ -69,7 +69,7 @@ def check_all(env: JournalEnvironment) -> None:
     rows = check(Paths(env.folder, env.folder), lambda _: None)
     assert [(row.projection, row.state, row.behind) for row in rows if (row.state, row.behind) != ("same", 0)] == []
     left = {path.name for path in env.folder.iterdir()}
-    assert left == {"events.db", FILE_NAME}
+    assert left == {"events.db", FILE_NAME, "reserve"}
     assert (env.folder / FILE_NAME).stat().st_mode & 0o777 == 0o600
 
 

@@ -24,7 +24,7 @@ from hive.events.base import MessageId
 from hive.events.log import stamp
 from hive.events.messages import MessageAcked, MessageDead, MessageDelivered, MessageRequeued, SendRefused
 from hive.events.notices import MessageDead as DeadNotice
-from hive.projections.messages import InboxMessage
+from hive.projections.messages import MESSAGE_BYTES, InboxMessage, held_bytes
 
 from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, spawned, told, tombstone
 
@@ -39,16 +39,16 @@ def lost(id: int) -> InboxMessage:
     return msgspec.structs.replace(message(id, redelivered=True), state="in_flight", incarnation="one")
 
 
-def delivered(id: int, incarnation: str | None = "one") -> MessageDelivered:
-    return MessageDelivered(id=MessageId(id), to="coder", incarnation=incarnation)
+def delivered(id: int, incarnation: str | None = "one", to: str = "coder") -> MessageDelivered:
+    return MessageDelivered(id=MessageId(id), to=to, incarnation=incarnation)
 
 
 def requeued(id: int, reason: str = "failed", *, counts: bool = True) -> MessageRequeued:
     return MessageRequeued(id=MessageId(id), to="coder", reason=reason, counts=counts)
 
 
-def acked(id: int) -> MessageAcked:
-    return MessageAcked(id=MessageId(id), to="coder")
+def acked(id: int, to: str = "coder") -> MessageAcked:
+    return MessageAcked(id=MessageId(id), to=to)
 
 
 def send(to: str = "coder", text: str = "hello", sender: str = "operator", reply_to: int | None = None) -> Send:
@@ -155,6 +155,24 @@ def test_waiting_messages_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) 
     given = [*MANAGED, sent(1, "coder", "1234"), sent(2, "coder", "5678"), delivered(1)]
     check(given=given, when=send(), then=LimitReached, says="8 bytes")
     check(given=[*given, acked(1)], when=send(), then=[sent(3, "coder")])
+
+
+def test_agents_waiting_messages_are_bounded_over_all_inboxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "SENT_MAX_BYTES", 3 * MESSAGE_BYTES)
+    given = [*MANAGED, sent(1, "tester", "12", sender="coder"), sent(2, "manager", "34", sender="coder")]
+    says = "of coder's messages wait in inboxes"
+    check(given=given, when=send("tester", sender="coder"), then=LimitReached, says=says)
+    check(given=given[:-1], when=send("*", sender="coder"), then=LimitReached, says=says)
+    check(given=given, when=send("operator", sender="coder"), then=[sent(3, "operator", sender="coder")])
+    check(given=given, when=send("coder", sender="tester"), then=[sent(3, "coder", sender="tester")])
+    check(given=given, when=send("coder"), then=[sent(3, "coder")])
+    after = [*given, delivered(1, to="tester"), acked(1, to="tester")]
+    check(given=after, when=send("tester", sender="coder"), then=[sent(3, "tester", sender="coder")])
+
+
+def test_text_that_is_not_ascii_takes_more_memory() -> None:
+    assert held_bytes("abcd") == MESSAGE_BYTES + 4
+    assert held_bytes("abc😀") == MESSAGE_BYTES + 16
 
 
 # Receive

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from hive.clock import rfc3339
+from hive.deciders import messages, questions
 from hive.deciders.questions import CANCELLED, EXPIRED, OPEN_MAX, OPTIONS_MAX, TTL_MAX_S, Answer, Ask, Cancel, Expire
 from hive.errors import AlreadyDone, BadRequest, LimitReached, NotFound, NotYours
 from hive.events import AnyEvent
@@ -15,7 +16,7 @@ from hive.events.notices import OperatorAnswered, QuestionAsked, QuestionClosed
 from hive.events.questions import QuestionAdded, QuestionResolved
 from hive.projections.questions import RESOLVED_KEPT
 
-from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, told
+from .check import DAEMON_BY, MANAGED, NOW, OPERATOR_BY, by, check, sent, told
 
 ONE = QuestionId(1)
 ADDED = QuestionAdded(id=ONE, asker="coder", target=None, question="Tabs?", options=("yes", "no"))
@@ -119,6 +120,19 @@ def test_open_questions_are_bounded() -> None:
     check(given=[*MANAGED, *many, last], when=ask(), then=LimitReached, says=f"{OPEN_MAX} open questions")
     after = QuestionAdded(id=QuestionId(OPEN_MAX + 1), asker="coder", target=None, question="Tabs?")
     check(given=[*MANAGED, *many, last, resolved("yes", "operator")], when=ask(), then=[after])
+
+
+def test_open_questions_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(questions, "OPEN_MAX_BYTES", 1)
+    open_one = QuestionAdded(id=QuestionId(1), asker="coder", target=None, question="?")
+    check(given=[*MANAGED, open_one], when=ask(), then=LimitReached, says="too long together")
+    after = QuestionAdded(id=QuestionId(2), asker="coder", target=None, question="Tabs?")
+    check(given=[*MANAGED, open_one, resolved("yes", "operator")], when=ask(), then=[after])
+
+
+def test_question_to_a_peer_with_a_full_inbox_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "WAITING_MAX", 1)
+    check(given=[*MANAGED, sent(1, "tester")], when=ask(target="tester"), then=LimitReached, says="messages waiting")
 
 
 def test_answer_reaches_asker_in_same_commit() -> None:

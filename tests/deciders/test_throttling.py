@@ -43,9 +43,18 @@ def test_share_of_the_configuration_is_recorded_when_it_changes() -> None:
     check(given=[*MANAGED, ShareSet(agent="coder", share=share)], when=start, then=[started])
 
 
-def test_full_disk_is_one_event_and_one_notice_and_its_end_one_event() -> None:
-    low = RecordDisk(by=DAEMON_BY, is_low=True, free_mb=500, floor_mb=512)
+LOW = RecordDisk(by=DAEMON_BY, is_low=True, free_mb=500, floor_mb=512)
+FREED = RecordDisk(by=DAEMON_BY, is_low=False, free_mb=600, floor_mb=512)
+IS_LOW = DiskLow(free_mb=500, floor_mb=512)
+
+
+def test_low_disk_is_one_event_and_one_notice_and_its_end_one_event() -> None:
     notice = notices.DiskLow(free_mb=500, floor_mb=512)
-    check(given=MANAGED, when=low, then=[DiskLow(free_mb=500, floor_mb=512), told(1, "operator", notice)])
-    freed = RecordDisk(by=DAEMON_BY, is_low=False, free_mb=600, floor_mb=512)
-    check(given=MANAGED, when=freed, then=[DiskFreed(free_mb=600)])
+    check(given=MANAGED, when=LOW, then=[IS_LOW, told(1, "operator", notice)])
+    check(given=[*MANAGED, IS_LOW], when=LOW, then=[])
+    check(given=[*MANAGED, IS_LOW], when=FREED, then=[DiskFreed(free_mb=600)])
+    check(given=[*MANAGED, IS_LOW, DiskFreed(free_mb=600)], when=FREED, then=[])
+
+
+def test_disk_that_was_never_low_is_not_freed() -> None:
+    check(given=MANAGED, when=FREED, then=[])

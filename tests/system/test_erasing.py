@@ -115,6 +115,7 @@ def test_erased_request_for_a_host_takes_host_reason_and_rule_along(hive: HivePr
 def test_archived_and_backed_up_key_is_gone_from_archive_and_backups(hive: HiveProcess) -> None:
     secret, backups = "sk-kept-3131-secret", hive.folder / "backups"
     old = hive.ask("send", to="coder", body=f"Archived: {secret}")["id"]
+    hive.ask("send", to="coder", body="The newest event is never archived.")
     hive.run("search", "Archived")
     assert hive.data("log", "archive", "--older-than", "0h")["segments"]
     new = hive.ask("send", to="coder", body=f"Not archived: {secret}")["id"]

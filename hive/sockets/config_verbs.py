@@ -106,6 +106,8 @@ async def diff(session: HostSession, request: ById) -> Reply:
     id, services = ApprovalId(request.id), session.services
     if request.hive is not None and request.hive != services.settings().swarm.name:
         where, operator = request.hive, session.by.name
+        if not (await services.journal.read(lambda hive: hive.swarm.peer(where))).trusted:
+            raise NotFound(f'hive "{where}" is not a peer of this hive')
         reply = await asyncio.to_thread(lambda: services.swarm.connected_link().diff(where, id, operator))
         return {"hive": where, **reply}
     row = await session.services.journal.read(lambda hive: hive.approvals.all.get(id))

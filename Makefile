@@ -18,7 +18,7 @@ up: venv ## The daemon, in the foreground.
 	$(BIN)/hive up
 
 test: venv test-packages check ## Every check there is.
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: venv ## Formatting, lint, types and import layers.
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from hive.errors import Unavailable
 
 from .cluster import AGENT, STALE_S, Cluster, cluster, pause, resume
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from missing_tool import missing_tool
 from playwright.sync_api import Browser
 from system.hive_process import DEADLINE_S, HiveProcess, eventually
+from system.sandboxed_hive import sandboxed_hive
 from system.test_broker import turn
 
 from hive.dashboard.guard import COOKIE
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel
 
 from .conftest import answers
@@ -41,17 +40,9 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
-    if why := BubblewrapRuntime().unavailable_reason():
-        missing_tool(why)
-    one = HiveProcess(runtime="bubblewrap", model_url=model.url, dashboard=True)
-    try:
-        one.up()
-        one.ask("set_paused", name="manager", paused=True)
-        one.spawn("coder", paused=False)
+    with sandboxed_hive({}, model_url=model.url, dashboard=True) as one:
         eventually(lambda: answers(one), "the dashboard answers")
         yield one
-    finally:
-        one.close()
 
 
 def test_forwarded_page_and_dashboard_share_no_cookies(

@@ -4,11 +4,10 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from missing_tool import missing_tool
 from system.hive_process import HiveProcess, eventually
-from system.test_broker import KEY, SEARCH, turn, web, write
+from system.sandboxed_hive import sandboxed_hive, write
+from system.test_broker import KEY, SEARCH, turn, web
 
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel
 
 from .conftest import PAGES, Person, answers
@@ -35,19 +34,10 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
-    if why := BubblewrapRuntime().unavailable_reason():
-        missing_tool(why)
-    one = HiveProcess(runtime="bubblewrap", model_url=None, dashboard=True)
-    try:
-        write(one, "anthropic.key", KEY)
-        write(one, "hive.toml", SETTINGS.format(model.url, "host"))
-        one.up()
-        one.ask("set_paused", name="manager", paused=True)
-        one.spawn("coder", paused=False)
+    files = {"anthropic.key": KEY, "hive.toml": SETTINGS.format(model.url, "host")}
+    with sandboxed_hive(files, dashboard=True) as one:
         eventually(lambda: answers(one), "the dashboard answers")
         yield one
-    finally:
-        one.close()
 
 
 @pytest.fixture(scope="module")

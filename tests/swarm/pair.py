@@ -4,6 +4,8 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deciders.check import NOW, OPERATOR_BY, by, folded, grow
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from hive.clock import TimeMs
 from hive.deciders import decide
@@ -99,6 +101,12 @@ class Side:
         received = self.hive.swarm.peer(self.peer).received
         return seal(KEYS[self.name], Receipt(sender=self.name, to=self.peer, received=received))
 
+    def owns(self, agent: str) -> bool:
+        """Whether this hive may run an agent, or will."""
+        move = self.hive.swarm.moves.get(agent)
+        is_here = self.hive.agents.living_one(agent) is not None and not (move is not None and move.sent)
+        return is_here or agent in self.hive.swarm.arrivals
+
     def send(self, to: str, body: str, sender: str = "a") -> None:
         who = OPERATOR_BY if sender == "operator" else by(sender)
         self.decide(Send(by=who, sender=sender, to=to, body=body))
@@ -128,3 +136,35 @@ def settle(one: Side, other: Side, rounds: int = 20) -> None:
         if not one.hive.swarm.outbox and not other.hive.swarm.outbox:
             return
     raise AssertionError("the two hives do not come to rest")
+
+
+class LossyNetwork(RuleBasedStateMachine):
+    """Two hives. What one publishes may be lost, repeated, reordered or delayed; either may restart at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides: dict[str, Side] = {}
+        self.under_way: list[tuple[str, bytes]] = []
+        """(to, data), in no order."""
+
+    @rule(side=st.sampled_from(("tokyo", "berlin")))
+    def hive_publishes_what_it_owes(self, side: str) -> None:
+        here = self.sides[side]
+        self.under_way += [(here.peer, data) for data in here.publish()]
+
+    @rule(pick=st.integers(0, 100), keep=st.booleans())
+    def something_arrives(self, pick: int, keep: bool) -> None:
+        if self.under_way:
+            to, data = self.under_way[pick % len(self.under_way)]
+            if not keep:
+                self.under_way.remove((to, data))
+            if (receipt := self.sides[to].take(data)) is not None:
+                self.under_way.append((self.sides[to].peer, receipt))
+
+    @rule()
+    def everything_under_way_is_lost(self) -> None:
+        self.under_way.clear()
+
+    @rule(side=st.sampled_from(("tokyo", "berlin")))
+    def daemon_is_killed_and_starts_again(self, side: str) -> None:
+        self.sides[side].restart()

@@ -5,7 +5,7 @@ from typing import Any
 from deciders.check import OPERATOR_BY, folded
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import initialize, rule
 
 from hive.deciders.adoption import Adopt, BeginAdoption, EndAdopted, EndAdoption, SeeClaims
 from hive.deciders.lifecycle import BeginAct
@@ -15,7 +15,7 @@ from hive.events.agents import Spawned, Started
 from hive.events.moves import Claim
 from hive.events.swarm import PeersSet
 
-from .pair import LINK, Side, settle
+from .pair import LINK, LossyNetwork, Side, settle
 
 AGENT = "a"
 EXAMPLES = 80
@@ -23,19 +23,7 @@ STEPS = 40
 DIGEST = "0" * 64
 
 
-def owns(side: Side) -> bool:
-    """Whether a hive may run the agent, or will."""
-    move = side.hive.swarm.moves.get(AGENT)
-    is_here = side.hive.agents.living_one(AGENT) is not None and not (move is not None and move.sent)
-    return is_here or AGENT in side.hive.swarm.arrivals
-
-
-class Adoptions(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.sides: dict[str, Side] = {}
-        self.under_way: list[tuple[str, bytes]] = []
-
+class Adoptions(LossyNetwork):
     @initialize(allowed=st.booleans())
     def agent_in_one_hive(self, allowed: bool) -> None:
         tokyo = Side("tokyo", "berlin")
@@ -99,27 +87,6 @@ class Adoptions(RuleBasedStateMachine):
         claims = self.sides[here.peer].hive.swarm.claims()
         here.decide(SeeClaims(by=LINK, peer=here.peer, claims=claims))
 
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def hive_publishes_what_it_owes(self, side: str) -> None:
-        self.under_way += [(self.sides[side].peer, data) for data in self.sides[side].publish()]
-
-    @rule(pick=st.integers(0, 100), keep=st.booleans())
-    def something_arrives(self, pick: int, keep: bool) -> None:
-        if self.under_way:
-            to, data = self.under_way[pick % len(self.under_way)]
-            if not keep:
-                self.under_way.remove((to, data))
-            if (receipt := self.sides[to].take(data)) is not None:
-                self.under_way.append((self.sides[to].peer, receipt))
-
-    @rule()
-    def everything_under_way_is_lost(self) -> None:
-        self.under_way.clear()
-
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def daemon_is_killed_and_starts_again(self, side: str) -> None:
-        self.sides[side].restart()
-
     def started(self, side: Side) -> None:
         """What the agent's actor does when it may."""
         row = side.hive.agents.living_one(AGENT)
@@ -139,8 +106,8 @@ class Adoptions(RuleBasedStateMachine):
             settle(*self.sides.values())
             for side in self.sides:
                 self.screen_of_the_other_is_read(side)
-        assert [owns(side) for side in self.sides.values()].count(True) == 1, "one hive has it"
-        (home,) = [side for side in self.sides.values() if owns(side)]
+        assert [side.owns(AGENT) for side in self.sides.values()].count(True) == 1, "one hive has it"
+        (home,) = [side for side in self.sides.values() if side.owns(AGENT)]
         row = home.hive.agents.living_one(AGENT)
         assert row is not None
         assert row.wanted_running, "it runs there"

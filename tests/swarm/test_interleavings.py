@@ -5,25 +5,20 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from hive.events.messages import MessageSent
 from hive.names import is_remote
 
-from .pair import Side, pair, settle
+from .pair import LossyNetwork, Side, pair, settle
 
 EXAMPLES = 60
 STEPS = 40
 
 
-class Network(RuleBasedStateMachine):
-    """Two hives. What one publishes may be lost, repeated, reordered or delayed; either may restart at any time."""
-
+class Network(LossyNetwork):
     def __init__(self) -> None:
         super().__init__()
-        self.sides: dict[str, Side] = {}
-        self.under_way: list[tuple[str, bytes]] = []
-        """(to, data), in no order."""
         self.sent: dict[str, list[str]] = {"tokyo": [], "berlin": []}
         """Bodies by sending hive, in order."""
 
@@ -39,34 +34,10 @@ class Network(RuleBasedStateMachine):
         here.send(f"{to}@{here.peer}", body)
         self.sent[side].append(body)
 
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def a_hive_publishes_what_it_owes(self, side: str) -> None:
-        here = self.sides[side]
-        self.under_way += [(here.peer, data) for data in here.publish()]
-
-    @rule(pick=st.integers(0, 100), keep=st.booleans())
-    def something_arrives(self, pick: int, keep: bool) -> None:
-        if not self.under_way:
-            return
-        to, data = self.under_way[pick % len(self.under_way)]
-        if not keep:
-            self.under_way.remove((to, data))
-        receipt = self.sides[to].take(data)
-        if receipt is not None:
-            self.under_way.append((self.sides[to].peer, receipt))
-
     @rule(pick=st.integers(0, 100))
     def something_is_lost(self, pick: int) -> None:
         if self.under_way:
             del self.under_way[pick % len(self.under_way)]
-
-    @rule()
-    def the_stream_is_deleted(self) -> None:
-        self.under_way.clear()
-
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def a_daemon_is_killed_and_starts_again(self, side: str) -> None:
-        self.sides[side].restart()
 
     @invariant()
     def what_arrived_is_what_was_sent_so_far_in_order(self) -> None:

@@ -5,25 +5,18 @@ from typing import Any
 from deciders.check import OPERATOR_BY
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 
 from hive.deciders.moves import BeginMove, FailMove, FinishMove, SendMove
 from hive.errors import HiveError
 from hive.events.agents import Spawned, Started
 
-from .pair import LINK, Side, pair, settle
+from .pair import LINK, LossyNetwork, Side, pair, settle
 
 AGENT = "a"
 EXAMPLES = 60
 STEPS = 40
 DIGEST = "0" * 64
-
-
-def owns(side: Side) -> bool:
-    """Whether a hive may run the agent, or will."""
-    move = side.hive.swarm.moves.get(AGENT)
-    is_here = side.hive.agents.living_one(AGENT) is not None and not (move is not None and move.sent)
-    return is_here or AGENT in side.hive.swarm.arrivals
 
 
 def finish(side: Side) -> None:
@@ -37,11 +30,9 @@ def started(side: Side) -> None:
     side.record(Started(agent=AGENT, incarnation=f"{AGENT}-{len(side.events)}", reason="spawn"), Spawned(agent=AGENT))
 
 
-class Moves(RuleBasedStateMachine):
+class Moves(LossyNetwork):
     def __init__(self) -> None:
         super().__init__()
-        self.sides: dict[str, Side] = {}
-        self.under_way: list[tuple[str, bytes]] = []
         self.sent = 0
 
     @initialize()
@@ -77,30 +68,9 @@ class Moves(RuleBasedStateMachine):
             return
         self.sent += 1
 
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def hive_publishes_what_it_owes(self, side: str) -> None:
-        self.under_way += [(self.sides[side].peer, data) for data in self.sides[side].publish()]
-
-    @rule(pick=st.integers(0, 100), keep=st.booleans())
-    def something_arrives(self, pick: int, keep: bool) -> None:
-        if self.under_way:
-            to, data = self.under_way[pick % len(self.under_way)]
-            if not keep:
-                self.under_way.remove((to, data))
-            if (receipt := self.sides[to].take(data)) is not None:
-                self.under_way.append((self.sides[to].peer, receipt))
-
-    @rule()
-    def everything_under_way_is_lost(self) -> None:
-        self.under_way.clear()
-
-    @rule(side=st.sampled_from(("tokyo", "berlin")))
-    def daemon_is_killed_and_starts_again(self, side: str) -> None:
-        self.sides[side].restart()
-
     @invariant()
     def never_two_own_it(self) -> None:
-        assert sum(map(owns, self.sides.values())) <= 1
+        assert sum(side.owns(AGENT) for side in self.sides.values()) <= 1
 
     @invariant()
     def at_most_one_runs_it(self) -> None:
@@ -115,8 +85,8 @@ class Moves(RuleBasedStateMachine):
             settle(tokyo, berlin)
             for side in (tokyo, berlin):
                 finish(side)
-        assert [owns(tokyo), owns(berlin)].count(True) == 1, "it ends here or there"
-        (home,) = [side for side in (tokyo, berlin) if owns(side)]
+        assert [tokyo.owns(AGENT), berlin.owns(AGENT)].count(True) == 1, "it ends here or there"
+        (home,) = [side for side in (tokyo, berlin) if side.owns(AGENT)]
         away = tokyo if home is berlin else berlin
         assert len([one for one in home.waiting(AGENT) if '"kicked"' not in one[1]]) == self.sent, "all is with it"
         assert not away.waiting(AGENT)

@@ -16,12 +16,11 @@ from threading import Thread
 
 import pytest
 from broker.git_server import bare_repository, serve_git
-from missing_tool import missing_tool
 
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel, call, say
 
 from .hive_process import DEADLINE_S, HiveProcess, eventually
+from .sandboxed_hive import sandboxed_hive, write
 from .test_agent_walls import ordinary
 
 pytestmark = pytest.mark.system
@@ -92,30 +91,11 @@ def model() -> Iterator[ScriptedModel]:
 def hive(request: pytest.FixtureRequest, model: ScriptedModel) -> Iterator[HiveProcess]:
     if request.param == "root" and os.geteuid() != 0:
         pytest.skip("only root runs a hive as root")
-    if why := BubblewrapRuntime().unavailable_reason():
-        missing_tool(why)
+    settings = f'[claude]\nbase_url = "{model.url}"\napi_key_file = "anthropic.key"\n'
     with tempfile.TemporaryDirectory(prefix="hive-user-") as home:
         python, user = ordinary(Path(home)) if request.param == "ordinary user" else (sys.executable, None)
-        one = HiveProcess(runtime="bubblewrap", model_url=None, python=python, user=user)
-        try:
-            write(one, "anthropic.key", KEY)
-            write(one, "hive.toml", f'[claude]\nbase_url = "{model.url}"\napi_key_file = "anthropic.key"\n')
-            one.up()
-            one.ask("set_paused", name="manager", paused=True)
-            one.spawn("coder", paused=False)
+        with sandboxed_hive({"anthropic.key": KEY, "hive.toml": settings}, python=python, user=user) as one:
             yield one
-        finally:
-            one.close()
-
-
-def write(hive: HiveProcess, name: str, text: str) -> None:
-    hive.paths.state.mkdir(exist_ok=True)
-    path = hive.paths.state / name
-    path.write_text(text)
-    path.chmod(0o600)
-    owner = hive.folder.stat()
-    for one in (path, hive.paths.state):
-        os.chown(one, owner.st_uid, owner.st_gid)
 
 
 def turn(hive: HiveProcess, model: ScriptedModel, *commands: str, as_: str = "", agent: str = "coder") -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from missing_tool import missing_tool
 
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel, say
 
 from .hive_process import HiveProcess, eventually
+from .sandboxed_hive import sandboxed_hive
 
 pytestmark = pytest.mark.system
 
@@ -28,20 +27,9 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
-    if why := BubblewrapRuntime().unavailable_reason():
-        missing_tool(why)
-    one = HiveProcess(runtime="bubblewrap", model_url=model.url)
-    try:
-        one.paths.state.mkdir(mode=0o700)
-        one.paths.settings.write_text(
-            f'[prices."{PRICED}"]\ninput = 1000.0\noutput = 1000.0\ncache_read = 0\ncache_write = 0\n'
-        )
-        one.up()
-        one.ask("set_paused", name="manager", paused=True)
-        one.spawn("coder")
+    prices = f'[prices."{PRICED}"]\ninput = 1000.0\noutput = 1000.0\ncache_read = 0\ncache_write = 0\n'
+    with sandboxed_hive({"hive.toml": prices}, model_url=model.url, paused=True) as one:
         yield one
-    finally:
-        one.close()
 
 
 class _Door(http.client.HTTPConnection):

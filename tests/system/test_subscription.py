@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from missing_tool import missing_tool
 
 from hive.actors.reach import LOGIN_HOSTS
-from hive.runtimes.bubblewrap import BubblewrapRuntime
 from hive.scripted_model import ScriptedModel
 
 from .hive_process import HiveProcess
-from .test_broker import turn, write
+from .sandboxed_hive import sandboxed_hive
+from .test_broker import turn
 
 pytestmark = pytest.mark.system
 
@@ -29,17 +28,9 @@ def model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture(scope="module")
 def hive(model: ScriptedModel) -> Iterator[HiveProcess]:
-    if why := BubblewrapRuntime().unavailable_reason():
-        missing_tool(why)
-    one = HiveProcess(runtime="bubblewrap", model_url=None)
-    try:
-        write(one, "hive.toml", f'[claude]\nbase_url = "{model.url}"\n[network]\nmode = "none"\n')
-        one.up()
-        one.ask("set_paused", name="manager", paused=True)
-        one.spawn("coder")
+    settings = f'[claude]\nbase_url = "{model.url}"\n[network]\nmode = "none"\n'
+    with sandboxed_hive({"hive.toml": settings}, paused=True) as one:
         yield one
-    finally:
-        one.close()
 
 
 def log_in(hive: HiveProcess, name: str) -> None:

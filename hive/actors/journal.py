@@ -18,7 +18,7 @@ from hive.actors.commits import Batch, Commits
 from hive.actors.journal_messages import Adopt, Decided, JournalClient, Read, Submission, Submit
 from hive.actors.log_writing import LogWriter
 from hive.clock import MS_PER_S, Clock, DurationMs, TimeMs
-from hive.deciders import RULES
+from hive.deciders import decide
 from hive.deciders.base import Answered, Command
 from hive.errors import BadRequest, HiveError, Unavailable
 from hive.events import AnyEvent
@@ -186,30 +186,25 @@ class Journal(pykka.ThreadingActor):
             self._batch.answers[client].append((submission.ticket, outcome))
 
     def _decided(self, submission: Submission, now: TimeMs, at: str) -> Any:
-        command = submission.command
-        if submission.key is not None:
-            return self._decided_once(command, submission.key, now, at)
-        decision = RULES[type(command)](command, self._hive, now)
+        command, key = submission.command, submission.key
+        by = str(command.by)
+        full_key, digest = "", None
+        if key is not None:
+            full_key, digest = f"{by} {key}", _digest(command)
+            if (known := self._hive.ids.keys.get(full_key)) is not None:
+                if known.digest not in (None, digest):
+                    raise BadRequest(f"The key {key!r} was used for another request. Use a new key for each request.")
+                return self._repeat(known.first_seq, known.count)
+        decision = decide(command, self._hive, now)
         events, answer = decision if isinstance(decision, Answered) else (decision, None)
         first = self._hive.seq + 1 if events else self._hive.seq
-        self._append(events, at, str(command.by))
-        return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
-
-    def _decided_once(self, command: Command, key: str, now: TimeMs, at: str) -> Any:
-        by, digest = str(command.by), _digest(command)
-        full_key = f"{by} {key}"
-        if (known := self._hive.ids.keys.get(full_key)) is not None:
-            if known.digest not in (None, digest):
-                raise BadRequest(f"The key {key!r} was used for another request. Use a new key for each request.")
-            return self._repeat(known.first_seq, known.count)
-        decision = RULES[type(command)](command, self._hive, now)
-        events, answer = decision if isinstance(decision, Answered) else (decision, None)
-        first = self._hive.seq + 1 if events else self._hive.seq
-        keyed: list[AnyEvent] = []
-        if events and not isinstance(answer, HiveError):  # A refused command may be retried.
-            keyed = [CommandKeyed(key=full_key, first_seq=first, count=len(events), digest=digest)]
-        self._append([*events, *keyed], at, by)
-        return answer if isinstance(answer, HiveError) else Decided(tuple(events), first, answer)
+        is_refused = isinstance(answer, HiveError)
+        if key is None or is_refused or not events:  # A refused command may be retried.
+            self._append(events, at, by)
+        else:
+            keyed = CommandKeyed(key=full_key, first_seq=first, count=len(events), digest=digest)
+            self._append([*events, keyed], at, by)
+        return answer if is_refused else Decided(tuple(events), first, answer)
 
     def _append(self, events: list[AnyEvent], at: str, by: str) -> None:
         """Append all events of a decision or none."""

@@ -14,9 +14,8 @@ from hive.clock import MS_PER_S, duration_text
 from hive.demo.failures import explain, failure_in
 from hive.demo.scripts import FIRST_REQUEST, LAST_QUESTION
 from hive.demo.steps import STEPS, DemoStep
-from hive.demo.temporary_hive import DemoHive, missing_tool, running
+from hive.demo.temporary_hive import DemoHive, missing_tool, running, verified_events
 from hive.errors import HiveError, Unavailable
-from hive.events.log import LogReader, verify
 from hive.sockets.client import HostClient
 
 DEMO_MAX_S = 170.0
@@ -38,7 +37,8 @@ def run(keep: Path | None, browser: bool, exit_when_done: bool) -> int:
         console.print(f"[dim]{escape(demo.ready)}[/]\n")
         if not follow_steps(demo, console):
             return 1
-        _verify_log(demo, console)
+        count = verified_events(demo.paths)
+        console.print(f"\nEvery step is in the log, and its chain of {count} events is valid.")
         if stays:
             _leave_running(demo, console, browser)
         else:
@@ -96,17 +96,6 @@ def _match(event: dict[str, Any], left: list[DemoStep], operator: HostClient, co
                 for line in shown.splitlines():
                     console.print(f"[dim]{'':>33}{escape(line)}[/]")
             return
-
-
-def _verify_log(demo: DemoHive, console: Console) -> None:
-    reader = LogReader(demo.paths.state, daemon_runs=True)
-    try:
-        count, broken = verify(reader.rows(1))
-    finally:
-        reader.close()
-    if broken is not None:
-        raise Unavailable(f"Event {broken.seq} {broken.why}.")
-    console.print(f"\nEvery step is in the log, and its chain of {count} events is valid.")
 
 
 def _answer_last(demo: DemoHive) -> None:

@@ -12,10 +12,10 @@ from rich.markup import escape
 from hive.demo import elapsed
 from hive.demo.failures import explain, failure_in
 from hive.demo.swarm_steps import STEPS, SwarmStep
-from hive.demo.temporary_hive import missing_tool
+from hive.demo.temporary_hive import missing_tool, verified_events
 from hive.demo.two_hives import NAMES, TwoHives, running
 from hive.errors import HiveError, Unavailable
-from hive.events.log import LogReader, verify
+from hive.events.log import LogReader
 
 STEP_MAX_S: Final = 60.0
 """For one step's event. A fast machine needs under a minute for all."""
@@ -35,8 +35,10 @@ def run(keep: Path | None, exit_when_done: bool) -> int:
         console.print("A real NATS server carries what is between them. Only the paid model is scripted.\n")
         if not _follow(hives, console):
             return 1
+        console.print()
         for name in NAMES:
-            _verify_log(hives, name, console)
+            count = verified_events(hives.paths[name])
+            console.print(f"Every step of {name} is in its log, and its chain of {count} events is valid.")
         if sys.stdin.isatty() and not exit_when_done:
             _leave_running(hives, console)
         if keep is not None:
@@ -88,18 +90,6 @@ def _events(hives: TwoHives, name: str, first: int) -> list[dict[str, Any]]:
         ]
     finally:
         reader.close()
-
-
-def _verify_log(hives: TwoHives, name: str, console: Console) -> None:
-    reader = LogReader(hives.paths[name].state, daemon_runs=True)
-    try:
-        count, broken = verify(reader.rows(1))
-    finally:
-        reader.close()
-    if broken is not None:
-        raise Unavailable(f"In {name}'s log, event {broken.seq} {broken.why}.")
-    end = "\n" if name == NAMES[0] else ""
-    console.print(f"{end}Every step of {name} is in its log, and its chain of {count} events is valid.")
 
 
 def _leave_running(hives: TwoHives, console: Console) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from hive.demo import scripts
 from hive.errors import BadRequest, HiveError, Unavailable
+from hive.events.log import LogReader, verify
 from hive.host_users import free_first_uid
 from hive.paths import Paths
 from hive.runtimes import ownership
@@ -139,3 +140,15 @@ def _first_line(process: "subprocess.Popen[str]", prefix: str) -> str | None:
 def missing_tool() -> str | None:
     """The error if a required tool is missing."""
     return None if shutil.which("git") else "git is not installed: apt-get install git"
+
+
+def verified_events(paths: Paths) -> int:
+    """How many events the log of a running hive has. Raises Unavailable: its chain is broken."""
+    reader = LogReader(paths.state, daemon_runs=True)
+    try:
+        count, broken = verify(reader.rows(1))
+    finally:
+        reader.close()
+    if broken is not None:
+        raise Unavailable(f"Event {broken.seq} in {paths.events} {broken.why}.")
+    return count

@@ -76,6 +76,13 @@ class Approvals(Projection):
         """Pending approvals, by ascending id."""
         return sorted((row for row in self.all if row.status == "pending"), key=lambda row: row.id)
 
+    def pending_commit(self, id: ApprovalId) -> tuple[AgentName, str] | None:
+        """Agent and commit of a pending approval whose commit is pinned; None if it is no such approval."""
+        row = self.all.get(id)
+        if row is None or row.status != "pending" or row.fetched_sha is None or not KINDS[row.kind].has_commit:
+            return None
+        return row.agent, row.fetched_sha
+
     def pending_egress(self, agent: AgentName | None = None) -> list[Approval]:
         """Pending requests for hosts, of one agent or of all, by ascending id."""
         return [row for row in self.pending() if row.kind == "egress" and agent in (None, row.agent)]

@@ -12,7 +12,6 @@ from hive.config.proposals import Diff
 from hive.deciders.approvals import Approve, FailRequest, Pin, RequestCommit
 from hive.deciders.base import living
 from hive.errors import HiveError, NotFound, Refused, Unavailable
-from hive.events.approvals import KINDS
 from hive.events.base import ApprovalId, By, actor
 from hive.names import OPERATOR, AgentName
 from hive.sockets.agent_session import AgentSession, Verb
@@ -94,12 +93,11 @@ async def check_approvable(services: Services, id: ApprovalId, sha: str | None) 
     Raises:
         Refused: the tag moved or the proposal is stale. The approval stays pending.
     """
-    row = await services.journal.read(lambda hive: hive.approvals.all.get(id))
-    if row is None or not KINDS[row.kind].has_commit or row.status != "pending" or row.fetched_sha is None:
+    commit = await services.journal.read(lambda hive: hive.approvals.pending_commit(id))
+    if commit is None or sha not in (None, commit[1]):
         return  # The decider reports the error, if there is one.
-    if sha is not None and sha != row.fetched_sha:
-        return  # The decider reports the error, if there is one.
-    await asyncio.to_thread(services.proposals.check_approvable, row.agent, row.id, row.fetched_sha)
+    agent, pinned = commit
+    await asyncio.to_thread(services.proposals.check_approvable, agent, id, pinned)
 
 
 async def diff(session: HostSession, request: ById) -> Reply:

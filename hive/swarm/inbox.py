@@ -154,11 +154,12 @@ class Inbox:
         verdict = command.payload
         if not isinstance(verdict, envelopes.Decision) or verdict.verdict != "approve":
             return command
-        row = await self._journal.read(lambda hive: hive.approvals.all.get(ApprovalId(verdict.subject)))
-        if row is None or row.fetched_sha is None or row.status != "pending":
+        id = ApprovalId(verdict.subject)
+        if (commit := await self._journal.read(lambda hive: hive.approvals.pending_commit(id))) is None:
             return command
+        agent, pinned = commit
         try:
-            await asyncio.to_thread(self._proposals.check_approvable, row.agent, row.id, row.fetched_sha)
+            await asyncio.to_thread(self._proposals.check_approvable, agent, id, pinned)
         except (HiveError, OSError) as error:
             return msgspec.structs.replace(command, refusal=str(error))
         return command

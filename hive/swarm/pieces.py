@@ -4,8 +4,6 @@ The archive is a tar stream. It is cut so that a change of one file changes few 
 their names give, and inside large files at multiples of a size.
 """
 
-# Folders are read by descriptor.
-
 import hashlib
 import os
 import tarfile

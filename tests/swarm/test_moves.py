@@ -11,7 +11,7 @@ from hive.deciders.moves import BeginMove, FailMove, FinishMove, SendMove
 from hive.errors import HiveError
 from hive.events.agents import Spawned, Started
 
-from .pair import LINK, LossyNetwork, Side, pair, settle
+from .pair import LINK, LossyNetwork, Side, settle
 
 AGENT = "a"
 EXAMPLES = 60
@@ -37,9 +37,7 @@ class Moves(LossyNetwork):
 
     @initialize()
     def agent_in_one_hive(self) -> None:
-        tokyo, berlin = pair()
-        self.sides = {"tokyo": tokyo, "berlin": Side("berlin", "tokyo", ("manager", "b"))}
-        del berlin
+        self.sides = {"tokyo": Side("tokyo", "berlin"), "berlin": Side("berlin", "tokyo", ("manager", "b"))}
 
     @rule(side=st.sampled_from(("tokyo", "berlin")))
     def operator_moves_it(self, side: str) -> None:
